@@ -1,0 +1,51 @@
+# `make demo` and `make test` need nothing but Python 3.11+ and make; both build their own environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# On Linux without a GPU, TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu" spares gigabytes.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+DEMO ?= demo
+DEMO_FLAGS ?=
+
+.PHONY: demo test slow lint format bench clean
+
+demo: $(VENV)/.runtime
+	rm -rf $(DEMO)
+	$(BIN)/gtcrec demo --out $(DEMO) $(DEMO_FLAGS)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest
+
+slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/epoch.py
+
+clean:
+	rm -rf $(VENV) $(DEMO)
+
+# torch first and pinned, so that nothing else pulls a larger build in.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check $(TORCH_INDEX) $(TORCH)
+	touch $@
+
+$(VENV)/.runtime: $(VENV)/.torch pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[plot]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@ $(VENV)/.runtime

@@ -1,0 +1,380 @@
+"""The command line: results on stdout, messages on stderr; exit codes 0 (done), 1 (error), 2 (usage).
+
+Nothing heavy is imported before a command runs, so that `--help` answers at once.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gtcrec.errors import GtcrecError, RunError
+
+if TYPE_CHECKING:
+    from gtcrec.comparison import Difference
+    from gtcrec.record import Record
+    from gtcrec.run import Run
+
+__all__ = ["app", "execute", "main"]
+
+app = typer.Typer(
+    name="gtcrec",
+    help="Multi-modal recommendation: train, evaluate, recommend, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Look at data and make some.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
+DEMO_MODELS = ("popular", "bpr", "lightgcn", "gtc")
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+DataPath = Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run one command and return its exit code; an error becomes one line on stderr."""
+    debug = "--debug" in arguments  # wherever it stands: people add it to the end of the line that failed
+    try:
+        app([word for word in arguments if word != "--debug"], prog_name="gtcrec")
+        sys.stdout.flush()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:  # the reader, `head` for one, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        from gtcrec.console import say
+
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, GtcrecError):
+            say(f"error: {error}", style="red")
+        else:
+            say(f"error: {type(error).__name__}: {error}; run with --debug for the traceback", style="red")
+        return 1
+    return 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"gtcrec {version('gtcrec')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+@data_app.command("inspect")
+def data_inspect(
+    path: Annotated[str, typer.Argument(help="A data folder or a file of interactions.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a data set holds, and what to beware of."""
+    from gtcrec.console import nested, print_json, print_table
+    from gtcrec.data import describe, load
+
+    facts = describe(load(path))
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(*nested(facts))
+
+
+@data_app.command("make-synthetic")
+def data_make_synthetic(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 1200,
+    items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes.")] = 0,
+) -> None:
+    """Write a catalogue with planted tastes, drawn images and product texts."""
+    from gtcrec.data import write_catalogue
+
+    sys.stdout.write(f"{write_catalogue(out, users, items, seed=seed)}\n")
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option("--data", help="A data folder or a file of interactions.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="A name that `gtcrec models` lists; gtc if not given.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A YAML file of settings.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same as --set seed=N.")] = None,
+) -> None:
+    """Train a model; Ctrl-C leaves a run that `gtcrec resume` goes on with."""
+    from gtcrec.config import resolve
+    from gtcrec.run import Run
+
+    seeds = [] if seed is None else [f"seed={seed}"]
+    _train(Run.create(resolve(data, model, config, [*(settings or []), *seeds]), out))
+    _show_training(out)
+
+
+@app.command()
+def resume(folder: RunFolder, data: DataPath = None) -> None:
+    """Go on with an interrupted training, exactly where its last checkpoint stands."""
+    from gtcrec.console import say
+    from gtcrec.run import Run
+
+    run = Run.load(folder, data)
+    if run.finished:
+        say(f"{folder}: training has ended already")
+    else:
+        _train(run)
+    _show_training(folder)
+
+
+@app.command()
+def evaluate(
+    folder: RunFolder,
+    data: DataPath = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a trained model on the test interactions: the one final call."""
+    from gtcrec.console import evaluation, print_json, print_table, say
+    from gtcrec.record import read
+    from gtcrec.run import Run
+
+    Run.load(folder, data).evaluate()
+    found = read(folder).result.test
+    if found is None:
+        raise RunError(f"{folder / 'report.json'}: wanted the test evaluation, found none")
+    if as_json:
+        print_json(found.model_dump())
+    else:
+        print_table(evaluation(found, f"test, {found.users:,} users, mean and 95 % interval"))
+    say(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def recommend(
+    folder: RunFolder,
+    user: Annotated[
+        list[str] | None, typer.Option("--user", "-u", metavar="ID", help="A user's id in the data.")
+    ] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the data.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists.")] = 10,
+    form: Annotated[
+        Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="parquet needs --out.")
+    ] = "table",
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
+    data: DataPath = None,
+) -> None:
+    """Print the best items for users, in the ids of the data; items seen in training are left out."""
+    if bool(user) == all_users:
+        raise typer.BadParameter("wanted --user ID, once or more, or --all-users")
+    if form == "parquet" and out is None:
+        raise typer.BadParameter("--format parquet needs --out FILE")
+    from gtcrec.lists import write_lists
+    from gtcrec.run import Run
+
+    run = Run.load(folder, data)
+    found = run.recommend(run.dataset.users.ids.tolist() if all_users else user or [], k)
+    write_lists(found, run.dataset, form, out)
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR DIR...", help="Run folders; the first is the base.")
+    ],
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
+    form: Annotated[Literal["table", "markdown", "latex", "json"], typer.Option("--format")] = "table",
+) -> None:
+    """Set runs side by side, with paired tests of each against the first (Holm-corrected)."""
+    if len(folders) < 2:
+        raise typer.BadParameter("wanted at least two run folders")
+    from gtcrec.report import render_comparison
+
+    short = [folder.resolve().name for folder in folders]
+    names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    runs = list(zip(names, folders, strict=True))
+    tests = _compare(runs, metric, form)
+    if html:
+        from gtcrec.console import say
+
+        say(f"page: {render_comparison(runs, tests, html)}")
+
+
+@app.command()
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the models with their presets and settings."""
+    from gtcrec.console import print_json, print_table, table
+    from gtcrec.models import MODELS, settings
+
+    facts: dict[str, dict[str, Any]] = {
+        name: {
+            "about": entry.about,
+            "presets": list(entry.presets),
+            "settings": settings(name, {}).model_dump(mode="json"),
+        }
+        for name, entry in MODELS.items()
+    }
+    if as_json:
+        print_json(facts)
+        return
+    rows = [[name, one["about"], ", ".join(one["presets"])] for name, one in facts.items()]
+    details = [
+        table([name, ""], [[key, str(value)] for key, value in one["settings"].items()])
+        for name, one in facts.items()
+        if one["settings"]
+    ]
+    print_table(table(["model", "", "presets"], rows, left=(0, 1, 2)), *details)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="A new or empty folder.")] = Path("demo"),
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs a model.")] = 60,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw a catalogue with planted tastes, train four models on it and compare them on test."""
+    from gtcrec.config import resolve
+    from gtcrec.console import say
+    from gtcrec.data import write_catalogue
+    from gtcrec.record import read
+    from gtcrec.report import render_comparison
+    from gtcrec.run import Run
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: wanted a new or empty folder, found one in use; give another with --out")
+    data = write_catalogue(out / "catalogue", seed=seed)
+    for model in DEMO_MODELS:
+        say(f"{model}: training on {data}", style="bold")
+        run = Run.create(
+            resolve(str(data), model, None, [f"train.epochs={epochs}", f"seed={seed}"]), out / model
+        )
+        _train(run)
+        run.evaluate()
+    runs = [(model, out / model) for model in ("gtc", *DEMO_MODELS[:-1])]
+    page = render_comparison(runs, _compare(runs, None, "table"), out / "comparison.html")
+    say("\n".join(["reports:", *(f"  {folder / 'report.html'}" for _, folder in runs), f"  {page}"]))
+    score = {name: read(folder).final.means["ndcg@20"] for name, folder in runs}
+    beaten = [name for name in ("popular", "bpr") if score["gtc"] > score[name]]
+    if len(beaten) < 2:
+        better = " and ".join(name for name in ("popular", "bpr") if name not in beaten)
+        raise GtcrecError(f"gtc is not better than {better} on test ndcg@20: {_listed(score)}")
+    say(f"gtc is better than popular and bpr on test ndcg@20: {_listed(score)}", style="green")
+
+
+def _listed(score: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in score.items())
+
+
+def _compare(runs: list[tuple[str, Path]], metrics: list[str] | None, form: str) -> "list[Difference]":
+    """Print the comparison of runs and return the paired tests."""
+    from gtcrec.comparison import against_first, common_means, mark, part_of
+    from gtcrec.console import comparison, differences, print_json, print_table, runs_text
+    from gtcrec.record import read
+
+    records = [(name, read(folder)) for name, folder in runs]
+    values = common_means(records)
+    shared = list(values[0][1])
+    wanted = metrics or [m for m in COMPARED if m in shared] or shared
+    tests = against_first(records, wanted)
+    rows = mark(values, wanted, tests)
+    part = part_of([record for _, record in records])
+    if form == "json":
+        print_json(_comparison_facts(records, values, wanted, part, tests))
+    elif form == "table":
+        title = f"{part}, means over users (* differs from {runs[0][0]}, Holm-corrected p < 0.05)"
+        print_table(comparison(rows, wanted, title), differences(tests))
+    else:
+        sys.stdout.write(runs_text(rows, wanted, form) + "\n")
+    return tests
+
+
+def _comparison_facts(
+    records: "list[tuple[str, Record]]",
+    values: list[tuple[str, dict[str, float]]],
+    metrics: list[str],
+    part: str,
+    tests: "list[Difference]",
+) -> dict[str, Any]:
+    folders = {name: str(record.folder) for name, record in records}
+    rows = [
+        {"name": name, "folder": folders[name], "means": {m: means[m] for m in metrics}}
+        for name, means in values
+    ]
+    return {"part": part, "base": values[0][0], "runs": rows, "tests": [vars(test) for test in tests]}
+
+
+class _Stopped(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a hint how to go on and the exit code 130 or 143."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, _Stopped) as end:
+        from gtcrec.console import say
+
+        say(f"stopped; resume with: gtcrec resume {shlex.quote(str(folder))}", style="yellow")
+        raise typer.Exit(130 if isinstance(end, KeyboardInterrupt) else 143) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _train(run: "Run") -> None:
+    """Train to the end and show the progress."""
+    from gtcrec.console import progress
+
+    config = run.config.train
+    with (
+        _resumable(run.folder),
+        progress(config.epochs, config.valid_metric, run.epochs_done) as (after_epoch, after_step),
+    ):
+        for epoch in run.epochs(after_step):
+            after_epoch(epoch)
+
+
+def _show_training(folder: Path) -> None:
+    from gtcrec.console import evaluation, print_table, say
+    from gtcrec.record import read
+
+    result = read(folder).result
+    epoch = f"epoch {result.best_epoch} of {result.epochs}"
+    title = f"{result.model}, best {epoch}, validation, {result.valid.users:,} users, mean and 95 % interval"
+    print_table(evaluation(result.valid, title))
+    say(f"training ended: {result.stop}\nreport: {folder / 'report.html'}")
+    if result.test is None:
+        say(f"test is one explicit call: gtcrec evaluate {shlex.quote(str(folder))}")

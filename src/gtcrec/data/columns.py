@@ -1,0 +1,220 @@
+"""From the columns of a table to checked arrays: names, ids, numbers, labels."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gtcrec.data.tables import Table
+from gtcrec.errors import DataError, nearest
+from gtcrec.types import Floats, Ints
+
+__all__ = [
+    "KNOWN",
+    "find_column",
+    "read_dense",
+    "read_ids",
+    "read_labels",
+    "read_numbers",
+    "read_texts",
+    "vocabulary",
+]
+
+KNOWN: dict[str, tuple[str, ...]] = {
+    "user": ("userID", "user_id", "user", "uid", "reviewerID"),
+    "item": ("itemID", "item_id", "item", "iid", "asin", "movie_id", "product_id"),
+    "rating": ("rating", "overall", "stars"),
+    "time": ("timestamp", "time", "unixReviewTime"),
+    "label": ("x_label",),
+}
+"""Column names that are found without being asked for, compared without case and underscores.
+
+The first of a row wins wherever it stands; several others at once are refused. A column called `label` is
+not taken for the split: in most data sets it says whether a user liked an item.
+"""
+
+_LONGEST = 256  # characters of an external id: ids are kept in arrays as wide as the longest
+_NUL = chr(0)
+
+
+def find_column(table: Table, role: str, asked: str | None, needed: bool) -> str:
+    """Return the name of the column for a role of `KNOWN`, "" when there is none and it is not needed.
+
+    `asked` is the name that the config sets. Raises `DataError` for a missing or an ambiguous column.
+    """
+    names = table.names
+    if asked is not None:
+        if asked not in names:
+            hint = nearest(asked, names)
+            raise DataError(f"{table.path}: no column {asked!r} (data.{role}), found {_listed(names)}{hint}")
+        return asked
+    if KNOWN[role][0] in names:
+        return KNOWN[role][0]
+    known = {_plain(name) for name in KNOWN[role]}
+    found = [name for name in names if _plain(name) in known]
+    if len(found) > 1:
+        raise DataError(f"{table.path}: {_listed(found)} could each be the {role} column; set data.{role}")
+    if not found and needed:
+        close = [hint for one in KNOWN[role] if (hint := nearest(one, names))][:1]
+        raise DataError(
+            f"{table.path}: no {role} column; found {_listed(names)}, wanted one of {_listed(KNOWN[role])}; "
+            f"set data.{role} to its name{''.join(close)}"
+        )
+    return found[0] if found else ""
+
+
+def read_ids(table: Table, name: str) -> Any:
+    """Return external ids as an Arrow array of int64, or of text where any id is not a whole number.
+
+    Text such as "007" stays text. Raises `DataError` for an empty id and for one that is too long.
+    """
+    column = _column(table, name)
+    blank = _blank(column)
+    if blank.any():
+        raise DataError(
+            f"{name} is empty in {table.place(_first(blank))}: each row needs a user id and an item id"
+        )
+    try:
+        whole = pc.cast(column, pa.int64())
+        if not pa.types.is_string(column.type) or pc.cast(whole, pa.string()).equals(column):
+            return whole
+    except pa.ArrowInvalid:
+        pass
+    text = pc.cast(column, pa.string())
+    wrong = _mask(pc.or_(pc.greater(pc.utf8_length(text), _LONGEST), pc.match_substring(text, _NUL)))
+    if wrong.any():
+        raise DataError(
+            f"{name} in {table.place(_first(wrong))} must have at most {_LONGEST} characters and no NUL, "
+            f"found {text[_first(wrong)].as_py()[:40]!r}..."
+        )
+    return text
+
+
+def vocabulary(ids: Any) -> tuple[Any, NDArray[Any]]:
+    """Return the sorted distinct ids of an Arrow array, as an Arrow and as a NumPy array (int64 or text)."""
+    distinct = pc.unique(ids)
+    distinct = distinct.take(pc.sort_indices(distinct))
+    if pa.types.is_string(distinct.type):
+        return distinct, np.array(distinct.to_pylist(), dtype=np.str_)
+    return distinct, np.array(distinct.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def read_dense(table: Table, name: str) -> Ints:
+    """Return dense integer ids, int64 [n]; raises `DataError` naming the first that is none."""
+    column = _column(table, name)
+    text = pc.fill_null(pc.cast(column, pa.string()), "")
+    wrong = ~_mask(pc.match_substring_regex(text, r"^[0-9]{1,18}$"))
+    if wrong.any():
+        row = _first(wrong)
+        raise DataError(
+            f"{name} must be a whole number from 0, found {text[row].as_py()!r} ({table.place(row)}); "
+            "for other ids name the file interactions.tsv"
+        )
+    ids = np.array(pc.cast(text, pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
+    if ids.max() > 10 * len(ids) + 1000:
+        row = int(ids.argmax())
+        raise DataError(
+            f"{name} must count from 0 without large gaps, found {ids[row]} ({table.place(row)}) "
+            f"in {len(ids)} rows; for other ids name the file interactions.tsv"
+        )
+    return ids
+
+
+def read_numbers(table: Table, name: str, blanks: bool = False) -> Floats:
+    """Return a column as float64 [n]; dates become seconds since 1970, blanks NaN where they are allowed.
+
+    Raises `DataError` for the first cell that is not a finite number.
+    """
+    column = _column(table, name)
+    blank = _blank(column)
+    if blank.any() and not blanks:
+        raise DataError(f"{name} must be a number, found an empty cell ({table.place(_first(blank))})")
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        since = pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
+        return np.array(since.to_numpy(zero_copy_only=False), dtype=np.float64) / 1e6
+    filled = pc.if_else(pa.array(~blank), column, pa.scalar(None, column.type))
+    try:
+        numbers = np.array(pc.cast(filled, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
+        wrong = ~np.isfinite(numbers) & ~blank
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        wrong = np.array([not _is_number(cell) for cell in filled.to_pylist()])
+        if not wrong.any():
+            raise DataError(f"{table.path}: {name} must hold numbers, found {column.type}") from None
+    if wrong.any():
+        row = _first(wrong)
+        raise DataError(
+            f"{name} must be a finite number, found {str(column[row].as_py())!r} ({table.place(row)})"
+        )
+    return numbers
+
+
+def read_labels(table: Table, name: str) -> NDArray[np.int8]:
+    """Return split labels, int8 [n]; raises `DataError` naming the first that is not 0, 1 or 2."""
+    column = _column(table, name)
+    numeric = pa.types.is_floating(column.type)
+    text = pc.cast(pc.cast(column, pa.int64()) if numeric and _all_whole(column) else column, pa.string())
+    label = pc.index_in(text, value_set=pa.array(["0", "1", "2"]))
+    wrong = _mask(pc.is_null(label))
+    if wrong.any():
+        row = _first(wrong)
+        raise DataError(
+            f"unknown label {str(text[row].as_py() or '')!r} in {name} ({table.place(row)}): "
+            "wanted 0 (train), 1 (valid) or 2 (test)"
+        )
+    return np.array(label.to_numpy(zero_copy_only=False), dtype=np.int8)
+
+
+def read_texts(table: Table, name: str) -> list[str]:
+    """Return a column as text, "" for empty cells."""
+    return [str(cell) for cell in pc.fill_null(pc.cast(_column(table, name), pa.string()), "").to_pylist()]
+
+
+def _column(table: Table, name: str) -> Any:
+    column = table.columns.column(name).combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # zero chunks or more than one array can hold
+        column = pa.concat_arrays(column.chunks)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_null(column.type) or pa.types.is_large_string(column.type):
+        return pc.cast(column, pa.string())
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        raise DataError(f"{table.path}: column {name!r} must hold numbers or text, found {column.type}")
+    return column
+
+
+def _blank(column: Any) -> NDArray[np.bool_]:
+    """Return where cells are null, NaN or empty text, bool [n]."""
+    blank = pc.is_null(column, nan_is_null=True)
+    if pa.types.is_string(column.type):
+        blank = pc.or_(blank, pc.fill_null(pc.equal(column, ""), True))
+    return _mask(blank)
+
+
+def _mask(values: Any) -> NDArray[np.bool_]:
+    return np.array(values.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _first(wrong: NDArray[np.bool_]) -> int:
+    return int(np.argmax(wrong))
+
+
+def _all_whole(column: Any) -> bool:
+    return bool(pc.all(pc.fill_null(pc.equal(column, pc.floor(column)), False)).as_py())
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(cell))) if cell is not None else True
+    except (TypeError, ValueError):
+        return False
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,137 @@
+"""Content matrices from `.npy` files: checked before they are loaded, never through pickle."""
+
+import math
+import tokenize
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gtcrec.errors import ConfigError, DataError, nearest
+from gtcrec.types import Floats, Ints, ItemFeatures, Masks
+
+__all__ = ["choose_modalities", "count_rows", "feature_files", "read_features", "read_matrix"]
+
+_END = "_feat.npy"
+_BLOCK = 1 << 24  # numbers converted and checked at a time
+
+
+def feature_files(folder: Path) -> dict[str, Path]:
+    """Return the `*_feat.npy` files of a folder by modality, which is what precedes `_feat`."""
+    return {file.name.removesuffix(_END): file for file in sorted(folder.glob(f"?*{_END}"))}
+
+
+def choose_modalities(files: Mapping[str, Path], wanted: Iterable[str] | None) -> dict[str, Path]:
+    """Keep the wanted modalities (None: all); raises `ConfigError` naming one that has no file."""
+    names = list(files) if wanted is None else list(wanted)
+    for name in names:
+        if name not in files:
+            found = ", ".join(files) or "none"
+            raise ConfigError(
+                f"data.modalities: no {name}{_END} in the data, found {found}{nearest(name, files)}"
+            )
+    return {name: files[name] for name in names}
+
+
+def count_rows(files: Mapping[str, Path]) -> int:
+    """Return the number of rows that all matrices share, from their headers; 0 when there is no file.
+
+    Raises `DataError` when two differ.
+    """
+    rows = {file.name: _read_header(file).shape[0] for file in files.values()}
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+        raise DataError(
+            f"feature files must have one row an item each, found different numbers of rows: {listed}"
+        )
+    return next(iter(rows.values()), 0)
+
+
+def read_features(files: Mapping[str, Path], order: Ints) -> tuple[ItemFeatures, dict[str, int]]:
+    """Read matrices by modality; item i gets row `order[i]`. Also return notes for `Dataset`.
+
+    A row of zeros means that the item has no such content: its mask is False.
+    """
+    values: dict[str, Floats] = {}
+    present: dict[str, Masks] = {}
+    notes: dict[str, int] = {}
+    for name, file in files.items():
+        x = read_matrix(file)
+        if not np.array_equal(order, np.arange(len(x))):
+            x = x[order]
+        values[name], present[name] = x, (x != 0).any(axis=1)
+        missing = int((~present[name]).sum())
+        if missing:
+            notes[f"{name}: items without content"] = missing
+    return ItemFeatures(len(order), values, present), notes
+
+
+def read_matrix(path: Path) -> Floats:
+    """Read a matrix of finite numbers as float32 [rows, columns].
+
+    Raises `DataError` for a damaged or truncated file, objects, text, another number of axes, NaN, infinity.
+    """
+    _read_header(path)
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as an array: {error}") from error
+    x = np.empty(stored.shape, dtype=np.float32)
+    step = max(1, _BLOCK // stored.shape[1])
+    for start in range(0, len(x), step):
+        part = stored[start : start + step]
+        with np.errstate(over="ignore"):
+            x[start : start + step] = part
+        _refuse_infinite(path, start, part, x[start : start + step])
+    return x
+
+
+def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floats) -> None:
+    wrong = ~np.isfinite(converted)
+    if wrong.any():
+        row, column = (int(k) for k in np.argwhere(wrong)[0])
+        reason = " beyond the range of float32" if np.isfinite(part[row, column]) else ""
+        raise DataError(
+            f"{path}: wanted finite numbers, found {part[row, column]}{reason} at row {start + row}, "
+            f"column {column} (counted from 0)"
+        )
+
+
+@dataclass(frozen=True)
+class _Header:
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _read_header(path: Path) -> _Header:
+    """Read what the file claims to hold and refuse what it must not be, before any memory is taken."""
+    try:
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # files of old NumPy versions are fine
+            version = np.lib.format.read_magic(stream)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(stream)
+            offset = stream.tell()
+    except (OSError, ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError) as error:
+        raise DataError(f"{path}: damaged or not a .npy file: {error}") from error
+    except (tokenize.TokenError, OverflowError) as error:  # what NumPy raises on some broken headers
+        raise DataError(f"{path}: damaged header of a .npy file: {error}") from error
+    if dtype.hasobject:
+        raise DataError(f"{path}: holds Python objects, which need pickle; pickle is not read: save numbers")
+    if dtype.kind not in "fiu" or dtype.itemsize > 8:
+        raise DataError(f"{path}: wanted float16/32/64 or integers, found dtype {dtype}")
+    if len(shape) != 2 or min(shape) < 1:
+        raise DataError(f"{path}: wanted a matrix [items, width], found shape {list(shape)}")
+    wanted, found = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if found != wanted:
+        word = "truncated" if found < wanted else "longer than its header says"
+        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {wanted} bytes, the file has {found}")
+    return _Header(shape, dtype)

@@ -1,0 +1,92 @@
+"""Diffusion of item content: the noise schedule, the conditional denoiser, and the deterministic filter.
+
+Forward process (Ho et al. 2020): x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps with a_t = prod_{s<=t} (1 - beta_s).
+Deterministic sampling is DDIM (Song et al. 2021) with eta = 0.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ConditionalDenoiser", "Schedule", "ddim_filter", "linear_schedule"]
+
+
+class Schedule(nn.Module):
+    """The noise levels: `signal[t]` = sqrt(a_t) and `noise[t]` = sqrt(1 - a_t) for t = 0 .. steps - 1."""
+
+    signal: Tensor
+    noise: Tensor
+
+    def __init__(self, betas: Tensor) -> None:
+        super().__init__()
+        kept = torch.cumprod(1.0 - betas.double(), dim=0)
+        self.register_buffer("signal", kept.sqrt().float(), persistent=False)
+        self.register_buffer("noise", (1.0 - kept).sqrt().float(), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.signal)
+
+    def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Return x_t for x0, eps [n, d] and levels t int64 [n]."""
+        return self.signal[t, None] * x0 + self.noise[t, None] * eps
+
+    def clean(self, xt: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Return the estimate of x_0 that x_t and a predicted noise imply; the inverse of `add_noise`."""
+        return (xt - self.noise[t, None] * eps) / self.signal[t, None]
+
+
+def linear_schedule(steps: int, beta_start: float, beta_end: float) -> Schedule:
+    """Return the schedule whose betas grow evenly from `beta_start` to `beta_end`."""
+    return Schedule(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
+
+
+class ConditionalDenoiser(nn.Module):
+    """Predicts the noise in x_t [n, dim] from x_t, the level t and a condition [n, condition_dim].
+
+    One hidden layer; level and condition enter as scale and shift of its normalised activations
+    (adaptive layer norm, Peebles & Xie 2023). `encode` holds what does not depend on the condition, so that
+    several conditions of one input share it.
+    """
+
+    def __init__(self, dim: int, condition_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.frequencies = hidden // 2
+        self.enter = nn.Linear(dim, hidden)
+        self.level = nn.Linear(2 * self.frequencies, hidden)
+        self.condition = nn.Linear(condition_dim, hidden)
+        self.modulate = nn.Linear(hidden, 2 * hidden)
+        self.leave = nn.Linear(hidden, dim)
+
+    def forward(self, xt: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Return the predicted noise [..., dim]; `condition` may have more leading axes than x_t [n, dim]."""
+        activity = F.layer_norm(self.enter(xt), (self.enter.out_features,))  # [n, hidden]
+        context = F.silu(self.level(self._waves(t)) + self.condition(condition))  # [..., n, hidden]
+        scale, shift = self.modulate(context).chunk(2, dim=-1)
+        noise: Tensor = self.leave(F.silu(activity * (1 + scale) + shift))
+        return noise
+
+    def _waves(self, t: Tensor) -> Tensor:
+        """Sinusoidal features of the level, [n, 2 * frequencies]."""
+        steps = torch.arange(self.frequencies, device=t.device) / self.frequencies
+        angles = t[:, None] * torch.exp(-math.log(10_000.0) * steps)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def ddim_filter(schedule: Schedule, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: int, steps: int) -> Tensor:
+    """Return x [..., n, d] as the denoiser `predict(xt, t) -> eps` sees it: what of it survives at noise level `level`.
+
+    Places x on the forward process without noise, x_t = sqrt(a_t) x, and follows `steps` deterministic DDIM
+    steps from `level` down; the last one returns the estimate of x_0. No randomness is involved.
+    """
+    levels = torch.linspace(level, 0, steps + 1).round().long()[:-1].tolist()
+    xt, clean = schedule.signal[level] * x, x
+    for now, after in zip(levels, [*levels[1:], None], strict=True):
+        t = torch.full((x.shape[-2],), now, device=x.device)
+        eps = predict(xt, t)
+        clean = (xt - schedule.noise[now] * eps) / schedule.signal[now]
+        if after is not None:
+            xt = schedule.signal[after] * clean + schedule.noise[after] * eps
+    return clean

@@ -1,0 +1,139 @@
+"""Plots of a training as PNG bytes; matplotlib is imported on the first call, without its global state."""
+
+import importlib.util
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DARK", "LIGHT", "Theme", "available", "curves", "losses"]
+
+PANEL = (3.6, 2.35)  # inches
+COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a plot; `ramp` runs from the smallest cut-off to the largest."""
+
+    paper: str
+    ink: str
+    faint: str
+    ramp: tuple[str, ...]
+    loss: str
+    logged: str
+
+
+LIGHT = Theme(
+    "#ffffff", "#333a42", "#d9dde2", ("#9cc3e6", "#5b97cc", "#2a6aa8", "#123f6d"), "#2a6aa8", "#8a6417"
+)
+DARK = Theme(
+    "#15181c", "#c3c9d0", "#353b43", ("#3f6386", "#5587b5", "#79b0e0", "#c2e0fa"), "#79b0e0", "#d9b36a"
+)
+
+
+def available() -> bool:
+    """Return whether matplotlib, which the extra `gtcrec[plot]` brings, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
+    """Draw the validation metrics over the epochs: a panel a metric, a line a cut-off, the best epoch marked.
+
+    `history` is `history.jsonl`. Returns PNG bytes, or b"" if fewer than two epochs were validated.
+    """
+    valid = [line for line in history if line.get("valid")]
+    if len(valid) < 2:
+        return b""
+    names = list(dict.fromkeys(name for line in valid for name in line["valid"]))
+    families = list(dict.fromkeys(_family(name) for name in names))
+    best = max((line["epoch"] for line in valid if line.get("best")), default=None)
+
+    def draw(ax: Any, family: str) -> None:
+        members = sorted((name for name in names if _family(name) == family), key=_cut)
+        shades = (
+            theme.ramp[-len(members) :] if len(members) <= len(theme.ramp) else theme.ramp[-1:] * len(members)
+        )
+        for name, shade in zip(members, shades, strict=True):
+            points = [(line["epoch"], line["valid"][name]) for line in valid if name in line["valid"]]
+            _line(ax, points, shade, theme, best)
+            ax.annotate(
+                f"@{_cut(name)}" if "@" in name else "",
+                points[-1],
+                xytext=(4, 0),
+                textcoords="offset points",
+                color=shade,
+                fontsize=7.5,
+                va="center",
+            )
+        if best is not None:
+            ax.axvline(best, color=theme.ink, linewidth=0.7, linestyle=(0, (3, 3)))
+            ax.set_title(f"best epoch {best}", loc="right", color=theme.ink, fontsize=7.5)
+        ax.set_ylim(bottom=0)
+
+    return _panels(families, draw, theme)
+
+
+def losses(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
+    """Draw a panel for each loss term over the epochs, then for each quantity that is only logged (`log.*`).
+
+    `history` is `history.jsonl`. Returns PNG bytes, or b"" if there are fewer than two epochs.
+    """
+    if len(history) < 2:
+        return b""
+    names = list(dict.fromkeys(name for line in history for name in line["losses"]))
+    names.sort(key=lambda name: name.startswith("log."))  # stable: the terms keep their order
+
+    def draw(ax: Any, name: str) -> None:
+        points = [(line["epoch"], line["losses"][name]) for line in history if name in line["losses"]]
+        _line(ax, points, theme.logged if name.startswith("log.") else theme.loss, theme, None)
+        if name.startswith("log."):
+            ax.set_title("logged, not in the loss", loc="right", color=theme.logged, fontsize=7.5)
+
+    return _panels(names, draw, theme)
+
+
+def _panels(names: Sequence[str], draw: Callable[[Any, str], None], theme: Theme) -> bytes:
+    """Lay out one panel a name, two a row, and return the PNG."""
+    if not names:
+        return b""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows = math.ceil(len(names) / COLUMNS)
+    size = (PANEL[0] * COLUMNS, PANEL[1] * rows)
+    figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor=theme.paper)
+    for place, name in enumerate(names):
+        ax = figure.add_subplot(rows, COLUMNS, place + 1)
+        ax.set_facecolor(theme.paper)
+        ax.set_title(name.removeprefix("log."), loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
+        ax.tick_params(colors=theme.ink, labelsize=7.5, length=0)
+        ax.grid(axis="y", color=theme.faint, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.spines["bottom"].set_color(theme.faint)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+        draw(ax, name)
+        if place >= len(names) - COLUMNS:
+            ax.set_xlabel("epoch", color=theme.ink, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # equal histories give equal bytes
+    return buffer.getvalue()
+
+
+def _line(ax: Any, points: Sequence[tuple[int, float]], colour: str, theme: Theme, best: int | None) -> None:
+    ax.plot(*zip(*points, strict=True), color=colour, linewidth=1.5)
+    for point in points:
+        if point[0] == best:
+            ax.plot(*point, "o", color=colour, markeredgecolor=theme.paper, markersize=5)
+
+
+def _family(name: str) -> str:
+    return name.split("@")[0]
+
+
+def _cut(name: str) -> int:
+    cut = name.rpartition("@")[2]
+    return int(cut) if cut.isdigit() else 0

@@ -1,0 +1,87 @@
+"""Durable files: written whole or not at all, and checked when read.
+
+No common file format checks itself, so each folder that gtcrec writes carries `manifest.json` with the
+sha256 sum of every file in it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gtcrec.errors import DataError
+
+__all__ = ["MANIFEST", "atomic_path", "check_manifest", "sha256", "write_json", "write_manifest", "write_text"]
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; on success make it durable and rename it to `path`.
+
+    The old file stays intact until the new one is complete, whatever kills the process; an exception
+    inside the block removes the temporary file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path`, atomically; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal sha256 sum of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, names: list[str], about: Mapping[str, Any] | None = None) -> None:
+    """Write `manifest.json`: size and sha256 of each named file of `folder`, and `about` if given."""
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in sorted(names)}
+    write_json(folder / MANIFEST, {**(about or {}), "files": files})
+
+
+def check_manifest(folder: Path) -> dict[str, Any]:
+    """Verify every file that the folder's manifest names and return the manifest.
+
+    Raises `DataError` naming the first file that is missing or differs.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        entries = manifest["files"].items()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as a manifest: {error}") from error
+    for name, entry in entries:
+        file = folder / name
+        if not file.is_file():
+            raise DataError(f"{file}: missing, though {MANIFEST} names it")
+        if sha256(file) != entry["sha256"]:
+            raise DataError(f"{file}: damaged or edited: its sha256 sum differs from the one in {MANIFEST}")
+    return manifest
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

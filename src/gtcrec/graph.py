@@ -1,0 +1,196 @@
+"""Graphs over users and items: adjacency, content neighbours, co-liked users, and the sparse product.
+
+Matrices are built with scipy in blocks and multiplied by torch. Nothing here forms a dense matrix of
+items x items or users x users.
+"""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, vstack
+from torch import Tensor, nn
+
+from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
+
+__all__ = [
+    "SparseMatrix",
+    "bipartite",
+    "co_liked_users",
+    "content_neighbours",
+    "item_graph",
+    "light_propagation",
+    "similar_items",
+    "strongest",
+]
+
+
+class SparseMatrix(nn.Module):
+    """A constant sparse matrix A [rows, columns] to multiply dense tensors with: `A(x)` and `A.transposed(x)`.
+
+    Both A and its transpose are stored as int32 CSR, so that the backward pass is a CSR product too. The
+    matrix is derived from the data and is not part of the saved weights.
+    """
+
+    def __init__(self, matrix: csr_array) -> None:
+        super().__init__()
+        self.shape: tuple[int, int] = matrix.shape
+        for side, one in (("a", matrix.tocsr()), ("at", matrix.T.tocsr())):
+            one.sort_indices()
+            self.register_buffer(f"{side}_rows", torch.from_numpy(one.indptr.astype(np.int32)), persistent=False)
+            self.register_buffer(f"{side}_columns", torch.from_numpy(one.indices.astype(np.int32)), persistent=False)
+            self.register_buffer(f"{side}_values", torch.from_numpy(one.data.astype(np.float32)), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x for x [columns, d]."""
+        product: Tensor = _Product.apply(x, self._csr("a"), self._csr("at"))  # type: ignore[no-untyped-call]
+        return product
+
+    def transposed(self, x: Tensor) -> Tensor:
+        """Return A^T x for x [rows, d]."""
+        product: Tensor = _Product.apply(x, self._csr("at"), self._csr("a"))  # type: ignore[no-untyped-call]
+        return product
+
+    def _csr(self, side: str) -> Tensor:
+        rows, columns, values = (getattr(self, f"{side}_{part}") for part in ("rows", "columns", "values"))
+        shape = self.shape if side == "a" else self.shape[::-1]
+        with warnings.catch_warnings():  # torch calls its CSR layout a beta once per process
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+            return torch.sparse_csr_tensor(rows, columns, values, size=shape, check_invariants=False)
+
+
+class _Product(torch.autograd.Function):
+    """a @ x with a constant; autograd's own backward would sort and transpose `a` at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, at: Tensor) -> Tensor:
+        ctx.at = at
+        return a @ x.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return ctx.at @ grad.contiguous(), None, None
+
+
+def bipartite(train: Interactions) -> csr_array:
+    """Return the user-item block of the symmetric-normalised adjacency, float32 [n_users, n_items].
+
+    R_ui / sqrt(deg(u) deg(i)), LightGCN (He et al. 2020), eq. 3. The whole adjacency is [[0, R], [R^T, 0]].
+    """
+    by_user, by_item = (_inverse_root(count) for count in (train.user_counts, train.item_counts))
+    values = (by_user[train.users] * by_item[train.items]).astype(np.float32)
+    return csr_array((values, train.items, train.indptr), shape=(train.n_users, train.n_items))
+
+
+def light_propagation(r: SparseMatrix, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Average of x, A x, ..., A^layers x over the bipartite graph; users [n_users, d], items [n_items, d].
+
+    LightGCN (He et al. 2020), eq. 4 with equal layer weights.
+    """
+    user_sum, item_sum = users, items
+    for _ in range(layers):
+        users, items = r(items), r.transposed(users)
+        user_sum, item_sum = user_sum + users, item_sum + items
+    return user_sum / (layers + 1), item_sum / (layers + 1)
+
+
+def content_neighbours(x: Floats, present: Masks, k: int, block: int = 1024) -> csr_array:
+    """Return the k nearest items by cosine, each with weight 1 / (their number), float32 [n_items, n_items].
+
+    An item is not its own neighbour. Items without content have no neighbours and are nobody's. Works in
+    blocks of rows: memory O(block * n_items).
+    """
+    have = np.flatnonzero(present)
+    k = min(k, len(have) - 1)
+    if k < 1:
+        return csr_array((len(x), len(x)), dtype=np.float32)
+    unit = torch.from_numpy(np.ascontiguousarray(x[have]))
+    unit = torch.nn.functional.normalize(unit, dim=1)  # [h, d]
+    nearest = []
+    for start in range(0, len(have), block):
+        cosine = unit[start : start + block] @ unit.T  # [block, h]
+        own = torch.arange(len(cosine))
+        cosine[own, own + start] = -torch.inf
+        nearest.append(cosine.topk(k, dim=1).indices)
+    columns = have[torch.cat(nearest).numpy()]  # [h, k]
+    indptr = np.concatenate([[0], np.cumsum(present * k)])
+    values = np.full(columns.size, 1.0 / k, dtype=np.float32)
+    graph = csr_array((values, columns.ravel(), indptr), shape=(len(x), len(x)))
+    graph.sort_indices()
+    return graph
+
+
+def item_graph(features: ItemFeatures, k: int) -> csr_array:
+    """Return the mean of the modalities' neighbour graphs, rows summing to one, float32 [n_items, n_items].
+
+    A modality that an item lacks takes no part in that item's mean.
+    """
+    graphs = [content_neighbours(features.values[m], features.present[m], k) for m in features.names]
+    total = csr_array((features.n_items, features.n_items), dtype=np.float32)
+    for graph in graphs:
+        total = total + graph
+    parts = np.maximum(total.sum(axis=1), 1e-12)
+    scale = csr_array((1.0 / parts, (np.arange(features.n_items),) * 2))
+    mean: csr_array = (scale @ total).tocsr().astype(np.float32)
+    return mean
+
+
+def co_liked_users(train: Interactions, top: int, block: int = 4096) -> csr_array:
+    """Return each user's `top` users by number of co-liked items, softmax weights, float32 [n_users, n_users].
+
+    weight(u, v) = exp(c_uv) / sum over the kept v, c_uv = |liked(u) & liked(v)|. One sparse product, in blocks
+    of users; ties go to the lower user index.
+    """
+    blocks = []
+    for start, counts in _co_counts(train.matrix(), block):
+        rows, columns, values = strongest(counts, top, own=start)
+        best = np.zeros(counts.shape[0])
+        np.maximum.at(best, rows, values)
+        weights = np.exp(values - best[rows])  # the largest count becomes 0, so that exp stays small
+        weights /= np.bincount(rows, weights, minlength=counts.shape[0])[rows]
+        blocks.append(csr_array((weights.astype(np.float32), (rows, columns)), shape=counts.shape))
+    return vstack(blocks, format="csr")
+
+
+def similar_items(train: Interactions, k: int, shrink: float, block: int = 2048) -> csr_array:
+    """Return each item's k nearest by c_ij / (|i| |j| + shrink), float32 [n_items, n_items].
+
+    c_ij counts common training users and |i| is the root of the item's count; ties go to the lower item.
+    """
+    norms = np.sqrt(train.item_counts)
+    blocks = []
+    for start, counts in _co_counts(train.matrix().T.tocsr(), block):
+        counts.data = counts.data / (norms[counts.row + start] * norms[counts.col] + shrink)
+        rows, columns, values = strongest(counts, k, own=start)
+        blocks.append(csr_array((values.astype(np.float32), (rows, columns)), shape=counts.shape))
+    similar: csr_array = vstack(blocks, format="csr")
+    similar.sort_indices()
+    return similar
+
+
+def strongest(block: coo_array, k: int, own: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return (rows, columns, values) of the k largest entries of each row, without the diagonal that starts at `own`.
+
+    Ordered by row, then by falling value, then by column.
+    """
+    keep = block.row + own != block.col
+    rows, columns, values = block.row[keep], block.col[keep], block.data[keep]
+    order = np.lexsort((columns, -values, rows))
+    rows = rows[order]
+    first = np.searchsorted(rows, np.arange(block.shape[0]))
+    kept = np.arange(len(rows)) - first[rows] < k
+    return rows[kept], columns[order][kept], values[order][kept]
+
+
+def _co_counts(r: csr_array, block: int) -> Iterator[tuple[int, coo_array]]:
+    """Blocks of rows of r r^T with the number of their first row."""
+    rt = r.T.tocsr()
+    for start in range(0, r.shape[0], block):
+        yield start, (r[start : start + block] @ rt).tocoo()
+
+
+def _inverse_root(degree: NDArray[Any]) -> NDArray[Any]:
+    return np.where(degree > 0, 1.0 / np.sqrt(np.maximum(degree, 1)), 0.0)

@@ -1,0 +1,88 @@
+"""Losses as pure functions of tensors.
+
+Total correlation: TC(v_1..v_M) = KL(p(v_1..v_M) || prod_m p(v_m)). A contrast of each item's own tuple of views
+against tuples whose views are drawn independently gives a lower bound, log N - loss, in nats (design of the
+negatives after Symile, Saporta et al. 2024, arXiv 2411.01053).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["bpr", "derangement", "info_nce", "squared_norm", "total_correlation"]
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean of -ln sigmoid(positive - negative) (Rendle et al. 2009); both [b].
+
+    >>> round(bpr(torch.zeros(3), torch.zeros(3)).item(), 4)
+    0.6931
+    """
+    return F.softplus(negative - positive).mean()
+
+
+def squared_norm(*rows: Tensor) -> Tensor:
+    """Return half the squared L2 norm of several [b, d] tensors, per row of the batch."""
+    total = torch.stack([one.square().sum() for one in rows]).sum()
+    return total / (2 * len(rows[0]))
+
+
+def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """Return the symmetric InfoNCE loss of paired rows a, b [n, d], logits scale * <a_i, b_j>."""
+    logits = scale * a @ b.T  # [n, n]
+    own = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def derangement(n: int, rng: torch.Generator) -> Tensor:
+    """Return a random permutation of 0..n-1 without fixed point (one cycle), int64 [n], n >= 2.
+
+    >>> order = derangement(5, torch.Generator().manual_seed(0))
+    >>> bool((order != torch.arange(5)).all()), sorted(order.tolist())
+    (True, [0, 1, 2, 3, 4])
+    """
+    order = torch.randperm(n, generator=rng, device=rng.device)
+    result = torch.empty_like(order)
+    result[order] = order.roll(1)
+    return result
+
+
+def total_correlation(
+    views: Sequence[Tensor], scale: Tensor, orders: Sequence[Tensor], present: Sequence[Tensor] | None = None
+) -> Tensor:
+    """Return the contrastive loss whose log n - loss bounds the total correlation of the views from below.
+
+    `views` are M >= 2 tensors [n, d]; row i of each belongs to item i. For each anchor view a, item i's own
+    tuple is told from n - 1 tuples of the other views drawn independently: the first of them stays in
+    place and view m of the rest is permuted by `orders[m]` (int64 [n], without fixed point), so that no item
+    meets its own tuple as a negative. logits_ij = scale * sum_d a_i[d] * prod_m v_m[j_m][d], cross-entropy,
+    averaged over anchors. Two views give the symmetric InfoNCE. Memory O(n^2).
+
+    `present[m]` (bool [n]) marks the items that have view m: an absent view counts as 1 in the product, and
+    is no anchor.
+    """
+    n = len(views[0])
+    if len(views) < 2 or n < 2:
+        raise ValueError(f"wanted at least 2 views of at least 2 items, found {len(views)} views of {n} items")
+    if present is not None:
+        views = [torch.where(has[:, None], v, 1.0) for v, has in zip(views, present, strict=True)]
+    own = torch.arange(n, device=views[0].device)
+    losses = []
+    for anchor, view in enumerate(views):
+        first, *rest = (m for m in range(len(views)) if m != anchor)
+        others = _product([views[m] for m in (first, *rest)])  # [n, d]
+        negatives = _product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
+        logits = (view @ negatives.T).diagonal_scatter((view * others).sum(dim=1))  # [n, n]
+        loss = F.cross_entropy(scale * logits, own, reduction="none")  # [n]
+        losses.append(loss.mean() if present is None else _mean_where(loss, present[anchor]))
+    return torch.stack(losses).mean()
+
+
+def _product(views: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(views)).prod(dim=0) if len(views) > 1 else views[0]
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)

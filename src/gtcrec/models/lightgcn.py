@@ -1,0 +1,50 @@
+"""LightGCN: embeddings averaged over a few hops of the user-item graph (He et al. 2020, arXiv 2002.02126)."""
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtcrec import graph, losses
+from gtcrec.models.vectors import dot_scorer
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
+
+__all__ = ["LightGCN", "LightGCNConfig"]
+
+
+class LightGCNConfig(BaseModel):
+    """Settings of LightGCN; the paper's, section 4.1.2."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dim: int = Field(64, ge=1, description="length of the embeddings")
+    layers: int = Field(3, ge=0, description="hops of propagation")
+    reg: float = Field(1e-4, ge=0, description="weight of the L2 term on the unpropagated embeddings")
+
+
+class LightGCN(nn.Module):
+    """s(u, i) = <z_u, z_i>, z the mean of an embedding's first hops."""
+
+    def __init__(self, config: LightGCNConfig, train: Interactions, features: ItemFeatures) -> None:
+        super().__init__()
+        self.layers, self.reg = config.layers, config.reg
+        self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
+        self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
+        self.r = graph.SparseMatrix(graph.bipartite(train))
+
+    @torch.no_grad()
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        return graph.light_propagation(self.r, self.users, self.items, self.layers)
+
+    def scorer(self) -> Scorer:
+        return dot_scorer(*self.vectors())
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        users, items = graph.light_propagation(self.r, self.users, self.items, self.layers)
+        u = F.embedding(batch.users, users)  # [b, dim]
+        i, j = (F.embedding(side, items) for side in (batch.positives, batch.negatives))
+        plain = F.embedding(batch.users, self.users), *(F.embedding(s, self.items) for s in batch[1:])
+        return {
+            "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
+            "reg": self.reg * losses.squared_norm(*plain),
+        }

@@ -1,0 +1,189 @@
+"""What a run folder holds, read back: each file checked against its schema, an error naming the file."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from gtcrec.errors import RunError
+
+__all__ = [
+    "Data",
+    "EpochLine",
+    "Evaluation",
+    "ExampleItem",
+    "ExampleUser",
+    "Record",
+    "Result",
+    "TimingLine",
+    "read",
+]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Evaluation(_Stored):
+    """One evaluation as `report.json` stores it."""
+
+    users: int
+    means: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    lists: dict[str, float] = {}
+    slices: dict[str, dict[str, int | float | None]] = {}
+    about: dict[str, Any] = {}
+
+
+class Result(_Stored):
+    """`report.json`."""
+
+    model: str
+    best_epoch: int | None
+    epochs: int
+    stop: str
+    parameters: int
+    valid: Evaluation
+    test: Evaluation | None = None
+
+
+class Data(_Stored):
+    """`data.json`."""
+
+    name: str
+    fingerprint: str
+    counts: dict[str, Any]
+    notes: dict[str, Any] = {}
+
+
+class EpochLine(_Stored):
+    """A line of `history.jsonl`."""
+
+    epoch: int
+    losses: dict[str, float]
+    valid: dict[str, float] | None = None
+    best: bool = False
+
+
+class TimingLine(_Stored):
+    """A line of `timings.jsonl`; evaluation times only where the epoch was evaluated."""
+
+    epoch: int
+    train_seconds: float
+    train_cpu_seconds: float
+    eval_seconds: float | None = None
+    eval_cpu_seconds: float | None = None
+
+
+class ExampleItem(_Stored):
+    """An item of `examples.json`; a relative image path starts at the run folder."""
+
+    item: str | int
+    title: str | None = None
+    image: str | None = None
+    score: float | None = None
+    hit: bool = False
+
+
+class ExampleUser(_Stored):
+    """A user of `examples.json`: the items liked in training and the items recommended."""
+
+    user: str | int
+    liked: list[ExampleItem]
+    recommended: list[ExampleItem]
+
+
+class _Examples(_Stored):
+    users: list[ExampleUser] = []
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The files of a run folder, read and checked."""
+
+    folder: Path
+    result: Result
+    data: Data
+    history: list[EpochLine]
+    timings: list[TimingLine]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    examples: _Examples
+
+    @property
+    def final(self) -> Evaluation:
+        """The test evaluation if there is one, else that on validation."""
+        return self.result.test or self.result.valid
+
+    @property
+    def part(self) -> str:
+        """What `final` was measured on: "test" or "validation"."""
+        return "test" if self.result.test else "validation"
+
+    @property
+    def seconds_an_epoch(self) -> float | None:
+        """Median wall-clock seconds of training an epoch, or None for a model that has no epochs."""
+        return statistics.median(line.train_seconds for line in self.timings) if self.timings else None
+
+
+def read(folder: Path) -> Record:
+    """Read the files of a run folder.
+
+    Raises `RunError` naming the first file that is missing or damaged.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: wanted a run folder, found {'a file' if folder.exists() else 'nothing'}")
+    examples = folder / "examples.json"
+    return Record(
+        folder,
+        _parse(folder / "report.json", Result),
+        _parse(folder / "data.json", Data),
+        _parse_lines(folder / "history.jsonl", EpochLine),
+        _parse_lines(folder / "timings.jsonl", TimingLine),
+        _parse_yaml(folder / "config.yaml"),
+        _parse(folder / "environment.json", dict[str, Any]),
+        _parse(examples, _Examples) if examples.exists() else _Examples(),
+    )
+
+
+def _parse(path: Path, kind: type[T]) -> T:
+    return _validate(_text(path), kind, str(path))
+
+
+def _parse_lines(path: Path, kind: type[T]) -> list[T]:
+    lines = _text(path).splitlines()
+    return [_validate(line, kind, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _parse_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path}: damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: damaged: wanted keys and values, found {type(value).__name__}")
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing; a run folder must have it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def _validate(text: str, kind: type[T], where: str) -> T:
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunError(f"{where}: damaged: {place + ': ' if place else ''}{first['msg']}") from error

@@ -1,0 +1,113 @@
+"""Graphs against their dense formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from gtcrec import graph
+from gtcrec.types import Interactions, ItemFeatures
+
+
+@pytest.fixture()
+def pairs():
+    rng = np.random.default_rng(3)
+    users, items = np.nonzero(rng.random((12, 9)) < 0.3)
+    return Interactions(users, items, 13, 10)  # the last user and the last item have no pair
+
+
+def dense(pairs):
+    r = np.zeros((pairs.n_users, pairs.n_items))
+    r[pairs.users, pairs.items] = 1
+    return r
+
+
+def test_the_bipartite_block_equals_the_dense_formula(pairs):
+    r = dense(pairs)
+    with np.errstate(divide="ignore"):
+        left, right = (np.where(d > 0, d**-0.5, 0) for d in (r.sum(1), r.sum(0)))
+    np.testing.assert_allclose(graph.bipartite(pairs).toarray(), left[:, None] * r * right, atol=1e-7)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_propagation_equals_powers_of_the_whole_adjacency(pairs, layers):
+    n, m = pairs.n_users, pairs.n_items
+    block = graph.bipartite(pairs).toarray()
+    a = np.block([[np.zeros((n, n)), block], [block.T, np.zeros((m, m))]])
+    x = np.random.default_rng(0).normal(size=(n + m, 4))
+    wanted = sum(np.linalg.matrix_power(a, hop) @ x for hop in range(layers + 1)) / (layers + 1)
+    sparse = graph.SparseMatrix(graph.bipartite(pairs))
+    users, items = graph.light_propagation(sparse, *torch.tensor(x, dtype=torch.float32).split([n, m]), layers)
+    np.testing.assert_allclose(torch.cat([users, items]), wanted, atol=1e-5)
+
+
+def test_the_sparse_product_and_its_gradient_equal_the_dense_ones(pairs):
+    matrix = graph.bipartite(pairs)
+    sparse, full = graph.SparseMatrix(matrix), torch.tensor(matrix.toarray())
+    for product, a, n in ((sparse, full, pairs.n_items), (sparse.transposed, full.T, pairs.n_users)):
+        x, y = (torch.randn(n, 3, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+        product(x).square().sum().backward()
+        (a @ y).square().sum().backward()
+        torch.testing.assert_close(product(x), a @ y)
+        torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_a_sparse_matrix_is_no_part_of_the_weights(pairs):
+    assert graph.SparseMatrix(graph.bipartite(pairs)).state_dict() == {}
+
+
+@pytest.mark.parametrize("block", [3, 100])
+def test_content_neighbours_equal_a_brute_force(block):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(11, 4)).astype(np.float32)
+    present = np.ones(11, dtype=bool)
+    present[[2, 7]] = False
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    cosine[:, ~present] = -np.inf
+    wanted = np.zeros((11, 11))
+    for i in np.flatnonzero(present):
+        wanted[i, np.argsort(-cosine[i])[:3]] = 1 / 3
+    np.testing.assert_allclose(graph.content_neighbours(x, present, 3, block).toarray(), wanted, atol=1e-7)
+
+
+def test_too_few_items_with_content_have_no_neighbours():
+    found = graph.content_neighbours(np.ones((3, 2), dtype=np.float32), np.array([True, False, False]), 2)
+    assert found.nnz == 0
+
+
+def test_the_item_graph_averages_the_modalities_that_an_item_has():
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    whole = np.ones(6, dtype=bool)
+    part = np.array([True, True, True, True, False, True])
+    features = ItemFeatures(6, {"a": x, "b": x * [1, 0, 2]}, {"a": whole, "b": part})
+    features = ItemFeatures(6, {m: v.astype(np.float32) for m, v in features.values.items()}, features.present)
+    a, b = (graph.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
+    found = graph.item_graph(features, 2).toarray()
+    np.testing.assert_allclose(found[:4], (a[:4] + b[:4]) / 2, atol=1e-7)
+    np.testing.assert_allclose(found[4], a[4], atol=1e-7)
+
+
+@pytest.mark.parametrize("block", [2, 100])
+def test_co_liked_users_equal_a_brute_force(pairs, block):
+    r = dense(pairs)
+    counts = r @ r.T
+    np.fill_diagonal(counts, 0)
+    wanted = np.zeros_like(counts)
+    for u in range(pairs.n_users):
+        best = [v for v in np.argsort(-counts[u], kind="stable")[:3] if counts[u, v] > 0]
+        wanted[u, best] = np.exp(counts[u, best]) / np.exp(counts[u, best]).sum() if best else 0
+    np.testing.assert_allclose(graph.co_liked_users(pairs, 3, block).toarray(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [2, 100])
+def test_similar_items_equal_a_brute_force(pairs, block):
+    r = dense(pairs)
+    norms = np.sqrt(r.sum(0))
+    similarity = r.T @ r / (np.outer(norms, norms) + 5.0)
+    np.fill_diagonal(similarity, 0)
+    wanted = np.zeros_like(similarity)
+    for i in range(pairs.n_items):
+        best = np.argsort(-similarity[i].astype(np.float64), kind="stable")[:4]
+        wanted[i, best] = similarity[i, best]
+    np.testing.assert_allclose(graph.similar_items(pairs, 4, 5.0, block).toarray(), wanted, atol=1e-7)

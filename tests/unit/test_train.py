@@ -1,0 +1,117 @@
+"""Training: negatives, streams, early stopping, and a checkpoint that goes on exactly."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gtcrec import models
+from gtcrec.errors import ConfigError, GtcrecError, RunError
+from gtcrec.train import Negatives, TrainConfig, Training, epochs, fit
+from gtcrec.types import Interactions, ItemFeatures, Split
+
+FAST = {"batch_size": 64, "learning_rate": 0.02, "valid_metric": "recall@10"}
+
+
+def build(split, name="bpr", seed=0):
+    return models.build(name, split.train, split.features, models.settings(name, {"dim": 8}), seed)
+
+
+@given(st.integers(2, 12).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=n - 1))))
+@settings(max_examples=60, deadline=None)
+def test_negatives_are_never_liked_and_reach_every_unliked_item(case):
+    n, liked = case
+    pairs = Interactions(np.ones(len(liked), dtype=np.int64), np.array(sorted(liked), dtype=np.int64), 3, n)
+    drawn = Negatives(pairs).draw(torch.ones(2000, dtype=torch.int64), torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == set(range(n)) - liked
+
+
+def test_negatives_are_uniform_over_the_unliked_items():
+    pairs = Interactions(np.array([0, 0, 1]), np.array([1, 3, 0]), 2, 6)
+    drawn = Negatives(pairs).draw(torch.zeros(40_000, dtype=torch.int64), torch.Generator().manual_seed(1))
+    counts = np.bincount(drawn.numpy(), minlength=6)
+    assert counts[[1, 3]].tolist() == [0, 0]
+    assert np.abs(counts[[0, 2, 4, 5]] / 10_000 - 1).max() < 0.05  # 5 standard deviations
+
+
+def test_a_resumed_training_equals_the_unbroken_one_to_the_last_bit(checkerboard, tmp_path):
+    split, config = checkerboard(), TrainConfig(epochs=6, seed=4, **FAST)
+    whole = build(split)
+    unbroken = fit(whole, split, config)
+    first = build(split)
+    training = Training(first, config)
+    for epoch in epochs(first, split, config, training):
+        if epoch.number == 3:
+            break
+    training.save(tmp_path / "c.safetensors")
+    second = build(split, seed=77)
+    resumed = Training(second, config)
+    resumed.load(tmp_path / "c.safetensors")
+    list(epochs(second, split, config, resumed))
+    assert [(e.losses, e.valid, e.best, e.stop) for e in resumed.history] == [
+        (e.losses, e.valid, e.best, e.stop) for e in unbroken.history
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_training_stops_early_and_leaves_the_best_weights(checkerboard):
+    split = checkerboard()
+    model = build(split)
+    config = TrainConfig(epochs=200, patience=3, **FAST)
+    training = fit(model, split, config)
+    best = max(training.history, key=lambda epoch: epoch.valid["recall@10"])  # the first of equals
+    assert training.best == best
+    assert training.history[-1].number == best.number + 3
+    assert training.stop == "no better recall@10 in 3 validations"
+    assert all(torch.equal(model.state_dict()[name], kept) for name, kept in training.best_weights.items())
+
+
+def test_validation_can_be_less_frequent_than_epochs(checkerboard):
+    split = checkerboard()
+    training = fit(build(split), split, TrainConfig(epochs=5, valid_every=2, **FAST))
+    assert [bool(epoch.valid) for epoch in training.history] == [False, True, False, True, True]
+    assert training.stop == "all 5 epochs done"
+
+
+def test_a_model_without_weights_has_nothing_to_train(checkerboard):
+    split = checkerboard()
+    model = models.build("popular", split.train, split.features, models.settings("popular", {}), 0)
+    training = fit(model, split, TrainConfig(valid_metric="recall@10"))
+    assert [(e.number, e.losses, e.stop) for e in training.history] == [(1, {}, "nothing to train")]
+
+
+class Explodes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def loss(self, batch, rng):
+        return {"bpr": self.w.sum() * 0, "reg": self.w.sum() * float("inf")}
+
+
+def test_a_loss_that_is_not_finite_is_named(checkerboard):
+    with pytest.raises(GtcrecError, match="epoch 1: loss term 'reg' is inf; try a lower learning_rate"):
+        fit(Explodes(), checkerboard(), TrainConfig(**FAST))
+
+
+def test_users_who_like_everything_are_left_out_and_nothing_else_is_an_error():
+    everything = Interactions(np.array([0, 0]), np.array([0, 1]), 2, 2)
+    split = Split(everything, everything, everything, ItemFeatures(2), {})
+    with pytest.raises(ConfigError, match="nothing to train on: no user has both a liked and an unliked item"):
+        fit(build(split), split, TrainConfig(**FAST))
+
+
+def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
+    split, path = checkerboard(), tmp_path / "c.safetensors"
+    training = Training(build(split), TrainConfig(**FAST))
+    training.save(path)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1  # one bit of one weight: safetensors itself does not notice
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"c\.safetensors: damaged: its content differs from the sha256 sum"):
+        training.load(path)
+    path.write_bytes(content[:100])
+    with pytest.raises(RunError, match=r"c\.safetensors: cannot be read"):
+        training.load(path)
