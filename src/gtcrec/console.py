@@ -91,10 +91,13 @@ def number(value: Any) -> str:
 
 def nested(facts: Mapping[str, Any]) -> list[RenderableType]:
     """Return tables for a nested mapping: one of its plain values, one for each mapping in it."""
+    words = [[escape(key), escape(value)] for key, value in facts.items() if isinstance(value, str)]
     plain = [
-        [escape(key), escape(number(value))] for key, value in facts.items() if not isinstance(value, Mapping)
+        [escape(key), escape(number(value))]
+        for key, value in facts.items()
+        if not isinstance(value, (str, Mapping))
     ]
-    made: list[RenderableType] = [table(["", ""], plain)]
+    made = [table(["", ""], words, left=(0, 1)), table(["", ""], plain)]
     for key, part in facts.items():
         if isinstance(part, Mapping) and part:
             made.append(_part(key, part))
@@ -120,7 +123,7 @@ def evaluation(found: "Evaluation", title: str) -> RenderableType:
         if value is None:
             return ""
         mean, low, high = value
-        return f"{mean:.4f}" if low is None else f"{mean:.4f} [dim]{low:.4f} to {high:.4f}[/dim]"
+        return f"{mean:.4f}{' ' * 17}" if low is None else f"{mean:.4f} [dim]{low:.4f} to {high:.4f}[/dim]"
 
     rows = [[escape(family), *map(cell, cells)] for family, cells in families]
     return table(["", *(f"@{cut}" if cut else "" for cut in cuts)], rows, title)

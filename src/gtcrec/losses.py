@@ -5,13 +5,14 @@ against tuples whose views are drawn independently gives a lower bound, log N - 
 negatives after Symile, Saporta et al. 2024, arXiv 2411.01053).
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["bpr", "derangement", "info_nce", "squared_norm", "total_correlation"]
+__all__ = ["bpr", "derangement", "info_nce", "pairwise", "squared_norm", "total_correlation"]
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -34,6 +35,16 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     logits = scale * a @ b.T  # [n, n]
     own = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def pairwise(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor]) -> Tensor:
+    """Return the mean InfoNCE loss over all pairs of views [n, d], each over the items that have both (bool [n])."""
+    terms = []
+    for a, b in itertools.combinations(range(len(views)), 2):
+        both = present[a] & present[b]
+        if both.any():
+            terms.append(info_nce(views[a][both], views[b][both], scale))
+    return torch.stack(terms).mean()
 
 
 def derangement(n: int, rng: torch.Generator) -> Tensor:

@@ -40,32 +40,30 @@ def render(
     record = read(folder)
     runs = [(record.result.model, record), *((name, read(path)) for name, path in others)]
     lines = [line.model_dump() for line in record.history]
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            record=record,
-            trained=any(line.losses for line in record.history),
-            part=record.part,
-            result=record.result,
-            size=_size(record.data.counts),
-            content=_content(record.data.counts),
-            about=dict(_flat(record.final.about)),
-            table=pivot(record.final),
-            headline=_headline(record),
-            slices=_slices(record.final),
-            comparison=_families(runs, comparisons) if others else [],
-            base=record.result.model,
-            tested=_tested(comparisons),
-            users=[_example(user, folder) for user in record.examples.users[:SHOWN_USERS]],
-            plots=figures.available(),
-            curves=_plot(folder / "curves.png", figures.curves, lines),
-            losses=_plot(folder / "losses.png", figures.losses, lines),
-            counts=dict(_flat(record.data.counts)),
-            config=_sections(record.config),
-            environment=dict(_flat(record.environment)),
-            timings=_timings(record.timings),
-        )
+    page = _page(
+        "report.html",
+        record=record,
+        trained=any(line.losses for line in record.history),
+        part=record.part,
+        result=record.result,
+        size=_size(record.data.counts),
+        content=_content(record.data.counts),
+        about=dict(_flat(record.final.about)),
+        table=pivot(record.final),
+        lists=list(dict.fromkeys(map(_family, record.final.lists))),
+        headline=_headline(record),
+        slices=_slices(record.final),
+        comparison=_families(runs, comparisons) if others else [],
+        base=record.result.model,
+        tested=_tested(comparisons),
+        users=[_example(user, folder) for user in record.examples.users[:SHOWN_USERS]],
+        plots=figures.available(),
+        curves=_plot(folder / "curves.png", figures.curves, lines),
+        losses=_plot(folder / "losses.png", figures.losses, lines),
+        counts=dict(_flat(record.data.counts)),
+        config=_sections(record.config),
+        environment=dict(_flat(record.environment)),
+        timings=_timings(record.timings),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -80,18 +78,15 @@ def render_comparison(runs: Sequence[tuple[str, Path]], comparisons: Sequence[Di
     if not runs:
         raise RunError("a comparison needs at least one run, found none")
     records = [(name, read(folder)) for name, folder in runs]
-    page = (
-        _environment()
-        .get_template("comparison.html")
-        .render(
-            runs=records,
-            base=records[0][0],
-            tested=_tested(comparisons),
-            part=part_of([record for _, record in records]),
-            comparison=_families(records, comparisons),
-            comparisons=comparisons,
-            data=list(dict.fromkeys(record.data.name for _, record in records)),
-        )
+    page = _page(
+        "comparison.html",
+        runs=records,
+        base=records[0][0],
+        tested=_tested(comparisons),
+        part=part_of([record for _, record in records]),
+        comparison=_families(records, comparisons),
+        comparisons=comparisons,
+        data=list(dict.fromkeys(record.data.name for _, record in records)),
     )
     write_text(out, page)
     return out
@@ -240,6 +235,10 @@ def _show(value: Any) -> str:
 def _count(value: Any) -> str:
     """Return a count with its thousands grouped; other values as they are."""
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _show(value)
+
+
+def _page(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(values)
 
 
 @cache

@@ -126,6 +126,23 @@ def test_ids_of_other_types_become_text(tmp_path: Path) -> None:
     assert pairs_of(data) == [("1.5", "true"), ("2.5", "false")]
 
 
+def test_whole_numbers_stored_as_floats_are_whole_numbers(tmp_path: Path) -> None:
+    assert pairs_of(load(write(tmp_path, "parquet", [(1.0, 7)], ("user", "item")))) == [(1, 7)]
+
+
+def test_arrow_types_that_other_tools_write_are_read_alike(tmp_path: Path) -> None:
+    columns = {
+        "user": pa.array(["b", "a", "b"]).dictionary_encode(),
+        "item": pa.array(["x", "x", "y"], pa.large_string()),
+        "x_label": pa.array([2.0, 0.0, 1.0]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    data = load(tmp_path / "x.parquet")
+    assert pairs_of(data) == [("a", "x"), ("b", "x"), ("b", "y")]
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 2, 1]
+
+
 def test_dates_become_seconds(tmp_path: Path) -> None:
     table = pa.table({"user": [1], "item": [1], "time": pa.array([1_500], pa.timestamp("ms"))})
     pq.write_table(table, tmp_path / "x.parquet")
@@ -232,6 +249,14 @@ def test_the_items_table_sets_the_catalogue_the_feature_rows_and_the_cards(tmp_p
     assert data.cards.titles == ("", "Cue", "Zed, the last")
     assert data.cards.images == (None, None, tmp_path / "pictures" / "z.png")
     assert data.notes == {"image files not found": 1, "text: items without content": 1}
+
+
+def test_an_items_table_without_title_and_image_gives_no_cards(tmp_path: Path) -> None:
+    write(tmp_path, "csv", [("a", 3)], ("user", "item"))
+    (tmp_path / "items.tsv").write_text("item\tcolour\n3\tred\n4\tblue\n")
+    data = load(tmp_path)
+    assert data.cards is None
+    assert data.interactions.n_items == 2
 
 
 def test_number_ids_meet_text_ids_of_the_items_table(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gtcrec.data import ReadConfig, load
+from gtcrec.data.tables import read_table
 from gtcrec.errors import ConfigError, DataError, GtcrecError
 
 HEAD = "userID\titemID\trating\ttimestamp\tx_label\n"
@@ -33,6 +34,16 @@ def table(folder: Path, text: str, name: str = "interactions.csv") -> Path:
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "gone").endswith("gone: no such file or folder")
+
+
+def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.csv: no such file"):
+        read_table(tmp_path / "gone.csv")
+
+
+def test_a_place_behind_a_cell_of_extreme_length_is_counted_in_records(tmp_path: Path) -> None:
+    text = refused(table(tmp_path, f"user,item,note\na,b,{'x' * 200_000}\n,c,d\n"))
+    assert text.startswith("user is empty in record 2 of interactions.csv")
 
 
 def test_a_folder_without_interactions(tmp_path: Path) -> None:
@@ -131,12 +142,11 @@ def test_a_dense_id_that_would_need_a_huge_table(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("column", "row"), [("rating", "1\t0\tgood\t10\t0"), ("timestamp", "1\t0\t5\tgood\t0")]
-)
-def test_a_rating_or_time_that_is_no_number(tmp_path: Path, column: str, row: str) -> None:
-    text = refused(inter(tmp_path, HEAD + GOOD + row + "\n"))
-    assert text == f"{column} must be a finite number, found 'good' (line 3 of x.inter)"
+@pytest.mark.parametrize(("column", "row"), [("rating", "1\t0\t{}\t10\t0"), ("timestamp", "1\t0\t5\t{}\t0")])
+@pytest.mark.parametrize("value", ["good", "1_000", "2020-01-01"])
+def test_a_rating_or_time_that_is_no_number(tmp_path: Path, column: str, row: str, value: str) -> None:
+    text = refused(inter(tmp_path, HEAD + GOOD + row.format(value) + "\n"))
+    assert text == f"{column} must be a finite number, found {value!r} (line 3 of x.inter)"
 
 
 def test_a_time_that_is_infinite_or_missing(tmp_path: Path) -> None:
@@ -148,10 +158,10 @@ def test_a_time_that_is_infinite_or_missing(tmp_path: Path) -> None:
     )
 
 
-def test_a_time_of_a_type_that_is_no_number(tmp_path: Path) -> None:
+def test_a_column_of_a_type_that_is_neither_number_nor_text(tmp_path: Path) -> None:
     times = pa.array([3], pa.duration("s"))
     pq.write_table(pa.table({"user": ["a"], "item": ["b"], "time": times}), tmp_path / "x.parquet")
-    assert "found duration[s]" in refused(tmp_path / "x.parquet")
+    assert "column 'time' must hold numbers or text, found duration[s]" in refused(tmp_path / "x.parquet")
     pq.write_table(pa.table({"user": [["a"]], "item": ["b"]}), tmp_path / "x.parquet")
     assert "column 'user' must hold numbers or text, found list<" in refused(tmp_path / "x.parquet")
 

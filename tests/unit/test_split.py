@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -42,6 +42,7 @@ def sizes(data: Dataset, **config: Any) -> list[int]:
 STRATEGIES = ("random", "leave_one_out", "user_time", "global_time", "label")
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(
     st.sets(st.tuples(st.integers(0, 8), st.integers(0, 30)), min_size=1, max_size=120),
     st.sampled_from(STRATEGIES),
@@ -53,12 +54,11 @@ def test_every_pair_lands_in_exactly_one_part(pairs: Any, strategy: Any, seed: i
     data = dataset(
         listed, [draw.randrange(20) for _ in listed], [0, *(draw.randrange(3) for _ in listed[1:])]
     )
-    try:
-        parts = split(data, SplitConfig(strategy=strategy, seed=seed))
-    except DataError as error:
-        assert "leaves no training interaction" in str(error)
-        assert strategy == "global_time"
+    config = SplitConfig(strategy=strategy, seed=seed)
+    if not (assign(data, config) == 0).any():
+        assert strategy == "global_time"  # the earliest moment may be beyond the first cut
         return
+    parts = split(data, config)
     three = (parts.train, parts.valid, parts.final_test())
     found = [(int(u), int(i)) for part in three for u, i in zip(part.users, part.items, strict=True)]
     assert sorted(found) == listed
@@ -125,9 +125,12 @@ def test_user_time_never_trains_on_what_came_later() -> None:
 
 
 def test_equal_times_are_ordered_by_chance_not_by_item() -> None:
-    config = [SplitConfig(strategy="leave_one_out", seed=seed) for seed in range(400)]
-    last = [int(np.argmax(assign(row(4, [1, 1, 1, 1]), one))) for one in config if one]
-    assert len(set(last)) > 1
+    data = row(4, [1, 1, 1, 1])
+    last = [
+        int(np.argmax(assign(data, SplitConfig(strategy="leave_one_out", seed=seed)))) for seed in range(400)
+    ]
+    # 400 draws of probability 1/4: mean 100, standard deviation 8.7
+    assert (abs(np.bincount(last, minlength=4) - 100) < 5 * 8.7).all()
 
 
 def test_global_time_cuts_all_users_at_the_same_moments() -> None:
@@ -172,6 +175,8 @@ def test_what_a_strategy_needs_is_named() -> None:
 def test_a_split_without_training_pairs_is_refused() -> None:
     with pytest.raises(DataError, match="split 'label' leaves no training interaction of 2"):
         split(dataset([(0, 0), (0, 1)], labels=[1, 2]))
+    with pytest.raises(DataError, match="split 'global_time' leaves no training interaction of 3"):
+        split(row(3, [5, 5, 5]), SplitConfig(strategy="global_time"))
 
 
 def test_ratios_that_do_not_add_up_and_unknown_strategies_are_refused() -> None:

@@ -1,6 +1,8 @@
 """From the columns of a table to checked arrays: names, ids, numbers, labels."""
 
+import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,15 @@ not taken for the split: in most data sets it says whether a user liked an item.
 
 _LONGEST = 256  # characters of an external id: ids are kept in arrays as wide as the longest
 _NUL = chr(0)
+_ALLOWED = (
+    pa.types.is_string,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_boolean,
+    pa.types.is_timestamp,
+    pa.types.is_date,
+)
 
 
 def find_column(table: Table, role: str, asked: str | None, needed: bool) -> str:
@@ -69,7 +80,7 @@ def find_column(table: Table, role: str, asked: str | None, needed: bool) -> str
 def read_ids(table: Table, name: str) -> Any:
     """Return external ids as an Arrow array of int64, or of text where any id is not a whole number.
 
-    Text such as "007" stays text. Raises `DataError` for an empty id and for one that is too long.
+    Text such as "007" stays text; 12.0 is 12. Raises `DataError` for an id that is empty or too long.
     """
     column = _column(table, name)
     blank = _blank(column)
@@ -77,12 +88,12 @@ def read_ids(table: Table, name: str) -> Any:
         raise DataError(
             f"{name} is empty in {table.place(_first(blank))}: each row needs a user id and an item id"
         )
-    try:
-        whole = pc.cast(column, pa.int64())
-        if not pa.types.is_string(column.type) or pc.cast(whole, pa.string()).equals(column):
-            return whole
-    except pa.ArrowInvalid:
-        pass
+    is_text = pa.types.is_string(column.type)
+    if is_text or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        with suppress(pa.ArrowInvalid):  # some id is no whole number
+            whole = pc.cast(column, pa.int64())
+            if not is_text or pc.cast(whole, pa.string()).equals(column):
+                return whole
     text = pc.cast(column, pa.string())
     wrong = _mask(pc.or_(pc.greater(pc.utf8_length(text), _LONGEST), pc.match_substring(text, _NUL)))
     if wrong.any():
@@ -139,10 +150,8 @@ def read_numbers(table: Table, name: str, blanks: bool = False) -> Floats:
     try:
         numbers = np.array(pc.cast(filled, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
         wrong = ~np.isfinite(numbers) & ~blank
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        wrong = np.array([not _is_number(cell) for cell in filled.to_pylist()])
-        if not wrong.any():
-            raise DataError(f"{table.path}: {name} must hold numbers, found {column.type}") from None
+    except pa.ArrowInvalid:
+        wrong = np.array([not _is_number(cell) for cell in filled])
     if wrong.any():
         row = _first(wrong)
         raise DataError(
@@ -174,13 +183,11 @@ def read_texts(table: Table, name: str) -> list[str]:
 
 def _column(table: Table, name: str) -> Any:
     column = table.columns.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # zero chunks or more than one array can hold
-        column = pa.concat_arrays(column.chunks)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_null(column.type) or pa.types.is_large_string(column.type):
         return pc.cast(column, pa.string())
-    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+    if not any(allowed(column.type) for allowed in _ALLOWED):
         raise DataError(f"{table.path}: column {name!r} must hold numbers or text, found {column.type}")
     return column
 
@@ -207,9 +214,10 @@ def _all_whole(column: Any) -> bool:
 
 def _is_number(cell: Any) -> bool:
     try:
-        return bool(np.isfinite(float(cell))) if cell is not None else True
-    except (TypeError, ValueError):
+        number = pc.cast(cell, pa.float64()).as_py()
+    except pa.ArrowInvalid:
         return False
+    return number is None or math.isfinite(number)
 
 
 def _plain(name: str) -> str:

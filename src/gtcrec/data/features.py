@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ __all__ = ["choose_modalities", "count_rows", "feature_files", "read_features", 
 
 _END = "_feat.npy"
 _BLOCK = 1 << 24  # numbers converted and checked at a time
+_VERSIONS = {  # of .npy; version 3 is for names of fields, which no matrix of numbers has
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def feature_files(folder: Path) -> dict[str, Path]:
@@ -75,11 +79,9 @@ def read_matrix(path: Path) -> Floats:
 
     Raises `DataError` for a damaged or truncated file, objects, text, another number of axes, NaN, infinity.
     """
-    _read_header(path)
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an array: {error}") from error
+    header = _read_header(path)
+    order: Literal["F", "C"] = "F" if header.fortran else "C"
+    stored = np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
     x = np.empty(stored.shape, dtype=np.float32)
     step = max(1, _BLOCK // stored.shape[1])
     for start in range(0, len(x), step):
@@ -104,7 +106,9 @@ def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floa
 @dataclass(frozen=True)
 class _Header:
     shape: tuple[int, ...]
+    fortran: bool
     dtype: np.dtype[Any]
+    offset: int
 
 
 def _read_header(path: Path) -> _Header:
@@ -113,12 +117,9 @@ def _read_header(path: Path) -> _Header:
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of old NumPy versions are fine
             version = np.lib.format.read_magic(stream)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read(stream)
+            if version not in _VERSIONS:
+                raise ValueError(f"unknown version {version} of the format")
+            shape, fortran, dtype = _VERSIONS[version](stream)
             offset = stream.tell()
     except (OSError, ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError) as error:
         raise DataError(f"{path}: damaged or not a .npy file: {error}") from error
@@ -134,4 +135,4 @@ def _read_header(path: Path) -> _Header:
     if found != wanted:
         word = "truncated" if found < wanted else "longer than its header says"
         raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {wanted} bytes, the file has {found}")
-    return _Header(shape, dtype)
+    return _Header(shape, fortran, dtype, offset)

@@ -6,7 +6,7 @@ inner product of a user and an item vector, with the filter's dependence on the 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ class GTCConfig(BaseModel):
     beta_start: float = Field(1e-4, gt=0, lt=1, description="smallest beta (paper)")
     beta_end: float = Field(0.01, gt=0, lt=1, description="largest beta (paper)")
     level: float = Field(0.25, ge=0, lt=1, description="noise level of the filter, as a share of T")
-    filter_steps: int = Field(2, ge=1, description="DDIM steps of the filter")
+    filter_steps: int = Field(1, ge=1, description="DDIM steps of the filter")
     alignment: Literal["none", "pairwise", "n"] = Field("n", description="what ties the views of an item together")
     aligned_items: int = Field(2048, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
     refine: bool = Field(False, description="add attention over the filtered content to the identity view")
@@ -69,16 +69,17 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 }
 
 
-class _Views(NamedTuple):
-    """All representations of one pass; S content views, K prototypes."""
+class _Pass(NamedTuple):
+    """What one pass computes: users and items over the graphs, and the filter for the items that are asked for."""
 
-    user: Tensor  # [n_users, dim] identity
-    item: Tensor  # [n_items, dim] identity
-    content: Mapping[str, Tensor]  # modality -> projected content [n_items, dim], zero where absent
-    filtered: Mapping[str, Tensor]  # modality -> filtered content [K, n_items, dim], zero where absent
-    taste: Mapping[str, Tensor]  # modality -> the user's side [n_users, dim]
-    common: Mapping[str, Tensor]  # modality -> the item's propagated content [n_items, dim]
-    mix: Tensor  # [n_users, K] the user's prototypes
+    user: Tensor  # [n_users, dim] identity view
+    item: Tensor  # [n_items, dim] identity view
+    mix: Tensor  # [n_users, K] pi: the user's prototypes
+    content: Mapping[str, Tensor]  # modality -> h, [n_items, dim]
+    taste: Mapping[str, Tensor]  # modality -> q, [n_users, dim]
+    common: Mapping[str, Tensor]  # modality -> g, [n_items, dim]
+    asked: Tensor  # [a] the items that were filtered
+    filtered: Mapping[str, Tensor]  # modality -> D(h | p_k, c), [K, a, dim]
 
 
 class GTC(nn.Module):
@@ -97,9 +98,10 @@ class GTC(nn.Module):
             self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours))
         if config.user_neighbours:
             self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
         if self.names:
             self._add_content(features, n_users)
+            if config.alignment != "none":
+                self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
 
     def _add_content(self, features: ItemFeatures, n_users: int) -> None:
         config = self.config
@@ -126,9 +128,9 @@ class GTC(nn.Module):
         d = dim (1 + modalities * prototypes): the filter's dependence on the user folds into the user vector.
         """
         with torch.no_grad():
-            v = self._views()
-            users, items = [v.user], [v.item]
-            for m, weight in zip(self.names, self._view_weights().unbind(1) if self.names else (), strict=True):
+            v = self._pass(torch.arange(len(self.items), device=self.items.device))
+            users, items = [v.user], [self._identity(v)]
+            for m, weight in self._weighted():
                 for k, kept in enumerate(v.filtered[m]):
                     users.append(weight[:, None] * v.mix[:, k, None] * v.taste[m])
                     items.append(kept + v.common[m])
@@ -137,45 +139,67 @@ class GTC(nn.Module):
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
 
-    def pair_scores(self, v: "_Views", users: Tensor, items: Tensor) -> Tensor:
-        """Return the scores [b] of pairs (users, items), each filtered for its own user: eq. (3) written out."""
-        score = (F.embedding(users, v.user) * F.embedding(items, v.item)).sum(dim=1)
-        for m, weight in zip(self.names, self._view_weights(users).unbind(1) if self.names else (), strict=True):
-            kept = torch.einsum("bk,kbd->bd", F.embedding(users, v.mix), v.filtered[m][:, items])
-            score = score + weight * (F.embedding(users, v.taste[m]) * (kept + v.common[m][items])).sum(dim=1)
-        return score
+    def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the scores [b] of pairs, each item filtered for its own user: the sum over views written out."""
+        return self._pair_scores(self._pass(items), users, torch.arange(len(items), device=items.device))
+
+    def filtered(self, modality: str) -> Tensor:
+        """Return what the filter keeps of each item's content for each prototype, [K, n_items, dim]."""
+        return self._pass(torch.arange(len(self.items), device=self.items.device)).filtered[modality]
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        config, v = self.config, self._views()
-        better, worse = (self.pair_scores(v, batch.users, side) for side in batch[1:])
+        config = self.config
+        liked, others = batch.positives, batch.negatives
+        every = self.names and config.alignment != "none" and not config.aligned_items
+        asked = torch.arange(len(self.items), device=liked.device) if every else torch.cat([liked, others]).unique()
+        v = self._pass(asked)
+        better, worse = (self._pair_scores(v, batch.users, torch.searchsorted(asked, side)) for side in (liked, others))
         embeddings = [F.embedding(batch.users, self.users), *(F.embedding(side, self.items) for side in batch[1:])]
         embeddings += [F.embedding(batch.users, self.tastes[m]) for m in self.names]
         terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
         if self.names and config.alignment != "none":
-            loss, bound = self._alignment(v, batch, rng)
+            aligned = torch.arange(len(asked)) if every else torch.searchsorted(asked, liked.unique())
+            loss, bound = self._alignment(v, aligned, rng)
             terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
         if self.names and config.filter == "trained" and config.diffusion_weight > 0:
             terms["diffusion"] = config.diffusion_weight * self._denoising(v, batch, rng)
         return terms
 
-    def _views(self) -> _Views:
-        user, item = graph.light_propagation(self.r, self.users, self.items, self.config.layers)
+    def _pass(self, asked: Tensor) -> _Pass:
+        config = self.config
+        user, item = graph.light_propagation(self.r, self.users, self.items, config.layers)
         if hasattr(self, "item_graph"):
             item = item + self.item_graph(self.items)
         if hasattr(self, "user_graph"):
             user = user + self.user_graph(user)
-        condition = self._condition(user)
-        content = {m: self._content(m) for m in self.names}
-        mix = self._mix(user)
-        filtered, taste, common = {}, {}, {}
+        condition = F.embedding(asked, self._condition(user))  # [a, dim]
+        content, taste, common, filtered = {}, {}, {}, {}
         for m in self.names:
-            filtered[m] = self._filtered(m, content[m], condition)
-            users, items = self.tastes[m], filtered[m].mean(dim=0)
-            taste[m], propagated = graph.light_propagation(self.r, users, items, self.config.content_layers)
-            common[m] = propagated - items / (self.config.content_layers + 1)
-        if self.config.refine and self.names:
-            item = item + _attend(item, [filtered[m].mean(dim=0) for m in self.names])
-        return _Views(user, item, content, filtered, taste, common, mix)
+            content[m] = self._content(m)
+            scaled = content[m] / math.sqrt(config.dim)
+            taste[m], around = graph.light_propagation(self.r, self.tastes[m], scaled, config.content_layers)
+            common[m] = around - scaled / (config.content_layers + 1)
+            filtered[m] = self._filter(m, F.embedding(asked, content[m]), condition) / math.sqrt(config.dim)
+        return _Pass(user, item, self._mix(user), content, taste, common, asked, filtered)
+
+    def _pair_scores(self, v: _Pass, users: Tensor, places: Tensor) -> Tensor:
+        """Scores [b] of users with the items at `places` of those asked for."""
+        items = v.asked[places]
+        score = (F.embedding(users, v.user) * F.embedding(places, self._identity(v))).sum(dim=1)
+        mix = F.embedding(users, v.mix)  # [b, K]
+        for m, weight in self._weighted(users):
+            kept = sum(mix[:, k, None] * F.embedding(places, one) for k, one in enumerate(v.filtered[m]))
+            score = score + weight * (F.embedding(users, v.taste[m]) * (kept + F.embedding(items, v.common[m]))).sum(dim=1)
+        return score
+
+    def _identity(self, v: _Pass) -> Tensor:
+        """The identity view of the items asked for, [a, dim]."""
+        item = F.embedding(v.asked, v.item)
+        return item + _attend(item, self._averages(v)) if self.config.refine and self.names else item
+
+    def _averages(self, v: _Pass) -> list[Tensor]:
+        """Each modality's filtered content, averaged over prototypes, [a, dim]."""
+        return [v.filtered[m].mean(dim=0) for m in self.names]
 
     def _content(self, m: str) -> Tensor:
         """h = W x, scaled to unit variance per item, as the noise schedule expects; zero where absent."""
@@ -193,51 +217,59 @@ class GTC(nn.Module):
             return user.new_ones(len(user), 1)
         return (F.normalize(user, dim=1) @ self.prototypes.T).softmax(dim=1)
 
-    def _filtered(self, m: str, content: Tensor, condition: Tensor) -> Tensor:
-        """D(h | p_k, c) for each prototype, [K, n_items, dim]; deterministic."""
+    def _filter(self, m: str, content: Tensor, condition: Tensor) -> Tensor:
+        """D(h | p_k, c) for each prototype and row, [K, a, dim]; deterministic; zero where content is."""
         config = self.config
         if config.filter == "off":
-            return content[None] / math.sqrt(config.dim)
-        conditions = self.prototypes[:, None, :] + condition  # [K, n_items, dim]
-        level = round(config.level * (config.diffusion_steps - 1))
-        predict = lambda xt, t: self.denoisers[m](xt, t, conditions)  # noqa: E731
-        kept = diffusion.ddim_filter(self.schedule, predict, content, level, config.filter_steps)
-        return torch.where(getattr(self, f"present_{m}")[:, None], kept, 0.0) / math.sqrt(config.dim)
+            return content[None]
+        conditions = self.prototypes[:, None, :] + condition  # [K, a, dim]
 
-    def _denoising(self, v: _Views, batch: Batch, rng: torch.Generator) -> Tensor:
-        """E |eps - eps_theta(x_t, t, p_k, c)|^2 over the batch's liked items and their users' prototypes.
+        def predict(xt: Tensor, t: Tensor) -> Tensor:
+            noise: Tensor = self.denoisers[m](xt, t, conditions)
+            return noise
+
+        level = round(config.level * (config.diffusion_steps - 1))
+        kept = diffusion.ddim_filter(self.schedule, predict, content, level, config.filter_steps)
+        return torch.where((content != 0).any(dim=1, keepdim=True), kept, 0.0)
+
+    def _denoising(self, v: _Pass, batch: Batch, rng: torch.Generator) -> Tensor:
+        """E |eps - eps_theta(x_t, t, p_k, c)|^2 over liked items, each with a prototype drawn from its user's mix.
 
         Content and condition are held fixed: else the projection could shrink to what the condition predicts.
         """
         condition = F.embedding(batch.positives, self._condition(v.user.detach()).detach())
-        weights = F.embedding(batch.users, v.mix)  # [b, K]
+        drawn = torch.multinomial(F.embedding(batch.users, v.mix.detach()), 1, generator=rng)[:, 0]
+        condition = condition + F.embedding(drawn, self.prototypes)  # [b, dim]
         terms = []
         for m in self.names:
             h = F.embedding(batch.positives, v.content[m].detach())  # [b, dim]
             t = torch.randint(len(self.schedule), (len(h),), generator=rng)
             eps = torch.randn(h.shape, generator=rng)
-            guess = self.denoisers[m](self.schedule.add_noise(h, t, eps), t, self.prototypes[:, None, :] + condition)
-            error = (guess - eps).square().mean(dim=2)  # [K, b]
+            error = (self.denoisers[m](self.schedule.add_noise(h, t, eps), t, condition) - eps).square().mean(dim=1)
             has = getattr(self, f"present_{m}")[batch.positives]
-            terms.append(((weights.T * error).sum(dim=0) * has).sum() / has.sum().clamp(min=1))
+            terms.append((error * has).sum() / has.sum().clamp(min=1))
         return torch.stack(terms).mean()
 
-    def _alignment(self, v: _Views, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _alignment(self, v: _Pass, places: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The alignment loss over a sample of items, and the bound on their total correlation in nats."""
-        items = torch.arange(len(self.items)) if not self.config.aligned_items else batch.positives.unique()
-        items = items[torch.randperm(len(items), generator=rng)[: self.config.aligned_items or None]]
-        rows = [v.item, *(v.filtered[m].mean(dim=0) for m in self.names)]
+        places = places[torch.randperm(len(places), generator=rng)[: self.config.aligned_items or None]]
         # Entries of root-mean-square 1, so that the neutral element 1 of an absent view has their scale.
-        views = [F.normalize(F.embedding(items, row), dim=1) * math.sqrt(self.config.dim) for row in rows]
-        present = [torch.ones_like(items, dtype=torch.bool), *(getattr(self, f"present_{m}")[items] for m in self.names)]
+        rows = [F.embedding(places, view) for view in (self._identity(v), *self._averages(v))]
+        views = [F.normalize(row, dim=1) * math.sqrt(self.config.dim) for row in rows]
         scale = self.log_scale.exp().clamp(max=100.0) / self.config.dim
-        orders = [losses.derangement(len(items), rng) for _ in views]
-        loss = losses.total_correlation(views, scale, orders, present)
-        return loss, math.log(len(items)) - loss
+        items = v.asked[places]
+        has = [torch.ones_like(items, dtype=torch.bool), *(getattr(self, f"present_{m}")[items] for m in self.names)]
+        if self.config.alignment == "pairwise":
+            loss = losses.pairwise(views, scale, has)
+        else:
+            loss = losses.total_correlation(views, scale, [losses.derangement(len(items), rng) for _ in views], has)
+        return loss, math.log(len(places)) - loss
 
-    def _view_weights(self, users: Tensor | None = None) -> Tensor:
-        weights = self.weights if users is None else F.embedding(users, self.weights)
-        return 2 * torch.sigmoid(weights)
+    def _weighted(self, users: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Each modality with the users' own weights of it, [b]; 1 before training."""
+        if self.names:
+            weights = self.weights if users is None else F.embedding(users, self.weights)
+            yield from zip(self.names, (2 * torch.sigmoid(weights)).unbind(1), strict=True)
 
 
 def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:

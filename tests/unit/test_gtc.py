@@ -1,0 +1,108 @@
+"""GTC's own claims: the folded score, the registered denoiser, and the faults it must not have."""
+
+import copy
+
+import pytest
+import torch
+
+from gtcrec import models
+from gtcrec.train import TrainConfig, fit
+from gtcrec.types import Batch
+
+SMALL = {"dim": 8, "hidden": 16}
+
+
+def make(split, seed=0, preset="default", **given):
+    return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | given, preset), seed)
+
+
+def a_batch(split):
+    rows = torch.arange(0, len(split.train), 3)
+    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
+    return Batch(users, items, (items + 1) % split.train.n_items)
+
+
+CASES = {
+    "default": {},
+    "released": {"preset": "released"},
+    "one prototype": {"prototypes": 1},
+    "off": {"filter": "off"},
+    "identity": {"condition": "identity", "prototypes": 3, "filter_steps": 3},
+    "bare": {"item_neighbours": 0, "user_neighbours": 0, "content_layers": 0, "alignment": "none"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_the_folded_score_equals_the_pair_by_pair_one(case, missing, checkerboard):
+    split = checkerboard(missing=missing)
+    model = make(split, **CASES[case])
+    fit(model, split, TrainConfig(epochs=2, batch_size=64, learning_rate=0.02, valid_metric="recall@10"))
+    n = split.train.n_users
+    users, items = (side.flatten() for side in torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij"))
+    with torch.no_grad():
+        pairwise = model.pair_scores(users, items).reshape(n, n)
+    torch.testing.assert_close(model.scorer()(torch.arange(n)), pairwise, atol=1e-5, rtol=1e-5)
+    assert model.vectors()[0].shape[1] == 8 * (1 + 2 * (model.config.prototypes if model.config.filter != "off" else 1))
+
+
+def test_the_denoisers_are_in_the_module_tree_and_move_in_training(checkerboard):
+    split = checkerboard()
+    model = make(split)
+    before = copy.deepcopy(model.state_dict())
+    names = [name for name, _ in model.named_parameters() if name.startswith("denoisers.")]
+    assert {name.split(".")[1] for name in names} == {"image", "text"}
+    fit(model, split, TrainConfig(epochs=1, batch_size=64, valid_metric="recall@10"))
+    assert all(not torch.equal(before[name], model.state_dict()[name]) for name in names)
+
+
+def test_noise_only_keeps_its_untrained_denoisers(checkerboard):
+    split = checkerboard()
+    model = make(split, filter="noise_only")
+    before = copy.deepcopy(model.state_dict())
+    terms = model.loss(a_batch(split), torch.Generator().manual_seed(0))
+    assert "diffusion" not in terms
+    fit(model, split, TrainConfig(epochs=1, batch_size=64, valid_metric="recall@10"))
+    frozen = [name for name in before if name.startswith("denoisers.")]
+    assert frozen
+    assert all(torch.equal(before[name], model.state_dict()[name]) for name in frozen)
+
+
+def test_a_user_s_prototypes_change_what_the_filter_keeps(checkerboard):
+    split = checkerboard()
+    model = make(split, prototypes=3)
+    with torch.no_grad():
+        filtered = model.filtered("image")
+    assert filtered.shape == (3, 40, 8)
+    assert (filtered[0] - filtered[1]).abs().max() > 1e-3
+
+
+def test_absent_content_adds_nothing_of_its_own(checkerboard):
+    split = checkerboard(missing=0.4)
+    model = make(split)
+    absent = torch.from_numpy(~split.features.present["image"])
+    with torch.no_grad():
+        assert absent.any()
+        assert model.filtered("image")[:, absent].abs().max() == 0
+
+
+def test_the_bound_on_total_correlation_stays_below_its_ceiling(checkerboard):
+    split = checkerboard()
+    terms = make(split).loss(a_batch(split), torch.Generator().manual_seed(0))
+    n = len(a_batch(split).positives.unique())
+    assert terms["log.tc_bound_nats"] <= torch.log(torch.tensor(float(n)))
+
+
+@pytest.mark.parametrize(("given", "absent"), [({"alignment": "none"}, "alignment"), ({"filter": "off"}, "diffusion")])
+def test_a_part_that_is_switched_off_has_no_loss_term(given, absent, checkerboard):
+    split = checkerboard()
+    terms = make(split, **given).loss(a_batch(split), torch.Generator().manual_seed(0))
+    assert absent not in terms
+    assert "bpr" in terms
+
+
+def test_released_has_the_published_settings():
+    config = models.settings("gtc", {}, "released")
+    published = {"dim": 64, "diffusion_weight": 0.7, "alignment_weight": 0.4, "reg": 1e-3, "diffusion_steps": 600}
+    assert {key: getattr(config, key) for key in published} == published
+    assert models.MODELS["gtc"].presets["released"][1] == {"learning_rate": 1e-4, "batch_size": 2048}
