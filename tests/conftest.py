@@ -19,7 +19,7 @@ def features(n_items: int, widths: dict[str, int], missing: float = 0.0, seed: i
     return ItemFeatures(n_items, values, present)
 
 
-@pytest.fixture()
+@pytest.fixture
 def checkerboard() -> Callable[..., Split]:
     """Users like the items of their own colour, (u + i) even; 6 : 2 : 2 at random."""
 

@@ -25,14 +25,15 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"facts": text, "sha256": _sum(plain, text)})
+        # One key only: safetensors writes several in an order that changes from run to run.
+        save_file(plain, temporary, metadata={"gtcrec": json.dumps({"facts": text, "sha256": _sum(plain, text)})})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote. Raises `RunError` when the file is missing or differs from what was written."""
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("gtcrec", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error

@@ -37,6 +37,11 @@ app.add_typer(data_app, name="data")
 
 COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
 DEMO_MODELS = ("popular", "bpr", "lightgcn", "gtc")
+DEMO_SETTINGS = (
+    "batch_size=512",
+    "learning_rate=0.003",
+    "valid_every=2",
+)  # 11,000 pairs make few steps an epoch
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
 DataPath = Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")]
 
@@ -125,9 +130,7 @@ def train(
         str | None, typer.Option("--model", help="A name that `gtcrec models` lists; gtc if not given.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A YAML file of settings.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")
-    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same as --set seed=N.")] = None,
 ) -> None:
     """Train a model; Ctrl-C leaves a run that `gtcrec resume` goes on with."""
@@ -204,12 +207,8 @@ def recommend(
 
 @app.command()
 def compare(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR DIR...", help="Run folders; the first is the base.")
-    ],
-    metric: Annotated[
-        list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")
-    ] = None,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR DIR...", help="Run folders; the first is the base.")],
+    metric: Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
     form: Annotated[Literal["table", "markdown", "latex", "json"], typer.Option("--format")] = "table",
 ) -> None:
@@ -257,7 +256,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="A new or empty folder.")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs a model.")] = 60,
+    epochs: Annotated[int, typer.Option(min=1, help="At most so many epochs a model.")] = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw a catalogue with planted tastes, train four models on it and compare them on test."""
@@ -273,9 +272,8 @@ def demo(
     data = write_catalogue(out / "catalogue", seed=seed)
     for model in DEMO_MODELS:
         say(f"{model}: training on {data}", style="bold")
-        run = Run.create(
-            resolve(str(data), model, None, [f"train.epochs={epochs}", f"seed={seed}"]), out / model
-        )
+        given = [*DEMO_SETTINGS, f"train.epochs={epochs}", f"seed={seed}"]
+        run = Run.create(resolve(str(data), model, None, given), out / model)
         _train(run)
         run.evaluate()
     runs = [(model, out / model) for model in ("gtc", *DEMO_MODELS[:-1])]
@@ -324,10 +322,7 @@ def _comparison_facts(
     tests: "list[Difference]",
 ) -> dict[str, Any]:
     folders = {name: str(record.folder) for name, record in records}
-    rows = [
-        {"name": name, "folder": folders[name], "means": {m: means[m] for m in metrics}}
-        for name, means in values
-    ]
+    rows = [{"name": name, "folder": folders[name], "means": {m: means[m] for m in metrics}} for name, means in values]
     return {"part": part, "base": values[0][0], "runs": rows, "tests": [vars(test) for test in tests]}
 
 
@@ -358,11 +353,10 @@ def _train(run: "Run") -> None:
     """Train to the end and show the progress."""
     from gtcrec.console import progress
 
-    config = run.config.train
-    with (
-        _resumable(run.folder),
-        progress(config.epochs, config.valid_metric, run.epochs_done) as (after_epoch, after_step),
-    ):
+    config, past = run.config.train, run.training.best
+    best = past.valid[config.valid_metric] if past else None
+    shown = progress(config.epochs, config.valid_metric, run.epochs_done, best)
+    with _resumable(run.folder), shown as (after_epoch, after_step):
         for epoch in run.epochs(after_step):
             after_epoch(epoch)
 

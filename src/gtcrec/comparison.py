@@ -85,9 +85,7 @@ def common_means(runs: Sequence[tuple[str, Record]]) -> list[tuple[str, dict[str
     return [(name, {metric: means[metric] for metric in shared}) for name, means in every]
 
 
-def against_first(
-    runs: Sequence[tuple[str, Record]], metrics: Sequence[str], seed: int = 0
-) -> list[Difference]:
+def against_first(runs: Sequence[tuple[str, Record]], metrics: Sequence[str], seed: int = 0) -> list[Difference]:
     """Test each run against the first, user by user; Holm's correction over the runs of each metric.
 
     Raises `RunError` if the runs saw different data or users, `ConfigError` for an unmeasured metric.
@@ -98,18 +96,14 @@ def against_first(
         if record.data.fingerprint != first.data.fingerprint:
             raise RunError(f"{name} and {base} saw different data: fingerprints must be equal to be compared")
         if _liked(record, part) != _liked(first, part):
-            raise RunError(
-                f"{name} and {base} were measured on different {part} interactions: wanted one split"
-            )
+            raise RunError(f"{name} and {base} were measured on different {part} interactions: wanted one split")
     tables = {name: _per_user(record.folder / f"per_user_{part}.parquet") for name, record in runs}
     found: list[Difference] = []
     for metric in metrics:
         pairs = [(name, *_paired(tables[name], tables[base], name, base, metric)) for name, _ in others]
         tests = [paired_test(a, b, np.random.default_rng(seed)) for _, a, b in pairs]
         for (name, _, _), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
-            found.append(
-                Difference(name, base, metric, test.difference, (test.low, test.high), test.p, float(p))
-            )
+            found.append(Difference(name, base, metric, test.difference, (test.low, test.high), test.p, float(p)))
     return found
 
 
@@ -125,9 +119,7 @@ def _paired(ours: pa.Table, theirs: pa.Table, name: str, base: str, metric: str)
                 f"{metric!r} was not measured in {which}{nearest(metric, known)}; found {', '.join(known)}"
             )
     if not ours.column(0).equals(theirs.column(0)):
-        raise RunError(
-            f"{name} and {base} were evaluated on different users; wanted the same split of the same data"
-        )
+        raise RunError(f"{name} and {base} were evaluated on different users; wanted the same split of the same data")
     return np.asarray(ours.column(metric)), np.asarray(theirs.column(metric))
 
 

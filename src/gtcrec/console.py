@@ -35,9 +35,7 @@ PIPED_WIDTH = 400  # a table that goes into a file or a pipe is never cut at the
 
 def console(stream: TextIO) -> Console:
     """Return a rich console on a stream; it is made anew each time, so that a replaced stream is honoured."""
-    return Console(
-        file=stream, highlight=False, width=None if stream.isatty() else PIPED_WIDTH, soft_wrap=False
-    )
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPED_WIDTH, soft_wrap=False)
 
 
 def say(text: str, style: str = "") -> None:
@@ -93,9 +91,7 @@ def nested(facts: Mapping[str, Any]) -> list[RenderableType]:
     """Return tables for a nested mapping: one of its plain values, one for each mapping in it."""
     words = [[escape(key), escape(value)] for key, value in facts.items() if isinstance(value, str)]
     plain = [
-        [escape(key), escape(number(value))]
-        for key, value in facts.items()
-        if not isinstance(value, (str, Mapping))
+        [escape(key), escape(number(value))] for key, value in facts.items() if not isinstance(value, (str, Mapping))
     ]
     made = [table(["", ""], words, left=(0, 1)), table(["", ""], plain)]
     for key, part in facts.items():
@@ -129,9 +125,7 @@ def evaluation(found: "Evaluation", title: str) -> RenderableType:
     return table(["", *(f"@{cut}" if cut else "" for cut in cuts)], rows, title)
 
 
-def comparison(
-    rows: Sequence[tuple[str, Sequence["Cell"]]], metrics: Sequence[str], title: str
-) -> RenderableType:
+def comparison(rows: Sequence[tuple[str, Sequence["Cell"]]], metrics: Sequence[str], title: str) -> RenderableType:
     """Return the table of runs: best bold, second underlined, * significant against the first."""
 
     def cell(one: "Cell") -> str:
@@ -139,9 +133,7 @@ def comparison(
         text = f"{one.value:.4f}"
         return (f"[bold]{text}[/bold]" if one.best else f"[u]{text}[/u]" if one.second else text) + star
 
-    return table(
-        ["run", *(f"{m} " for m in metrics)], [[escape(n), *map(cell, cells)] for n, cells in rows], title
-    )
+    return table(["run", *(f"{m} " for m in metrics)], [[escape(n), *map(cell, cells)] for n, cells in rows], title)
 
 
 def differences(tests: Sequence["Difference"]) -> RenderableType:

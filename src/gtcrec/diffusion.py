@@ -75,7 +75,9 @@ class ConditionalDenoiser(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def ddim_filter(schedule: Schedule, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: int, steps: int) -> Tensor:
+def ddim_filter(
+    schedule: Schedule, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: int, steps: int
+) -> Tensor:
     """Return x [..., n, d] as the denoiser `predict(xt, t) -> eps` sees it: what of it survives at noise level `level`.
 
     Places x on the forward process without noise, x_t = sqrt(a_t) x, and follows `steps` deterministic DDIM

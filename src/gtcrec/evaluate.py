@@ -61,9 +61,7 @@ class Protocol:
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "mmrec": Protocol("mmrec", masked_at_test=("train",), cold_users=False, printed_as_map="map_cut"),
-    "recbole": Protocol(
-        "recbole", masked_at_test=("train", "valid"), cold_users=True, printed_as_map="map_cut"
-    ),
+    "recbole": Protocol("recbole", masked_at_test=("train", "valid"), cold_users=True, printed_as_map="map_cut"),
     "strict": Protocol("strict", masked_at_test=("train", "valid"), cold_users=True, printed_as_map="map"),
 }
 
@@ -185,9 +183,7 @@ def _users(liked: Interactions, train: Interactions, config: EvaluateConfig) -> 
     cold_users = PROTOCOLS[config.protocol].cold_users
     users = np.flatnonzero((liked.user_counts > 0) & ((train.user_counts > 0) | cold_users))
     if not len(users):
-        raise DataError(
-            f"protocol {config.protocol} wants users with training pairs, found none with a liked pair"
-        )
+        raise DataError(f"protocol {config.protocol} wants users with training pairs, found none with a liked pair")
     return users
 
 
@@ -265,9 +261,7 @@ def compare(reports: Mapping[str, Report], metric: str, rng: np.random.Generator
     for name, report in reports.items():
         if metric not in report.per_user:
             near = nearest(metric, report.per_user)
-            raise ConfigError(
-                f"report {name!r} has no metric {metric!r}{near}, it has {', '.join(report.per_user)}"
-            )
+            raise ConfigError(f"report {name!r} has no metric {metric!r}{near}, it has {', '.join(report.per_user)}")
     pairs = list(itertools.combinations(reports, 2))
     tests = [paired_test(*_aligned(reports, a, b, metric), rng) for a, b in pairs]
     adjusted = holm([test.p for test in tests]).tolist()

@@ -25,12 +25,8 @@ class Theme:
     logged: str
 
 
-LIGHT = Theme(
-    "#ffffff", "#333a42", "#d9dde2", ("#9cc3e6", "#5b97cc", "#2a6aa8", "#123f6d"), "#2a6aa8", "#8a6417"
-)
-DARK = Theme(
-    "#15181c", "#c3c9d0", "#353b43", ("#3f6386", "#5587b5", "#79b0e0", "#c2e0fa"), "#79b0e0", "#d9b36a"
-)
+LIGHT = Theme("#ffffff", "#333a42", "#d9dde2", ("#9cc3e6", "#5b97cc", "#2a6aa8", "#123f6d"), "#2a6aa8", "#8a6417")
+DARK = Theme("#15181c", "#c3c9d0", "#353b43", ("#3f6386", "#5587b5", "#79b0e0", "#c2e0fa"), "#79b0e0", "#d9b36a")
 
 
 def available() -> bool:
@@ -52,9 +48,7 @@ def curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
 
     def draw(ax: Any, family: str) -> None:
         members = sorted((name for name in names if _family(name) == family), key=_cut)
-        shades = (
-            theme.ramp[-len(members) :] if len(members) <= len(theme.ramp) else theme.ramp[-1:] * len(members)
-        )
+        shades = theme.ramp[-len(members) :] if len(members) <= len(theme.ramp) else theme.ramp[-1:] * len(members)
         for name, shade in zip(members, shades, strict=True):
             points = [(line["epoch"], line["valid"][name]) for line in valid if name in line["valid"]]
             _line(ax, points, shade, theme, best)

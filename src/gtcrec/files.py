@@ -14,7 +14,15 @@ from typing import Any
 
 from gtcrec.errors import DataError
 
-__all__ = ["MANIFEST", "atomic_path", "check_manifest", "sha256", "write_json", "write_manifest", "write_text"]
+__all__ = [
+    "MANIFEST",
+    "atomic_path",
+    "check_manifest",
+    "sha256",
+    "write_json",
+    "write_manifest",
+    "write_text",
+]
 
 MANIFEST = "manifest.json"
 

@@ -71,7 +71,7 @@ class _Product(torch.autograd.Function):
         return a @ x.contiguous()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.at @ grad.contiguous(), None, None
 
 
@@ -106,7 +106,7 @@ def content_neighbours(x: Floats, present: Masks, k: int, block: int = 1024) -> 
     have = np.flatnonzero(present)
     k = min(k, len(have) - 1)
     if k < 1:
-        return csr_array((len(x), len(x)), dtype=np.float32)
+        return _empty(len(x))
     unit = torch.from_numpy(np.ascontiguousarray(x[have]))
     unit = torch.nn.functional.normalize(unit, dim=1)  # [h, d]
     nearest = []
@@ -129,7 +129,7 @@ def item_graph(features: ItemFeatures, k: int) -> csr_array:
     A modality that an item lacks takes no part in that item's mean.
     """
     graphs = [content_neighbours(features.values[m], features.present[m], k) for m in features.names]
-    total = csr_array((features.n_items, features.n_items), dtype=np.float32)
+    total = _empty(features.n_items)
     for graph in graphs:
         total = total + graph
     parts = np.maximum(total.sum(axis=1), 1e-12)
@@ -190,6 +190,12 @@ def _co_counts(r: csr_array, block: int) -> Iterator[tuple[int, coo_array]]:
     rt = r.T.tocsr()
     for start in range(0, r.shape[0], block):
         yield start, (r[start : start + block] @ rt).tocoo()
+
+
+def _empty(n: int) -> csr_array:
+    return csr_array(
+        (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int32), np.zeros(n + 1, dtype=np.int32)), (n, n)
+    )
 
 
 def _inverse_root(degree: NDArray[Any]) -> NDArray[Any]:

@@ -46,19 +46,14 @@ def _text(rows: Sequence[tuple[Any, ...]], dataset: Dataset, form: str) -> str:
     if form == "table":
         return rendered(_table(rows, dataset))
     if form == "json":
-        return (
-            json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2, ensure_ascii=False)
-            + "\n"
-        )
+        return json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2, ensure_ascii=False) + "\n"
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
     return stream.getvalue()
 
 
 def _arrow(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    users, items, ranks, scores = (
-        (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
-    )
+    users, items, ranks, scores = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
     arrays = [pa.array(users), pa.array(items), pa.array(ranks, pa.int32()), pa.array(scores, pa.float32())]
     return pa.Table.from_arrays(arrays, names=list(COLUMNS))
 

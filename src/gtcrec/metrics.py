@@ -62,9 +62,7 @@ def parse(name: str, known: Iterable[str]) -> Metric:
     known = list(known)
     kind, at, k = name.partition("@")
     if kind not in known:
-        raise ConfigError(
-            f"unknown metric {name!r}{nearest(kind, known)}, wanted one of {', '.join(known)} with @k"
-        )
+        raise ConfigError(f"unknown metric {name!r}{nearest(kind, known)}, wanted one of {', '.join(known)} with @k")
     if not at:
         raise ConfigError(f"metric {name!r} needs the length of the list, as in '{name}@20'")
     if not re.fullmatch("[1-9][0-9]*", k):
@@ -135,9 +133,7 @@ def compute_lists(names: Iterable[str], lists: TopK, train: Interactions) -> dic
         listed = lists.items[:, : metric.k]
         exposure = np.bincount(listed[listed >= 0], minlength=train.n_items)
         if not exposure.any():
-            raise DataError(
-                f"{name} needs at least one recommended item, found {len(lists.users)} empty lists"
-            )
+            raise DataError(f"{name} needs at least one recommended item, found {len(lists.users)} empty lists")
         found[name] = LIST_METRICS[metric.kind](exposure, train)
     return found
 

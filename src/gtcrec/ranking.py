@@ -16,9 +16,7 @@ __all__ = ["recommend"]
 _BLOCK_SCORES = 1 << 23
 
 
-def recommend(
-    scorer: Scorer, users: Ints, k: int, exclude: Sequence[Interactions] = (), block: int = 0
-) -> TopK:
+def recommend(scorer: Scorer, users: Ints, k: int, exclude: Sequence[Interactions] = (), block: int = 0) -> TopK:
     """Return the best k items of each user by score, ties by ascending item, without the pairs in `exclude`.
 
     `users` int64 [b]. An item scored -inf is never recommended; places that cannot be filled hold item -1,

@@ -29,9 +29,7 @@ SHOWN_USERS = 4
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
-def render(
-    folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: Sequence[Difference] = ()
-) -> Path:
+def render(folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: Sequence[Difference] = ()) -> Path:
     """Write `curves.png`, `losses.png` and `report.html` into a run folder and return the path of the page.
 
     `others` are runs (name, folder) to stand beside this one, `comparisons` paired tests of them against it.
@@ -104,9 +102,7 @@ def pivot(evaluation: Evaluation) -> tuple[list[str], list[tuple[str, list[Any]]
     def cell(name: str) -> tuple[float, float | None, float | None] | None:
         return (both[name], *evaluation.intervals.get(name, (None, None))) if name in both else None
 
-    return cuts, [
-        (family, [cell(f"{family}@{cut}" if cut else family) for cut in cuts]) for family in families
-    ]
+    return cuts, [(family, [cell(f"{family}@{cut}" if cut else family) for cut in cuts]) for family in families]
 
 
 def _families(runs: Sequence[tuple[str, Record]], comparisons: Sequence[Difference]) -> list[dict[str, Any]]:
@@ -183,9 +179,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _sections(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Group a configuration: its plain values first, then a table for each nested part."""
     plain = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
-    nested = [
-        (key, dict(_flat(value))) for key, value in config.items() if isinstance(value, Mapping) and value
-    ]
+    nested = [(key, dict(_flat(value))) for key, value in config.items() if isinstance(value, Mapping) and value]
     return [("run", plain), *nested] if plain else nested
 
 

@@ -61,10 +61,12 @@ class Run:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder}: exists and is not an empty folder; name a new one or use `gtcrec resume`")
         run = cls(config, folder, _dataset(config))
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "environment.json", _environment())
-        write_json(folder / "data.json", _about(run.dataset, run.split.how))
-        write_text(folder / "config.yaml", dump_yaml(config))
+        fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # becomes the run when it is complete
+        fresh.mkdir(parents=True)
+        write_json(fresh / "environment.json", _environment())
+        write_json(fresh / "data.json", _about(run.dataset, run.split.how))
+        write_text(fresh / "config.yaml", dump_yaml(config))
+        fresh.replace(folder)
         return run
 
     @classmethod
@@ -85,7 +87,9 @@ class Run:
         dataset = _dataset(config)
         wanted = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
         if dataset.fingerprint != wanted:
-            raise RunError(f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json")
+            raise RunError(
+                f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json"
+            )
         run = cls(config, folder, dataset)
         if (folder / _CHECKPOINT).exists():
             run.training.load(folder / _CHECKPOINT)
@@ -164,7 +168,7 @@ class Run:
         self._write_report("valid", found)
 
     def _write_report(self, on: str, found: Report) -> None:
-        """Write one evaluation and the page. Without a manifest the run is unfinished, so that one goes first and comes last."""
+        """Write one evaluation and the page; the manifest, which marks a finished run, goes first and comes last."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
         best = self.training.best
         path = self.folder / "report.json"
@@ -240,7 +244,10 @@ def _about(dataset: Dataset, how: Any) -> dict[str, Any]:
         "interactions": len(dataset.interactions),
         "split": dict(how),
         "modalities": {
-            m: {"width": dataset.features.values[m].shape[1], "present": int(dataset.features.present[m].sum())}
+            m: {
+                "width": dataset.features.values[m].shape[1],
+                "present": int(dataset.features.present[m].sum()),
+            }
             for m in dataset.features.names
         },
     }

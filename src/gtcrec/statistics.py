@@ -135,9 +135,7 @@ def _sign_flip_p(differences: Floats, resamples: int, rng: np.random.Generator) 
 
 def _check_values(name: str, values: Floats) -> None:
     if values.ndim != 1 or not len(values):
-        raise DataError(
-            f"{name}: wanted at least one value in one dimension, found shape {list(values.shape)}"
-        )
+        raise DataError(f"{name}: wanted at least one value in one dimension, found shape {list(values.shape)}")
     if not np.isfinite(values).all():
         raise DataError(f"{name}: values must be finite, found {values[~np.isfinite(values)][0]}")
 

@@ -161,7 +161,11 @@ def _scores(model: nn.Module) -> Any:
 
 
 def _append(
-    training: Training, number: int, losses: dict[str, float], valid: Mapping[str, float], seconds: dict[str, float]
+    training: Training,
+    number: int,
+    losses: dict[str, float],
+    valid: Mapping[str, float],
+    seconds: dict[str, float],
 ) -> None:
     """Judge the epoch against the best so far and add it to the history."""
     config = training.config
@@ -192,7 +196,7 @@ def _train_epoch(
     users, items = torch.from_numpy(train.users), torch.from_numpy(train.items)
     steps = math.ceil(len(order) / config.batch_size)
     sums: dict[str, Tensor] = {}
-    for step, chosen in enumerate(order.split(config.batch_size)):
+    for step, chosen in enumerate(torch.split(order, config.batch_size)):
         rng = _stream(config.seed, number, step + 1)
         batch = Batch(users[chosen], items[chosen], negatives.draw(users[chosen], rng))
         terms = _step(model, training.optimizer, batch, rng)

@@ -24,8 +24,8 @@ __all__ = [
     "Batch",
     "Dataset",
     "Floats",
-    "Ints",
     "Interactions",
+    "Ints",
     "ItemCards",
     "ItemFeatures",
     "Masks",
@@ -66,7 +66,7 @@ class Interactions:
         if users.ndim != 1 or users.shape != items.shape:
             raise DataError(f"users and items must be two lists of one length, found {users.shape}, {items.shape}")
         for word, side, end in (("users", users, self.n_users), ("items", items, self.n_items)):
-            if len(side) and not (0 <= side.min() and side.max() < end):
+            if len(side) and not (side.min() >= 0 and side.max() < end):
                 wrong = side.max() if side.max() >= end else side.min()
                 raise DataError(f"{word} must lie in [0, {end}), found {wrong}")
         order = np.lexsort((items, users))
@@ -212,7 +212,7 @@ class Dataset:
         def add(name: str, array: NDArray[Any] | None) -> None:
             if array is not None:
                 total.update(f"{name} {array.dtype} {array.shape};".encode())
-                total.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+                total.update(np.ascontiguousarray(array).tobytes())
 
         for name, vocabulary in (("users", self.users), ("items", self.items)):
             total.update(f"{name}:{len(vocabulary)};".encode())
@@ -235,7 +235,12 @@ class Split:
     """
 
     def __init__(
-        self, train: Interactions, valid: Interactions, test: Interactions, features: ItemFeatures, how: Mapping[str, Any]
+        self,
+        train: Interactions,
+        valid: Interactions,
+        test: Interactions,
+        features: ItemFeatures,
+        how: Mapping[str, Any],
     ) -> None:
         self.train = train
         self.valid = valid

@@ -35,7 +35,8 @@ def auc(model, split):
     s = scores(model).numpy()
     test = split.final_test()
     better = [
-        np.mean(s[u, i] > s[u, np.arange((u + 1) % 2, test.n_items, 2)]) for u, i in zip(test.users, test.items, strict=True)
+        np.mean(s[u, i] > s[u, np.arange((u + 1) % 2, test.n_items, 2)])
+        for u, i in zip(test.users, test.items, strict=True)
     ]
     return float(np.mean(better))
 
@@ -108,7 +109,9 @@ def test_a_scorer_is_a_snapshot_that_training_does_not_change(name, checkerboard
 
 @pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize(
-    ("widths", "missing"), [({}, 0.0), ({"text": 5}, 0.0), ({"a": 3, "b": 4, "c": 5}, 0.4)], ids=["none", "one", "some missing"]
+    ("widths", "missing"),
+    [({}, 0.0), ({"text": 5}, 0.0), ({"a": 3, "b": 4, "c": 5}, 0.4)],
+    ids=["none", "one", "some missing"],
 )
 def test_works_with_any_number_of_modalities_and_items_that_miss_some(name, widths, missing, checkerboard):
     split = checkerboard(widths, missing)

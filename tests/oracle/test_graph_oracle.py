@@ -8,7 +8,7 @@ from gtcrec import graph
 from gtcrec.types import Interactions, ItemFeatures
 
 
-@pytest.fixture()
+@pytest.fixture
 def pairs():
     rng = np.random.default_rng(3)
     users, items = np.nonzero(rng.random((12, 9)) < 0.3)

@@ -35,7 +35,9 @@ def test_total_correlation_equals_the_symile_package(m, monkeypatch):
 
 def test_two_views_give_the_symmetric_info_nce():
     v, scale = views(2), torch.tensor(0.8, dtype=torch.float64)
-    assert losses.total_correlation(v, scale, orders(2)).item() == pytest.approx(losses.info_nce(*v, scale).item(), abs=1e-12)
+    assert losses.total_correlation(v, scale, orders(2)).item() == pytest.approx(
+        losses.info_nce(*v, scale).item(), abs=1e-12
+    )
 
 
 def test_a_view_that_every_item_misses_changes_nothing_for_the_others():
@@ -57,7 +59,9 @@ def test_independent_views_reach_no_bound_and_equal_ones_reach_the_ceiling():
 
 @pytest.mark.parametrize(("count", "n"), [(1, 4), (2, 1)])
 def test_too_few_views_or_items_are_refused(count, n):
-    with pytest.raises(ValueError, match=f"wanted at least 2 views of at least 2 items, found {count} views of {n} items"):
+    with pytest.raises(
+        ValueError, match=f"wanted at least 2 views of at least 2 items, found {count} views of {n} items"
+    ):
         losses.total_correlation([torch.ones(n, 3)] * count, torch.tensor(1.0), [torch.arange(n)] * count)
 
 
@@ -73,4 +77,6 @@ def test_bpr_and_squared_norm_equal_their_formulas():
     a, b = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
     wanted = -(math.log(1 / (1 + math.exp(-1.5))) + math.log(1 / (1 + math.exp(4.0)))) / 2
     assert losses.bpr(a, b).item() == pytest.approx(wanted, abs=1e-6)
-    assert losses.squared_norm(torch.tensor([[3.0], [4.0]]), torch.tensor([[0.0], [1.0]])).item() == pytest.approx(26 / 4)
+    assert losses.squared_norm(torch.tensor([[3.0], [4.0]]), torch.tensor([[0.0], [1.0]])).item() == pytest.approx(
+        26 / 4
+    )

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from gtcrec import cli, console
+from gtcrec import cli
 from gtcrec.cli import execute
-from gtcrec.comparison import Cell
 from gtcrec.data import write_catalogue
 from gtcrec.train import Epoch
 
@@ -34,17 +33,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two evaluated runs."""
     folder = tmp_path_factory.mktemp("runs")
-    assert (
-        execute(["train", "--data", str(data), "--model", "bpr", "--out", str(folder / "bpr"), *SMALL]) == 0
-    )
-    assert (
-        execute(["train", "--data", str(data), "--model", "popular", "--out", str(folder / "popular")]) == 0
-    )
+    assert execute(["train", "--data", str(data), "--model", "bpr", "--out", str(folder / "bpr"), *SMALL]) == 0
+    assert execute(["train", "--data", str(data), "--model", "popular", "--out", str(folder / "popular")]) == 0
     assert [execute(["evaluate", str(folder / name)]) for name in ("bpr", "popular")] == [0, 0]
     return folder
 
 
-HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2", "pydantic")
+HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2")
 COMMANDS = (
     "data inspect",
     "data make-synthetic",
@@ -73,9 +68,7 @@ assert not loaded, loaded
 
 
 def test_version_and_module_entry() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gtcrec", "--version"], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-m", "gtcrec", "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"gtcrec \d+\.\d+\.\d+\S*\n", done.stdout)
 
@@ -123,9 +116,7 @@ def test_an_unexpected_exception_names_its_type(
 
     monkeypatch.setattr("gtcrec.run.Run.load", fail)
     assert execute(["evaluate", "x"]) == 1
-    assert (
-        capsys.readouterr().err == "error: ZeroDivisionError: by [zero]; run with --debug for the traceback\n"
-    )
+    assert capsys.readouterr().err == "error: ZeroDivisionError: by [zero]; run with --debug for the traceback\n"
 
 
 def test_a_closed_pipe_is_quiet(data: Path) -> None:
@@ -158,14 +149,9 @@ def test_training_shows_epochs_on_stderr_and_validation_on_stdout(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert (
-        execute(["train", "--data", str(data), "--model", "bpr", "--out", str(out), "--seed", "3", *SMALL])
-        == 0
-    )
+    assert execute(["train", "--data", str(data), "--model", "bpr", "--out", str(out), "--seed", "3", *SMALL]) == 0
     shown, said = capsys.readouterr()
-    assert re.search(
-        r"^epoch 1/2  bpr \d\.\d{4}  .*recall@20 \d\.\d{4} \(best \d\.\d{4}\)$", said, re.MULTILINE
-    )
+    assert re.search(r"^epoch 1/2  bpr \d\.\d{4}  .*recall@20 \d\.\d{4} \(best \d\.\d{4}\)$", said, re.MULTILINE)
     assert "training ended: all 2 epochs done" in said
     assert f"test is one explicit call: gtcrec evaluate {out}" in said
     assert re.match(r"bpr, best epoch \d of 2, validation, \d+ users, mean and 95 % interval\n", shown)
@@ -174,24 +160,17 @@ def test_training_shows_epochs_on_stderr_and_validation_on_stdout(
     assert "test" not in json.loads((out / "report.json").read_text())
 
 
-def test_training_into_a_used_folder_is_refused(
-    data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_into_a_used_folder_is_refused(data: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["train", "--data", str(data), "--out", str(runs / "bpr")]) == 1
     assert f"error: {runs / 'bpr'}: exists and is not an empty folder" in capsys.readouterr().err
 
 
-def test_evaluate_prints_the_test_figures_of_the_report(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_prints_the_test_figures_of_the_report(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["evaluate", str(runs / "bpr"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["means"] == json.loads((runs / "bpr" / "report.json").read_text())["test"]["means"]
     assert execute(["evaluate", str(runs / "bpr")]) == 0
-    assert (
-        f"{found['means']['recall@20']:.4f} {found['intervals']['recall@20'][0]:.4f} to"
-        in capsys.readouterr().out
-    )
+    assert f"{found['means']['recall@20']:.4f} {found['intervals']['recall@20'][0]:.4f} to" in capsys.readouterr().out
 
 
 def test_resuming_a_finished_run_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,12 +184,10 @@ def test_resuming_a_finished_run_says_so(runs: Path, capsys: pytest.CaptureFixtu
 def test_each_format_of_recommend_holds_the_same_rows(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["recommend", str(runs / "popular"), "--user", "u07", "-u", "u02", "-k", "3"]
+    line = ["recommend", str(runs / "popular"), "--user", "u0007", "-u", "u0002", "-k", "3"]
     assert execute([*line, "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [(row["user_id"], row["rank"]) for row in rows] == [
-        (u, r) for u in ("u07", "u02") for r in (1, 2, 3)
-    ]
+    assert [(row["user_id"], row["rank"]) for row in rows] == [(u, r) for u in ("u0007", "u0002") for r in (1, 2, 3)]
     assert execute([*line, "--format", "csv"]) == 0
     parsed = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert parsed == [{key: str(value) for key, value in row.items()} for row in rows]
@@ -224,7 +201,7 @@ def test_each_format_of_recommend_holds_the_same_rows(
     table = capsys.readouterr().out
     assert table == (tmp_path / "table").read_text()
     assert table.split()[:5] == ["user", "rank", "score", "item", "title"]
-    assert [item for item in re.findall(r"\bp\d\d\b", table)] == [row["item_id"] for row in rows]
+    assert [item for item in re.findall(r"\bp\d{4}\b", table)] == [row["item_id"] for row in rows]
 
 
 def test_all_users_get_lists(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,56 +241,11 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(runs)
-    assert (
-        execute(["compare", "bpr", "../" + runs.name + "/bpr", "--format", "json", "--metric", "recall@5"])
-        == 0
-    )
+    assert execute(["compare", "bpr", "../" + runs.name + "/bpr", "--format", "json", "--metric", "recall@5"]) == 0
     assert [run["name"] for run in json.loads(capsys.readouterr().out)["runs"]] == [
         "bpr",
         f"../{runs.name}/bpr",
     ]
-
-
-CELLS = [
-    ("gtc", [Cell(0.123456, True, False, False)]),
-    ("b_1|x", [Cell(0.1, False, True, True)]),
-    ("c", [Cell(0.05, False, False, True)]),
-]
-
-
-def test_markdown_marks_best_second_and_significant() -> None:
-    assert console.runs_text(CELLS, ["ndcg@20"], "markdown").splitlines() == [
-        "| run | ndcg@20 |",
-        "| --- | ---: |",
-        "| gtc | **0.1235** |",
-        r"| b_1\|x | <u>0.1000</u>\* |",
-        r"| c | 0.0500\* |",
-    ]
-
-
-def test_latex_is_booktabs_with_escaped_names() -> None:
-    assert console.runs_text(CELLS, ["map_cut@20"], "latex").splitlines() == [
-        r"\begin{tabular}{lr}",
-        r"\toprule",
-        r"Run & map\_cut@20 \\",
-        r"\midrule",
-        r"gtc & \textbf{0.1235} \\",
-        r"b\_1|x & \underline{0.1000}$^{*}$ \\",
-        r"c & 0.0500$^{*}$ \\",
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-
-
-def test_tables_in_a_pipe_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_table(
-        console.table(["name", "value"], [["x" * 150, "1"], ["y", "23"]], title="[b]long[/b] " * 9)
-    )
-    title, header, first, second = capsys.readouterr().out.splitlines()
-    assert title == ("[b]long[/b] " * 9)[:-1] or title == "[b]long[/b] " * 9
-    assert first == "x" * 150 + "      1"
-    assert second.endswith("   23")
-    assert len({len(line) for line in (header, first, second)}) == 1
 
 
 def test_models_lists_every_model_with_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,27 +271,28 @@ class Stalled:
             epochs = 5
             valid_metric = "recall@20"
 
+    class training:
+        best = Epoch(0, {}, {"recall@20": 0.75}, True, "")
+
     def __init__(self, stop: int) -> None:
         self.stop = stop
 
     def epochs(self, on_step: Any) -> Iterator[Epoch]:
-        yield Epoch(1, {"bpr": 0.5}, {"recall@20": 0.25}, True, "")
+        yield Epoch(1, {"bpr": 0.5}, {"recall@20": 0.25}, False, "")
         on_step(1, 10)
         signal.raise_signal(self.stop)
         time.sleep(60)
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_training_names_the_way_on(
-    stop: int, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_training_names_the_way_on(stop: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as end:
         cli._train(Stalled(stop))  # type: ignore[arg-type]
     assert end.value.exit_code == code
     assert signal.getsignal(signal.SIGTERM) is before
     first, last = capsys.readouterr().err.splitlines()
-    assert first == "epoch 1/5  bpr 0.5000  recall@20 0.2500 (best 0.2500)"
+    assert first == "epoch 1/5  bpr 0.5000  recall@20 0.2500 (best 0.7500)"
     assert last == "stopped; resume with: gtcrec resume 'my run'"
 
 
@@ -367,34 +300,21 @@ def test_a_terminated_training_resumes_to_the_end(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    line = ["train", "--data", str(data), "--model", "bpr", "--out", str(out), "--set", "epochs=400"]
-    command = [sys.executable, "-m", "gtcrec", *line, "--set", "patience=400"]
+    line = ["train", "--data", str(data), "--model", "bpr", "--out", str(out), "--set", "epochs=60"]
+    command = [sys.executable, "-m", "gtcrec", *line, "--set", "patience=60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("epoch 1/400")
+        assert process.stderr.readline().startswith("epoch 1/60")
         os.kill(process.pid, signal.SIGTERM)
         assert process.stderr.read().endswith(f"stopped; resume with: gtcrec resume {out}\n")
     assert process.returncode == 143
     config = (out / "config.yaml").read_text()
-    assert execute(["recommend", str(out), "--user", "u01"]) == 1
+    assert execute(["recommend", str(out), "--user", "u0001"]) == 1
     assert "training has not ended" in capsys.readouterr().err
-    assert "epochs: 400" in config
+    assert "epochs: 60" in config
     assert execute(["resume", str(out)]) == 0
     history = [json.loads(line)["epoch"] for line in (out / "history.jsonl").read_text().splitlines()]
-    assert history == list(range(1, 401))
-
-
-def test_progress_on_a_terminal_shows_bar_losses_and_best(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with console.progress(4, "recall@20") as (after_epoch, after_step):
-        after_step(5, 10)
-        after_epoch(Epoch(1, {"bpr": 0.5, "log.tc": 2.0}, {"recall@20": 0.25}, True, ""))
-        after_epoch(Epoch(2, {"bpr": 0.375, "log.tc": 2.5}, {"recall@20": 0.125}, False, ""))
-    shown = capsys.readouterr().err
-    for words in ("epoch 2/4", "bpr 0.3750  tc 2.5000", "recall@20 0.1250 (best 0.2500)", "left"):
-        assert words in shown
+    assert history == list(range(1, 61))
 
 
 class TestDemo:
@@ -431,10 +351,7 @@ class TestDemo:
         shown, said = capsys.readouterr()
         assert "paired tests against gtc" in shown
         assert f"{tmp_path / 'a' / 'comparison.html'}" in said
-        assert (
-            f"gtc is better than popular and bpr on test ndcg@20: gtc {score[best]:.4f}, popular {score[worst]:.4f}"
-            in said
-        )
+        assert f"gtc is better than popular and bpr on test ndcg@20: gtc {score[best]:.4f}, popular" in said
         fake(worst)
         assert execute(["demo", "--out", str(tmp_path / "b")]) == 1
         assert "error: gtc is not better than popular and bpr on test ndcg@20: gtc" in capsys.readouterr().err

@@ -42,9 +42,7 @@ def test_traps_are_counted(data: Dataset) -> None:
     assert found["items without interactions"] == 1
     assert found["test items without training pairs"] == 2
     assert found["test pairs of items without training pairs"] == 2
-    assert found["modalities"] == {
-        "image": {"width": 2, "present": 0.8, "duplicate rows": 2, "constant columns": 1}
-    }
+    assert found["modalities"] == {"image": {"width": 2, "present": 0.8, "duplicate rows": 2, "constant columns": 1}}
 
 
 def test_parts_follow_the_split_that_is_asked_for(data: Dataset) -> None:

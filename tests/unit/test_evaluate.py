@@ -167,9 +167,7 @@ def test_the_same_seed_gives_the_same_intervals_and_blocks_change_nothing():
 def test_evaluation_without_anything_to_measure_is_refused():
     with pytest.raises(DataError, match="evaluation needs at least one liked pair, found none"):
         evaluate(ascending, pairs(), TRAIN)
-    with pytest.raises(
-        DataError, match="protocol mmrec wants users with training pairs, found none with a liked"
-    ):
+    with pytest.raises(DataError, match="protocol mmrec wants users with training pairs, found none with a liked"):
         evaluate(ascending, pairs((3, 0)), TRAIN)
     with pytest.raises(DataError, match="a liked pair must not be masked as well, found user 1, item 0"):
         evaluate(ascending, pairs((0, 2), (1, 0)), TRAIN)
@@ -224,14 +222,10 @@ def test_compare_refuses_what_cannot_be_paired():
     a, rng = report_of(np.ones(3)), np.random.default_rng(0)
     with pytest.raises(ConfigError, match="a comparison needs at least two reports, found 1"):
         compare({"a": a}, "recall@2", rng)
-    with pytest.raises(
-        ConfigError, match=r"report 'a' has no metric 'recall@3' \(did you mean 'recall@2'\?\), it has"
-    ):
+    with pytest.raises(ConfigError, match=r"report 'a' has no metric 'recall@3' \(did you mean 'recall@2'\?\), it has"):
         compare({"a": a, "b": a}, "recall@3", rng)
     other = report_of(np.ones(3), users=np.array([1, 2, 5]))
-    with pytest.raises(
-        DataError, match="'a' and 'b' were measured on different users: 1 are only in the first, 1 "
-    ):
+    with pytest.raises(DataError, match="'a' and 'b' were measured on different users: 1 are only in the first, 1 "):
         compare({"a": a, "b": other}, "recall@2", rng)
     one, two = (replace(a, about={"fingerprints": {"liked": text}}) for text in "xy")
     with pytest.raises(DataError, match="'a' and 'b' were measured on different liked pairs"):

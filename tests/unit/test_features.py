@@ -81,18 +81,14 @@ def test_other_types_are_refused(tmp_path: Path, array: np.ndarray) -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 1), (0, 4), (4, 0)])
 def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    assert f"wanted a matrix [items, width], found shape {list(shape)}" in refused(
-        saved(tmp_path, np.ones(shape))
-    )
+    assert f"wanted a matrix [items, width], found shape {list(shape)}" in refused(saved(tmp_path, np.ones(shape)))
 
 
 def test_a_truncated_or_lengthened_file_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, np.ones((4, 3), dtype=np.float32))
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    assert f"truncated: [4, 3] float32 needs {len(whole)} bytes, the file has {len(whole) - 5}" in refused(
-        path
-    )
+    assert f"truncated: [4, 3] float32 needs {len(whole)} bytes, the file has {len(whole) - 5}" in refused(path)
     path.write_bytes(whole + b"xx")
     assert "longer than its header says" in refused(path)
     path.write_bytes(whole[:20])
@@ -101,9 +97,7 @@ def test_a_truncated_or_lengthened_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_header_that_claims_more_than_memory_is_refused_before_loading(tmp_path: Path) -> None:
     path = saved(tmp_path, np.ones((4, 3), dtype=np.float32))
-    path.write_bytes(
-        path.read_bytes().replace(b"(4, 3)", b"(4000000000, 3)").replace(b" " * 9 + b"\n", b"\n")
-    )
+    path.write_bytes(path.read_bytes().replace(b"(4, 3)", b"(4000000000, 3)").replace(b" " * 9 + b"\n", b"\n"))
     assert "truncated: [4000000000, 3] float32 needs 480000001" in refused(path)
 
 

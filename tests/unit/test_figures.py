@@ -16,9 +16,7 @@ def test_one_epoch_is_no_curve(draw: Any) -> None:
 
 
 def test_epochs_without_validation_are_left_out_of_the_curves() -> None:
-    lines = [
-        {"epoch": e, "losses": {}, "valid": {"mrr": 0.1} if e % 2 else None, "best": e == 1} for e in range(5)
-    ]
+    lines = [{"epoch": e, "losses": {}, "valid": {"mrr": 0.1} if e % 2 else None, "best": e == 1} for e in range(5)]
     assert figures.curves(lines).startswith(b"\x89PNG")
     assert figures.losses(lines) == b""
 

@@ -9,9 +9,14 @@ from gtcrec.files import atomic_path, check_manifest, write_json, write_manifest
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="midway"), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("midway")
+
+    def fail_midway():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        fail_midway()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 

@@ -103,6 +103,12 @@ def test_a_part_that_is_switched_off_has_no_loss_term(given, absent, checkerboar
 
 def test_released_has_the_published_settings():
     config = models.settings("gtc", {}, "released")
-    published = {"dim": 64, "diffusion_weight": 0.7, "alignment_weight": 0.4, "reg": 1e-3, "diffusion_steps": 600}
+    published = {
+        "dim": 64,
+        "diffusion_weight": 0.7,
+        "alignment_weight": 0.4,
+        "reg": 1e-3,
+        "diffusion_steps": 600,
+    }
     assert {key: getattr(config, key) for key in published} == published
     assert models.MODELS["gtc"].presets["released"][1] == {"learning_rate": 1e-4, "batch_size": 2048}

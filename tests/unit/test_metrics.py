@@ -46,9 +46,7 @@ def test_a_user_metric_equals_its_formula_worked_by_hand(name, expected):
 
 
 def test_the_best_list_scores_one_even_when_it_is_shorter_than_what_the_user_likes():
-    found = compute(
-        ["ndcg@2", "map_cut@2", "precision@2", "recall@2"], np.ones((1, 2), dtype=bool), np.array([5])
-    )
+    found = compute(["ndcg@2", "map_cut@2", "precision@2", "recall@2"], np.ones((1, 2), dtype=bool), np.array([5]))
     assert [value[0] for value in found.values()] == pytest.approx([1, 1, 1, 2 / 5])
 
 
@@ -137,15 +135,11 @@ def test_a_metric_that_needs_longer_lists_is_refused():
 
 def test_a_user_metric_is_not_a_list_metric():
     assert not set(USER_METRICS) & set(LIST_METRICS)
-    with pytest.raises(
-        ConfigError, match="unknown metric 'recall@1', wanted one of coverage, gini, novelty with @k"
-    ):
+    with pytest.raises(ConfigError, match="unknown metric 'recall@1', wanted one of coverage, gini, novelty with @k"):
         compute_lists(["recall@1"], lists_of([[0]]), pairs([0], [0], 1, 1))
 
 
-@pytest.mark.parametrize(
-    ("liked", "text"), [(0, "found 0 liked and 2 hits"), (1, "found 1 liked and 2 hits")]
-)
+@pytest.mark.parametrize(("liked", "text"), [(0, "found 0 liked and 2 hits"), (1, "found 1 liked and 2 hits")])
 def test_a_user_with_fewer_liked_items_than_hits_or_none_is_refused(liked, text):
     with pytest.raises(DataError, match=rf"at least one liked item and as many as hits, {text} \(row 1\)"):
         compute(["recall@2"], np.ones((2, 2), dtype=bool), np.array([2, liked]))

@@ -140,9 +140,7 @@ def test_scores_of_a_wrong_shape_or_kind_are_refused(scores, message):
 
 
 def test_scores_without_items_are_refused():
-    with pytest.raises(
-        DataError, match=r"wanted scores \[1, n_items\] for 1 users from user 0 on, found \[1, 0\]"
-    ):
+    with pytest.raises(DataError, match=r"wanted scores \[1, n_items\] for 1 users from user 0 on, found \[1, 0\]"):
         recommend(lambda users: torch.zeros(len(users), 0), np.array([0]), 2)
 
 

@@ -80,9 +80,7 @@ ROWS = [("ann", 10, 3.0, 100), ("bob", 9, 4.0, 50), ("ann", 9, 5.0, 70)]
 NAMES = ("user_id", "movie_id", "rating", "timestamp")
 
 
-def write(
-    folder: Path, kind: str, rows: list[tuple[object, ...]] = ROWS, names: tuple[str, ...] = NAMES
-) -> Path:
+def write(folder: Path, kind: str, rows: list[tuple[object, ...]] = ROWS, names: tuple[str, ...] = NAMES) -> Path:
     path = folder / f"interactions.{kind}"
     table = pa.table({name: [row[k] for row in rows] for k, name in enumerate(names)})
     if kind == "parquet":
@@ -219,9 +217,7 @@ def test_k_core_drops_until_every_user_and_item_has_k(tmp_path: Path) -> None:
 
 def test_k_core_equals_dropping_one_user_or_item_at_a_time(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    pairs = {
-        (int(u), int(i)) for u, i in zip(rng.integers(0, 40, 160), rng.integers(0, 40, 160), strict=True)
-    }
+    pairs = {(int(u), int(i)) for u, i in zip(rng.integers(0, 40, 160), rng.integers(0, 40, 160), strict=True)}
     data = load(write(tmp_path, "csv", sorted(pairs), ("user", "item")), ReadConfig(k_core=3))
     while True:
         users, items = [u for u, _ in pairs], [i for _, i in pairs]

@@ -76,9 +76,7 @@ def test_a_missing_column_names_what_is_there_what_is_wanted_and_the_key(tmp_pat
 
 def test_a_configured_column_that_is_not_there(tmp_path: Path) -> None:
     text = refused(table(tmp_path, "user,item,stamp\na,b,1\n"), ReadConfig(time="stmp"))
-    assert text.endswith(
-        "no column 'stmp' (data.time), found 'user', 'item', 'stamp' (did you mean 'stamp'?)"
-    )
+    assert text.endswith("no column 'stmp' (data.time), found 'user', 'item', 'stamp' (did you mean 'stamp'?)")
 
 
 def test_two_columns_that_could_be_the_user(tmp_path: Path) -> None:
@@ -137,9 +135,7 @@ def test_a_dense_id_that_is_no_whole_number(tmp_path: Path, value: str) -> None:
 
 def test_a_dense_id_that_would_need_a_huge_table(tmp_path: Path) -> None:
     text = refused(inter(tmp_path, f"{HEAD}{GOOD}1\t880000000\t5\t10\t0\n"))
-    assert (
-        "itemID must count from 0 without large gaps, found 880000000 (line 3 of x.inter) in 2 rows" in text
-    )
+    assert "itemID must count from 0 without large gaps, found 880000000 (line 3 of x.inter) in 2 rows" in text
 
 
 @pytest.mark.parametrize(("column", "row"), [("rating", "1\t0\t{}\t10\t0"), ("timestamp", "1\t0\t5\t{}\t0")])
@@ -167,9 +163,7 @@ def test_a_column_of_a_type_that_is_neither_number_nor_text(tmp_path: Path) -> N
 
 
 def test_an_empty_id(tmp_path: Path) -> None:
-    assert refused(table(tmp_path, "user,item\na,b\n,c\n")).startswith(
-        "user is empty in line 3 of interactions.csv"
-    )
+    assert refused(table(tmp_path, "user,item\na,b\n,c\n")).startswith("user is empty in line 3 of interactions.csv")
     table(tmp_path, '{"user": 1, "item": 2}\n\n{"user": 3}\n', "x.jsonl")
     assert refused(tmp_path / "x.jsonl").startswith("item is empty in line 3 of x.jsonl")
     pq.write_table(pa.table({"user": [1, 2], "item": [1.0, float("nan")]}), tmp_path / "x.parquet")
@@ -210,9 +204,7 @@ def test_a_k_core_that_is_empty(tmp_path: Path) -> None:
 def test_an_item_that_the_items_table_misses_or_has_twice(tmp_path: Path) -> None:
     table(tmp_path, "user,item\na,b\na,c\n")
     table(tmp_path, "item,title\nb,x\n", "items.csv")
-    assert refused(tmp_path) == (
-        "item 'c' (line 3 of interactions.csv) is missing from items.csv, which has 1 items"
-    )
+    assert refused(tmp_path) == ("item 'c' (line 3 of interactions.csv) is missing from items.csv, which has 1 items")
     table(tmp_path, "item,title\nb,x\nc,x\nb,y\n", "items.csv")
     assert refused(tmp_path) == "item 'b' stands twice: line 2 of items.csv and line 4 of items.csv"
 
@@ -247,9 +239,7 @@ def test_a_mapping_file_that_misses_an_id_or_a_column(tmp_path: Path) -> None:
 
 def test_a_modality_without_a_file(tmp_path: Path) -> None:
     np.save(tmp_path / "image_feat.npy", np.ones((1, 2)))
-    with pytest.raises(
-        ConfigError, match=r"no imag_feat.npy in the data, found image \(did you mean 'image'\?\)"
-    ):
+    with pytest.raises(ConfigError, match=r"no imag_feat.npy in the data, found image \(did you mean 'image'\?\)"):
         load(inter(tmp_path, HEAD + GOOD), ReadConfig(modalities=("imag",)))
 
 

@@ -63,9 +63,7 @@ def write_run(
         }
         for epoch in range(1, epochs + 1)
     ]
-    times = [
-        {"epoch": e, "train_seconds": float(e), "train_cpu_seconds": 2.0 * e} for e in range(1, epochs + 1)
-    ]
+    times = [{"epoch": e, "train_seconds": float(e), "train_cpu_seconds": 2.0 * e} for e in range(1, epochs + 1)]
     for name, entries in (("history.jsonl", lines), ("timings.jsonl", times)):
         (folder / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     return folder
@@ -89,9 +87,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [
-            v or "" for name, v in attrs if name in ("src", "srcset", "href", "poster", "data")
-        ]
+        self.addresses += [v or "" for name, v in attrs if name in ("src", "srcset", "href", "poster", "data")]
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
@@ -144,8 +140,7 @@ def test_titles_are_escaped_and_images_embedded(tmp_path: Path) -> None:
     (tmp_path / "big.png").write_bytes(PNG + bytes(1 << 20))
     liked = {"item": 7, "title": "<script>alert(1)</script>", "image": "../lamp.png"}
     missing = [
-        {"item": "i8", "title": None, "image": path}
-        for path in ("../gone.png", "../no.png", "../big.png", None)
+        {"item": "i8", "title": None, "image": path} for path in ("../gone.png", "../no.png", "../big.png", None)
     ]
     recommended = [{**liked, "score": 1.5, "hit": True}, {**liked, "score": 1.25, "hit": False}]
     users = [{"user": "u1", "liked": [liked, *missing], "recommended": recommended}]
@@ -351,16 +346,13 @@ def test_runs_that_cannot_be_compared_are_refused(
 
 def test_an_unmeasured_metric_is_refused_with_the_nearest(tmp_path: Path) -> None:
     runs = [(folder.name, read(folder)) for folder in two_runs(tmp_path)]
-    with pytest.raises(
-        ConfigError, match=r"'recal@20' was not measured in b \(did you mean 'recall@20'\?\); found"
-    ):
+    with pytest.raises(ConfigError, match=r"'recal@20' was not measured in b \(did you mean 'recall@20'\?\); found"):
         against_first(runs, ["recal@20"])
 
 
 def test_the_comparison_page_names_part_base_and_tests(tmp_path: Path) -> None:
     runs = [
-        (name, write_run(tmp_path / name, name, value, test=value))
-        for name, value in (("gtc", 0.08), ("bpr", 0.06))
+        (name, write_run(tmp_path / name, name, value, test=value)) for name, value in (("gtc", 0.08), ("bpr", 0.06))
     ]
     tests = [Difference("bpr", "gtc", "recall@20", -0.02, (-0.03, -0.01), 0.0004, 0.0008)]
     out = render_comparison(runs, tests, tmp_path / "page.html")

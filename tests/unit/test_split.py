@@ -51,9 +51,7 @@ STRATEGIES = ("random", "leave_one_out", "user_time", "global_time", "label")
 )
 def test_every_pair_lands_in_exactly_one_part(pairs: Any, strategy: Any, seed: int, draw: Any) -> None:
     listed = sorted(pairs)
-    data = dataset(
-        listed, [draw.randrange(20) for _ in listed], [0, *(draw.randrange(3) for _ in listed[1:])]
-    )
+    data = dataset(listed, [draw.randrange(20) for _ in listed], [0, *(draw.randrange(3) for _ in listed[1:])])
     config = SplitConfig(strategy=strategy, seed=seed)
     if not (assign(data, config) == 0).any():
         assert strategy == "global_time"  # the earliest moment may be beyond the first cut
@@ -126,9 +124,7 @@ def test_user_time_never_trains_on_what_came_later() -> None:
 
 def test_equal_times_are_ordered_by_chance_not_by_item() -> None:
     data = row(4, [1, 1, 1, 1])
-    last = [
-        int(np.argmax(assign(data, SplitConfig(strategy="leave_one_out", seed=seed)))) for seed in range(400)
-    ]
+    last = [int(np.argmax(assign(data, SplitConfig(strategy="leave_one_out", seed=seed)))) for seed in range(400)]
     # 400 draws of probability 1/4: mean 100, standard deviation 8.7
     assert (abs(np.bincount(last, minlength=4) - 100) < 5 * 8.7).all()
 
@@ -166,9 +162,7 @@ def test_what_a_strategy_needs_is_named() -> None:
     with pytest.raises(DataError, match=r"split 'label' needs labels, the data has none; set data\.label"):
         split(row(3), SplitConfig(strategy="label"))
     for strategy in ("user_time", "global_time"):
-        with pytest.raises(
-            DataError, match=f"split '{strategy}' needs times, the data has none; set data.time"
-        ):
+        with pytest.raises(DataError, match=f"split '{strategy}' needs times, the data has none; set data.time"):
             split(row(3), SplitConfig(strategy=strategy))  # type: ignore[arg-type]
 
 

@@ -32,8 +32,7 @@ def test_the_interval_of_equal_values_is_that_value():
 def test_about_95_percent_of_the_intervals_hold_the_true_mean():
     rng = np.random.default_rng(5)
     held = [
-        low < 0.5 < high
-        for low, high in (bootstrap_interval(rng.random(80), rng, resamples=300) for _ in range(200))
+        low < 0.5 < high for low, high in (bootstrap_interval(rng.random(80), rng, resamples=300) for _ in range(200))
     ]
     # Binomial(200, 0.95) lies in [0.90, 0.99] with more than 99 % probability.
     assert 0.90 <= np.mean(held) <= 0.99
@@ -125,9 +124,7 @@ def test_holm_multiplies_the_sorted_p_and_never_lets_them_fall(p, expected):
 
 def test_impossible_input_is_refused():
     rng, one = np.random.default_rng(0), np.ones(3)
-    with pytest.raises(
-        DataError, match=r"values: wanted at least one value in one dimension, found shape \[0\]"
-    ):
+    with pytest.raises(DataError, match=r"values: wanted at least one value in one dimension, found shape \[0\]"):
         bootstrap_interval(np.array([]), rng)
     with pytest.raises(DataError, match=r"values: wanted .* found shape \[2, 2\]"):
         bootstrap_interval(np.ones((2, 2)), rng)

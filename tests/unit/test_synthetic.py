@@ -128,9 +128,7 @@ def test_a_folder_in_use_and_impossible_sizes_are_refused(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="wanted a new or empty folder, found one in use"):
         write_catalogue(tmp_path)
-    with pytest.raises(
-        DataError, match=r"wanted at least 1 user, 20 items and 4 to n_items / 2.*found 10, 20, 11"
-    ):
+    with pytest.raises(DataError, match=r"wanted at least 1 user, 20 items and 4 to n_items / 2.*found 10, 20, 11"):
         planted(n_users=10, n_items=20)
 
 

@@ -53,7 +53,9 @@ def test_a_resumed_training_equals_the_unbroken_one_to_the_last_bit(checkerboard
     assert [(e.losses, e.valid, e.best, e.stop) for e in resumed.history] == [
         (e.losses, e.valid, e.best, e.stop) for e in unbroken.history
     ]
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 def test_training_stops_early_and_leaves_the_best_weights(checkerboard):

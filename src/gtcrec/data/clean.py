@@ -49,9 +49,7 @@ def drop_low_ratings(rows: Rows, least: float | None) -> tuple[Rows, dict[str, i
     if least is None:
         return rows, {}
     if rows.ratings is None:
-        raise DataError(
-            f"data.min_rating is {least:g} but there is no rating column; set data.rating to its name"
-        )
+        raise DataError(f"data.min_rating is {least:g} but there is no rating column; set data.rating to its name")
     keep = rows.ratings >= least
     if not keep.any():
         raise DataError(

@@ -85,9 +85,7 @@ def read_ids(table: Table, name: str) -> Any:
     column = _column(table, name)
     blank = _blank(column)
     if blank.any():
-        raise DataError(
-            f"{name} is empty in {table.place(_first(blank))}: each row needs a user id and an item id"
-        )
+        raise DataError(f"{name} is empty in {table.place(_first(blank))}: each row needs a user id and an item id")
     is_text = pa.types.is_string(column.type)
     if is_text or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         with suppress(pa.ArrowInvalid):  # some id is no whole number
@@ -154,9 +152,7 @@ def read_numbers(table: Table, name: str, blanks: bool = False) -> Floats:
         wrong = np.array([not _is_number(cell) for cell in filled])
     if wrong.any():
         row = _first(wrong)
-        raise DataError(
-            f"{name} must be a finite number, found {str(column[row].as_py())!r} ({table.place(row)})"
-        )
+        raise DataError(f"{name} must be a finite number, found {str(column[row].as_py())!r} ({table.place(row)})")
     return numbers
 
 

@@ -41,8 +41,7 @@ def describe(dataset: Dataset, config: SplitConfig = _DEFAULT) -> dict[str, Any]
         "test items without training pairs": int(cold.sum()),
         "test pairs of items without training pairs": int(cold[test.items].sum()),
         "modalities": {
-            m: _content(dataset.features.values[m], dataset.features.present[m])
-            for m in dataset.features.names
+            m: _content(dataset.features.values[m], dataset.features.present[m]) for m in dataset.features.names
         },
         "titles": 0 if dataset.cards is None else sum(title != "" for title in dataset.cards.titles),
         "images": 0 if dataset.cards is None else sum(image is not None for image in dataset.cards.images),

@@ -96,9 +96,7 @@ def image_features(images: NDArray[np.uint8]) -> Floats:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def write_texts(
-    attributes: Mapping[str, Ints], rng: np.random.Generator
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def write_texts(attributes: Mapping[str, Ints], rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Write a title and a short description of each item; they say nothing about colour and shape."""
     kinds, titles, texts = list(_KINDS.items()), [], []
     for kind_index, material_index in zip(attributes["kind"], attributes["material"], strict=True):
@@ -131,7 +129,6 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks: Any = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
     packed = (
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)

@@ -85,9 +85,7 @@ def name_ids(path: Path, dense: str, n: int) -> tuple[NDArray[Any], dict[str, in
         return np.arange(n), {}
     table = read_table(path, separator="\t")
     if dense not in table.names or len(table.names) < 2:
-        raise DataError(
-            f"{path}: wanted tab-separated columns {dense!r} and an external id, found {list(table.names)}"
-        )
+        raise DataError(f"{path}: wanted tab-separated columns {dense!r} and an external id, found {list(table.names)}")
     index = read_dense(table, dense)
     name = next(column for column in table.names if column != dense)
     ids = read_ids(table, name)

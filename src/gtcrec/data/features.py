@@ -35,9 +35,7 @@ def choose_modalities(files: Mapping[str, Path], wanted: Iterable[str] | None) -
     for name in names:
         if name not in files:
             found = ", ".join(files) or "none"
-            raise ConfigError(
-                f"data.modalities: no {name}{_END} in the data, found {found}{nearest(name, files)}"
-            )
+            raise ConfigError(f"data.modalities: no {name}{_END} in the data, found {found}{nearest(name, files)}")
     return {name: files[name] for name in names}
 
 
@@ -49,9 +47,7 @@ def count_rows(files: Mapping[str, Path]) -> int:
     rows = {file.name: _read_header(file).shape[0] for file in files.values()}
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-        raise DataError(
-            f"feature files must have one row an item each, found different numbers of rows: {listed}"
-        )
+        raise DataError(f"feature files must have one row an item each, found different numbers of rows: {listed}")
     return next(iter(rows.values()), 0)
 
 

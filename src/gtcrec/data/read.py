@@ -57,15 +57,11 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
     source = _find_source(Path(path))
     _verify(source.parent)
     table = read_table(source)
-    columns = {
-        role: find_column(table, role, getattr(config, role), role in ("user", "item")) for role in _ROLES
-    }
+    columns = {role: find_column(table, role, getattr(config, role), role in ("user", "item")) for role in _ROLES}
     _refuse_repeated_header(table, columns)
     files = feature_files(source.parent)
     catalogue = (
-        _read_dense(table, columns, files)
-        if source.suffix == ".inter"
-        else _read_external(table, columns, files)
+        _read_dense(table, columns, files) if source.suffix == ".inter" else _read_external(table, columns, files)
     )
     rows, low = drop_low_ratings(_rows(table, columns, catalogue, config), config.min_rating)
     rows, merged = merge_duplicates(rows, table.place)
@@ -101,9 +97,7 @@ def _find_source(path: Path) -> Path:
         raise DataError(f"{path}: found both {inter[0].name} and {tabled.name}; name the file to read")
     if len(chosen) > 1:
         listed = ", ".join(file.name for file in inter)
-        raise DataError(
-            f"{path}: wanted one .inter file or {named.name}, found {listed}; name the file to read"
-        )
+        raise DataError(f"{path}: wanted one .inter file or {named.name}, found {listed}; name the file to read")
     if tabled is None and not chosen:
         raise DataError(f"{path}: found neither {named.name} nor interactions.csv, .tsv, .jsonl or .parquet")
     return tabled or chosen[0]
@@ -170,11 +164,7 @@ def _read_dense(table: Table, columns: Mapping[str, str], files: Mapping[str, Pa
     found = find_table(folder, "items")
     if found is not None:
         described = read_table(found)
-        key = (
-            columns["item"]
-            if columns["item"] in described.names
-            else find_column(described, "item", None, True)
-        )
+        key = columns["item"] if columns["item"] in described.names else find_column(described, "item", None, True)
         index = read_dense(described, key)
         refuse_twice(described, key, index)
         outside = int((index >= n_items).sum())
@@ -192,9 +182,7 @@ def _read_external(table: Table, columns: Mapping[str, str], files: Mapping[str,
     n_rows, n_wanted = count_rows(files), len(ids.order)
     if files and n_rows != n_wanted:
         source = f"rows in {found.name}" if found else f"distinct items in {table.path.name}"
-        raise DataError(
-            f"{next(iter(files.values()))} has {n_rows} rows, wanted {n_wanted}, the number of {source}"
-        )
+        raise DataError(f"{next(iter(files.values()))} has {n_rows} rows, wanted {n_wanted}, the number of {source}")
     cards, notes = (None, {}) if described is None else read_cards(described, np.argsort(ids.order), n_wanted)
     return _Catalogue(ids.users, ids.items, ids.user_ids, ids.item_ids, ids.order, cards, notes)
 

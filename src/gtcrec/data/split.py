@@ -35,9 +35,7 @@ class SplitConfig(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if abs(sum(self.ratios) - 1) > 1e-9:
-            raise ValueError(
-                f"ratios must add up to 1, found {self.ratios}, which add up to {sum(self.ratios):g}"
-            )
+            raise ValueError(f"ratios must add up to 1, found {self.ratios}, which add up to {sum(self.ratios):g}")
         return self
 
 
@@ -56,9 +54,7 @@ def split(dataset: Dataset, config: SplitConfig = _DEFAULT) -> Split:
     if not len(train):
         raise DataError(f"split {strategy!r} leaves no training interaction of {len(pairs)}")
     counts = {"train": len(train), "valid": len(valid), "test": len(test)}
-    return Split(
-        train, valid, test, dataset.features, {**config.model_dump(mode="json"), "used": strategy, **counts}
-    )
+    return Split(train, valid, test, dataset.features, {**config.model_dump(mode="json"), "used": strategy, **counts})
 
 
 def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]:
@@ -69,14 +65,10 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
     strategy, times, pairs = _strategy(dataset, config), dataset.times, dataset.interactions
     if strategy == "label":
         if dataset.labels is None:
-            raise DataError(
-                "split 'label' needs labels, the data has none; set data.label to the column's name"
-            )
+            raise DataError("split 'label' needs labels, the data has none; set data.label to the column's name")
         return dataset.labels
     if strategy in ("user_time", "global_time") and times is None:
-        raise DataError(
-            f"split {strategy!r} needs times, the data has none; set data.time to the column's name"
-        )
+        raise DataError(f"split {strategy!r} needs times, the data has none; set data.time to the column's name")
     if strategy == "global_time" and times is not None:
         return _cut(times, config.ratios)
     draws = np.random.default_rng([_STREAM, config.seed]).random(len(pairs))
@@ -104,8 +96,7 @@ def _sizes(counts: Ints, ratios: tuple[float, float, float], one_each: bool) -> 
     n_valid, n_test = (
         small
         if one_each
-        else np.where(counts < _SMALL, 1, np.maximum(1, np.floor(counts * ratio + 1e-9))).astype(np.int64)
-        * (ratio > 0)
+        else np.where(counts < _SMALL, 1, np.maximum(1, np.floor(counts * ratio + 1e-9))).astype(np.int64) * (ratio > 0)
         for ratio in ratios[1:]
     )
     n_test = np.minimum(n_test, counts - 1)

@@ -124,9 +124,7 @@ def _read_text(path: Path, separator: str) -> Any:
     except pa.ArrowInvalid as error:
         for line, cells in _records(path, separator):
             if len(cells) != len(header):
-                raise DataError(
-                    f"{path}: line {line} has {len(cells)} fields, the header has {len(header)}"
-                ) from error
+                raise DataError(f"{path}: line {line} has {len(cells)} fields, the header has {len(header)}") from error
         raise
 
 
@@ -155,6 +153,4 @@ def _filled_lines(path: Path) -> Iterator[int]:
 
 
 def _parse(stream: Any, separator: str) -> Any:
-    return csv.reader(
-        stream, delimiter=separator, quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    )
+    return csv.reader(stream, delimiter=separator, quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE)

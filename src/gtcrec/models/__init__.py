@@ -26,7 +26,9 @@ class Entry:
     model: type[nn.Module]
     config: type[BaseModel]
     about: str
-    presets: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=lambda: {"default": ({}, {})})
+    presets: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(
+        default_factory=lambda: {"default": ({}, {})}
+    )
 
 
 MODELS: Mapping[str, Entry] = {
@@ -52,11 +54,15 @@ def settings(name: str, given: Mapping[str, Any], preset: str = "default") -> Ba
     """
     entry = find(name)
     if preset not in entry.presets:
-        raise ConfigError(f"{name} has no preset {preset!r}{nearest(preset, entry.presets)}; known: {', '.join(entry.presets)}")
+        raise ConfigError(
+            f"{name} has no preset {preset!r}{nearest(preset, entry.presets)}; known: {', '.join(entry.presets)}"
+        )
     known = entry.config.model_fields
     for key in given:
         if key not in known:
-            raise ConfigError(f"{name} has no setting {key!r}{nearest(key, known)}; known: {', '.join(known) or 'none'}")
+            raise ConfigError(
+                f"{name} has no setting {key!r}{nearest(key, known)}; known: {', '.join(known) or 'none'}"
+            )
     try:
         return entry.config(**{**entry.presets[preset][0], **given})
     except ValidationError as error:

@@ -42,6 +42,7 @@ class GTCConfig(BaseModel):
     filter_steps: int = Field(1, ge=1, description="DDIM steps of the filter")
     alignment: Literal["none", "pairwise", "n"] = Field("n", description="what ties the views of an item together")
     aligned_items: int = Field(2048, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
+    taste: Literal["own", "content", "identity"] = Field("own", description="the user's side of a content view")
     refine: bool = Field(False, description="add attention over the filtered content to the identity view")
     content_layers: int = Field(1, ge=0, description="hops of the content views over the user-item graph")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
@@ -151,14 +152,19 @@ class GTC(nn.Module):
         config = self.config
         liked, others = batch.positives, batch.negatives
         every = self.names and config.alignment != "none" and not config.aligned_items
-        asked = torch.arange(len(self.items), device=liked.device) if every else torch.cat([liked, others]).unique()
+        asked = (
+            torch.arange(len(self.items), device=liked.device) if every else torch.unique(torch.cat([liked, others]))
+        )
         v = self._pass(asked)
         better, worse = (self._pair_scores(v, batch.users, torch.searchsorted(asked, side)) for side in (liked, others))
-        embeddings = [F.embedding(batch.users, self.users), *(F.embedding(side, self.items) for side in batch[1:])]
+        embeddings = [
+            F.embedding(batch.users, self.users),
+            *(F.embedding(side, self.items) for side in batch[1:]),
+        ]
         embeddings += [F.embedding(batch.users, self.tastes[m]) for m in self.names]
         terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
         if self.names and config.alignment != "none":
-            aligned = torch.arange(len(asked)) if every else torch.searchsorted(asked, liked.unique())
+            aligned = torch.arange(len(asked)) if every else torch.searchsorted(asked, torch.unique(liked))
             loss, bound = self._alignment(v, aligned, rng)
             terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
         if self.names and config.filter == "trained" and config.diffusion_weight > 0:
@@ -177,8 +183,12 @@ class GTC(nn.Module):
         for m in self.names:
             content[m] = self._content(m)
             scaled = content[m] / math.sqrt(config.dim)
-            taste[m], around = graph.light_propagation(self.r, self.tastes[m], scaled, config.content_layers)
-            common[m] = around - scaled / (config.content_layers + 1)
+            p = self.tastes[m] if config.taste == "own" else torch.zeros_like(self.users)
+            if config.taste == "identity":
+                taste[m], common[m] = user, torch.zeros_like(scaled)
+            else:
+                taste[m], around = graph.light_propagation(self.r, p, scaled, config.content_layers)
+                common[m] = around - scaled / (config.content_layers + 1)
             filtered[m] = self._filter(m, F.embedding(asked, content[m]), condition) / math.sqrt(config.dim)
         return _Pass(user, item, self._mix(user), content, taste, common, asked, filtered)
 
@@ -189,7 +199,9 @@ class GTC(nn.Module):
         mix = F.embedding(users, v.mix)  # [b, K]
         for m, weight in self._weighted(users):
             kept = sum(mix[:, k, None] * F.embedding(places, one) for k, one in enumerate(v.filtered[m]))
-            score = score + weight * (F.embedding(users, v.taste[m]) * (kept + F.embedding(items, v.common[m]))).sum(dim=1)
+            score = score + weight * (F.embedding(users, v.taste[m]) * (kept + F.embedding(items, v.common[m]))).sum(
+                dim=1
+            )
         return score
 
     def _identity(self, v: _Pass) -> Tensor:
@@ -258,7 +270,10 @@ class GTC(nn.Module):
         views = [F.normalize(row, dim=1) * math.sqrt(self.config.dim) for row in rows]
         scale = self.log_scale.exp().clamp(max=100.0) / self.config.dim
         items = v.asked[places]
-        has = [torch.ones_like(items, dtype=torch.bool), *(getattr(self, f"present_{m}")[items] for m in self.names)]
+        has = [
+            torch.ones_like(items, dtype=torch.bool),
+            *(getattr(self, f"present_{m}")[items] for m in self.names),
+        ]
         if self.config.alignment == "pairwise":
             loss = losses.pairwise(views, scale, has)
         else:

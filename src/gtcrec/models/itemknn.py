@@ -49,4 +49,3 @@ class ItemKNN(nn.Module):
             return torch.from_numpy((liked[users.cpu().numpy()] @ to_items).toarray())
 
         return scores
-
