@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gtcrec.config import RunConfig, resolve
     from gtcrec.data import describe, load, split
-    from gtcrec.evaluate import compare, evaluate
-    from gtcrec.run import Recommendation, Run, train
+    from gtcrec.evaluate import compare
+    from gtcrec.run import Recommendation, Run, fit
     from gtcrec.types import Dataset, Interactions, ItemFeatures, Recommender, Report, Split, TopK
 
 _PLACES = {
@@ -26,11 +26,10 @@ _PLACES = {
     "TopK": "types",
     "compare": "evaluate",
     "describe": "data",
-    "evaluate": "evaluate",
+    "fit": "run",
     "load": "data",
     "resolve": "config",
     "split": "data",
-    "train": "run",
 }
 
 __version__ = "0.1.0"
@@ -47,11 +46,10 @@ __all__ = [
     "TopK",
     "compare",
     "describe",
-    "evaluate",
+    "fit",
     "load",
     "resolve",
     "split",
-    "train",
 ]
 
 

@@ -155,14 +155,17 @@ def co_liked_users(train: Interactions, top: int, block: int = 4096) -> csr_arra
     return vstack(blocks, format="csr")
 
 
-def similar_items(train: Interactions, k: int, shrink: float, block: int = 2048) -> csr_array:
+def similar_items(train: Interactions, k: int, shrink: float, activity: float, block: int = 2048) -> csr_array:
     """Return each item's k nearest by c_ij / (|i| |j| + shrink), float32 [n_items, n_items].
 
-    c_ij counts common training users and |i| is the root of the item's count; ties go to the lower item.
+    c_ij sums over common training users u the weight deg(u)^-activity, |i| is the root of the item's count; ties go to
+    the lower item.
     """
     norms = np.sqrt(train.item_counts)
     blocks = []
-    for start, counts in _co_counts(train.matrix().T.tocsr(), block):
+    by_item = train.matrix()
+    by_item.data = np.maximum(train.user_counts, 1)[train.users] ** (-activity / 2.0)
+    for start, counts in _co_counts(by_item.T.tocsr(), block):
         counts.data = counts.data / (norms[counts.row + start] * norms[counts.col] + shrink)
         rows, columns, values = strongest(counts, k, own=start)
         blocks.append(csr_array((values.astype(np.float32), (rows, columns)), shape=counts.shape))

@@ -23,7 +23,7 @@ from gtcrec.files import MANIFEST, atomic_path, check_manifest, write_json, writ
 from gtcrec.train import Epoch, Training, epochs
 from gtcrec.types import Dataset, Ints, Report, Scorer
 
-__all__ = ["Recommendation", "Run", "train"]
+__all__ = ["Recommendation", "Run", "fit"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _MODEL = "model.safetensors"
@@ -218,10 +218,10 @@ class Run:
         }
 
 
-def train(path: str | Path, model: str = "gtc", out: str | Path = "runs/gtc", **given: Any) -> Run:
+def fit(path: str | Path, model: str = "gtc", out: str | Path = "runs/gtc", **given: Any) -> Run:
     """Train a model on a data folder and return the finished run.
 
-    `given` are settings by name, as after `gtcrec train --set`: `train("data", seed=1, dim=32)`; a dotted key
+    `given` are settings by name, as after `gtcrec train --set`: `fit("data", seed=1, dim=32)`; a dotted key
     is written with a double underscore: `split__strategy="leave_one_out"`.
     """
     settings = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in given.items()]

@@ -25,14 +25,14 @@ __all__ = ["Epoch", "Negatives", "TrainConfig", "Training", "epochs", "fit"]
 
 
 class TrainConfig(BaseModel):
-    """Settings of the training loop; batch size, patience and metric as in MMRec (Zhou 2023)."""
+    """Settings of the training loop; batch size and metric as in MMRec (Zhou 2023)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(1000, ge=1, description="at most so many passes over the training pairs")
     batch_size: int = Field(2048, ge=1, description="pairs a step")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
-    patience: int = Field(20, ge=1, description="validations without a better one before training stops")
+    patience: int = Field(50, ge=1, description="validations without a better one before training stops")
     valid_metric: str = Field("recall@20", description="chooses the best epoch")
     valid_every: int = Field(1, ge=1, description="epochs between validations")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")

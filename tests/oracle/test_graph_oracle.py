@@ -99,14 +99,16 @@ def test_co_liked_users_equal_a_brute_force(pairs, block):
     np.testing.assert_allclose(graph.co_liked_users(pairs, 3, block).toarray(), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("activity", [0.0, 0.7])
 @pytest.mark.parametrize("block", [2, 100])
-def test_similar_items_equal_a_brute_force(pairs, block):
+def test_similar_items_equal_a_brute_force(pairs, block, activity):
     r = dense(pairs)
+    weighted = np.maximum(r.sum(1, keepdims=True), 1) ** -activity * r
     norms = np.sqrt(r.sum(0))
-    similarity = r.T @ r / (np.outer(norms, norms) + 5.0)
+    similarity = r.T @ weighted / (np.outer(norms, norms) + 5.0)
     np.fill_diagonal(similarity, 0)
     wanted = np.zeros_like(similarity)
     for i in range(pairs.n_items):
         best = np.argsort(-similarity[i].astype(np.float64), kind="stable")[:4]
         wanted[i, best] = similarity[i, best]
-    np.testing.assert_allclose(graph.similar_items(pairs, 4, 5.0, block).toarray(), wanted, atol=1e-7)
+    np.testing.assert_allclose(graph.similar_items(pairs, 4, 5.0, activity, block).toarray(), wanted, atol=1e-7)
