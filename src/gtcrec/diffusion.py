@@ -5,7 +5,7 @@ Deterministic sampling is DDIM (Song et al. 2021) with eta = 0.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,33 +44,34 @@ def linear_schedule(steps: int, beta_start: float, beta_end: float) -> Schedule:
 
 
 class ConditionalDenoiser(nn.Module):
-    """Predicts the noise in x_t [n, dim] from x_t, the level t and a condition [n, condition_dim].
+    """Predicts the noise in x_t [n, dim] from x_t, the level t and any number of conditions.
 
-    One hidden layer; level and condition enter as scale and shift of its normalised activations
-    (adaptive layer norm, Peebles & Xie 2023). `encode` holds what does not depend on the condition, so that
-    several conditions of one input share it.
+    One hidden layer; level and conditions enter as scale and shift of its normalised activations (adaptive layer
+    norm, Peebles & Xie 2023). Their effects add up, so that K conditions for each of n inputs cost K + n small
+    networks and not K * n. `widths` are the conditions' lengths.
     """
 
-    def __init__(self, dim: int, condition_dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, widths: Sequence[int], hidden: int) -> None:
         super().__init__()
-        self.frequencies = hidden // 2
+        self.waves = hidden // 2
         self.enter = nn.Linear(dim, hidden)
-        self.level = nn.Linear(2 * self.frequencies, hidden)
-        self.condition = nn.Linear(condition_dim, hidden)
-        self.modulate = nn.Linear(hidden, 2 * hidden)
+        self.modulate = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, 2 * hidden))
+            for width in (2 * self.waves, *widths)
+        )
         self.leave = nn.Linear(hidden, dim)
 
-    def forward(self, xt: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Return the predicted noise [..., dim]; `condition` may have more leading axes than x_t [n, dim]."""
+    def forward(self, xt: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+        """Return the predicted noise [..., dim]; each condition must broadcast with x_t's rows, t is int64 [n]."""
         activity = F.layer_norm(self.enter(xt), (self.enter.out_features,))  # [n, hidden]
-        context = F.silu(self.level(self._waves(t)) + self.condition(condition))  # [..., n, hidden]
-        scale, shift = self.modulate(context).chunk(2, dim=-1)
+        effects = [one(given) for one, given in zip(self.modulate, (self._waves(t), *conditions), strict=True)]
+        scale, shift = sum(effects[1:], start=effects[0]).chunk(2, dim=-1)  # [..., n, hidden]
         noise: Tensor = self.leave(F.silu(activity * (1 + scale) + shift))
         return noise
 
     def _waves(self, t: Tensor) -> Tensor:
-        """Sinusoidal features of the level, [n, 2 * frequencies]."""
-        steps = torch.arange(self.frequencies, device=t.device) / self.frequencies
+        """Sinusoidal features of the level, [n, 2 * waves]."""
+        steps = torch.arange(self.waves, device=t.device) / self.waves
         angles = t[:, None] * torch.exp(-math.log(10_000.0) * steps)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 

@@ -53,7 +53,7 @@ def test_a_denoiser_learns_the_conditional_mean():
     """Content is its condition plus a little noise: the trained denoiser must beat every unconditional one."""
     torch.manual_seed(0)
     rng = torch.Generator().manual_seed(1)
-    schedule, net = diffusion.linear_schedule(600, 1e-4, 0.01), diffusion.ConditionalDenoiser(2, 2, 32)
+    schedule, net = diffusion.linear_schedule(600, 1e-4, 0.01), diffusion.ConditionalDenoiser(2, (2,), 32)
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
     spread = 0.3
     for _ in range(1500):
@@ -76,7 +76,7 @@ def test_a_denoiser_learns_the_conditional_mean():
 
 def test_several_conditions_of_one_input_equal_one_at_a_time():
     torch.manual_seed(0)
-    net = diffusion.ConditionalDenoiser(3, 2, 8)
-    x, t, conditions = torch.randn(5, 3), torch.arange(5), torch.randn(4, 5, 2)
-    together = net(x, t, conditions)
-    torch.testing.assert_close(together, torch.stack([net(x, t, c) for c in conditions]))
+    net = diffusion.ConditionalDenoiser(3, (2, 4), 8)
+    x, t, own, shared = torch.randn(5, 3), torch.arange(5), torch.randn(5, 2), torch.randn(4, 1, 4)
+    together = net(x, t, own, shared)
+    torch.testing.assert_close(together, torch.stack([net(x, t, own, one.expand(5, 4)) for one in shared]))

@@ -34,7 +34,7 @@ class GTCConfig(BaseModel):
     filter: Literal["off", "noise_only", "trained"] = Field("trained", description="noise_only: an untrained denoiser")
     condition: Literal["identity", "audience"] = Field("audience", description="what an item is filtered for")
     prototypes: int = Field(4, ge=1, description="interest prototypes; 1: the filter does not depend on the user")
-    hidden: int = Field(128, ge=2, description="width of the denoiser")
+    hidden: int = Field(64, ge=2, description="width of the denoiser")
     diffusion_steps: int = Field(600, ge=2, description="noise levels T (paper)")
     beta_start: float = Field(1e-4, gt=0, lt=1, description="smallest beta (paper)")
     beta_end: float = Field(0.01, gt=0, lt=1, description="largest beta (paper)")
@@ -119,7 +119,7 @@ class GTC(nn.Module):
         self.schedule = diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
         self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.dim))
         for m in self.names:
-            self.denoisers[m] = diffusion.ConditionalDenoiser(config.dim, config.dim, config.hidden)
+            self.denoisers[m] = diffusion.ConditionalDenoiser(config.dim, (config.dim, config.dim), config.hidden)
         if config.filter == "noise_only":
             self.denoisers.requires_grad_(False)
 
@@ -234,10 +234,9 @@ class GTC(nn.Module):
         config = self.config
         if config.filter == "off":
             return content[None]
-        conditions = self.prototypes[:, None, :] + condition  # [K, a, dim]
 
         def predict(xt: Tensor, t: Tensor) -> Tensor:
-            noise: Tensor = self.denoisers[m](xt, t, conditions)
+            noise: Tensor = self.denoisers[m](xt, t, condition, self.prototypes[:, None, :])
             return noise
 
         level = round(config.level * (config.diffusion_steps - 1))
@@ -251,13 +250,17 @@ class GTC(nn.Module):
         """
         condition = F.embedding(batch.positives, self._condition(v.user.detach()).detach())
         drawn = torch.multinomial(F.embedding(batch.users, v.mix.detach()), 1, generator=rng)[:, 0]
-        condition = condition + F.embedding(drawn, self.prototypes)  # [b, dim]
+        prototype = F.embedding(drawn, self.prototypes)  # [b, dim]
         terms = []
         for m in self.names:
             h = F.embedding(batch.positives, v.content[m].detach())  # [b, dim]
             t = torch.randint(len(self.schedule), (len(h),), generator=rng)
             eps = torch.randn(h.shape, generator=rng)
-            error = (self.denoisers[m](self.schedule.add_noise(h, t, eps), t, condition) - eps).square().mean(dim=1)
+            error = (
+                (self.denoisers[m](self.schedule.add_noise(h, t, eps), t, condition, prototype) - eps)
+                .square()
+                .mean(dim=1)
+            )
             has = getattr(self, f"present_{m}")[batch.positives]
             terms.append((error * has).sum() / has.sum().clamp(min=1))
         return torch.stack(terms).mean()
