@@ -28,7 +28,7 @@ CASES = {
     "one prototype": {"prototypes": 1},
     "off": {"filter": "off"},
     "identity": {"condition": "identity", "prototypes": 3, "filter_steps": 3},
-    "bare": {"item_neighbours": 0, "user_neighbours": 0, "content_layers": 0, "alignment": "none"},
+    "bare": {"item_neighbours": 0, "user_neighbours": 0, "content_layers": 0, "alignment": "none", "taste": "own"},
 }
 
 

@@ -30,7 +30,7 @@ class GTCConfig(BaseModel):
     dim: int = Field(64, ge=1, description="length of each view's vectors")
     layers: int = Field(3, ge=0, description="hops over the user-item graph")
     item_neighbours: int = Field(10, ge=0, description="content neighbours per item; 0: no item graph")
-    user_neighbours: int = Field(40, ge=0, description="co-liked users per user; 0: no user graph")
+    user_neighbours: int = Field(0, ge=0, description="co-liked users per user; 0: no user graph")
     filter: Literal["off", "noise_only", "trained"] = Field("trained", description="noise_only: an untrained denoiser")
     condition: Literal["identity", "audience"] = Field("audience", description="what an item is filtered for")
     prototypes: int = Field(4, ge=1, description="interest prototypes; 1: the filter does not depend on the user")
@@ -41,12 +41,14 @@ class GTCConfig(BaseModel):
     level: float = Field(0.25, ge=0, lt=1, description="noise level of the filter, as a share of T")
     filter_steps: int = Field(1, ge=1, description="DDIM steps of the filter")
     alignment: Literal["none", "pairwise", "n"] = Field("n", description="what ties the views of an item together")
-    aligned_items: int = Field(2048, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
-    taste: Literal["own", "content", "identity"] = Field("own", description="the user's side of a content view")
+    aligned_items: int = Field(1024, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
+    taste: Literal["content", "own"] = Field(
+        "content", description="user's side of content; own: plus a learned vector"
+    )
     refine: bool = Field(False, description="add attention over the filtered content to the identity view")
     content_layers: int = Field(1, ge=0, description="hops of the content views over the user-item graph")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
-    alignment_weight: float = Field(0.05, ge=0, description="of the alignment loss")
+    alignment_weight: float = Field(0.01, ge=0, description="of the alignment loss")
     reg: float = Field(1e-4, ge=0, description="of the L2 term on the embeddings")
 
 
@@ -56,10 +58,12 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "released": (
         {
             "layers": 2,
+            "user_neighbours": 40,
             "condition": "identity",
             "prototypes": 1,
             "filter_steps": 1,
             "aligned_items": 0,
+            "taste": "own",
             "refine": True,
             "content_layers": 2,
             "alignment_weight": 0.4,
@@ -76,6 +80,7 @@ class _Pass(NamedTuple):
     user: Tensor  # [n_users, dim] identity view
     item: Tensor  # [n_items, dim] identity view
     mix: Tensor  # [n_users, K] pi: the user's prototypes
+    condition: Tensor  # [n_items, dim] c: what each item is filtered for
     content: Mapping[str, Tensor]  # modality -> h, [n_items, dim]
     taste: Mapping[str, Tensor]  # modality -> q, [n_users, dim]
     common: Mapping[str, Tensor]  # modality -> g, [n_items, dim]
@@ -113,7 +118,8 @@ class GTC(nn.Module):
             self.register_buffer(f"x_{m}", _standardised(x, present), persistent=False)
             self.register_buffer(f"present_{m}", present, persistent=False)
             self.projections[m] = nn.Linear(x.shape[1], config.dim)
-            self.tastes[m] = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, config.dim)))
+            if config.taste == "own":
+                self.tastes[m] = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, config.dim)))
         if config.filter == "off":
             return
         self.schedule = diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
@@ -161,7 +167,8 @@ class GTC(nn.Module):
             F.embedding(batch.users, self.users),
             *(F.embedding(side, self.items) for side in batch[1:]),
         ]
-        embeddings += [F.embedding(batch.users, self.tastes[m]) for m in self.names]
+        if config.taste == "own":
+            embeddings += [F.embedding(batch.users, self.tastes[m]) for m in self.names]
         terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
         if self.names and config.alignment != "none":
             aligned = torch.arange(len(asked)) if every else torch.searchsorted(asked, torch.unique(liked))
@@ -178,19 +185,18 @@ class GTC(nn.Module):
             item = item + self.item_graph(self.items)
         if hasattr(self, "user_graph"):
             user = user + self.user_graph(user)
-        condition = F.embedding(asked, self._condition(user))  # [a, dim]
+        condition = self._condition(user)
         content, taste, common, filtered = {}, {}, {}, {}
         for m in self.names:
             content[m] = self._content(m)
             scaled = content[m] / math.sqrt(config.dim)
-            p = self.tastes[m] if config.taste == "own" else torch.zeros_like(self.users)
-            if config.taste == "identity":
-                taste[m], common[m] = user, torch.zeros_like(scaled)
-            else:
-                taste[m], around = graph.light_propagation(self.r, p, scaled, config.content_layers)
-                common[m] = around - scaled / (config.content_layers + 1)
-            filtered[m] = self._filter(m, F.embedding(asked, content[m]), condition) / math.sqrt(config.dim)
-        return _Pass(user, item, self._mix(user), content, taste, common, asked, filtered)
+            start = self.tastes[m] if config.taste == "own" else torch.zeros_like(self.users)
+            taste[m], around = graph.light_propagation(self.r, start, scaled, config.content_layers)
+            common[m] = around - scaled / (config.content_layers + 1)
+            filtered[m] = self._filter(m, F.embedding(asked, content[m]), F.embedding(asked, condition)) / math.sqrt(
+                config.dim
+            )
+        return _Pass(user, item, self._mix(user), condition, content, taste, common, asked, filtered)
 
     def _pair_scores(self, v: _Pass, users: Tensor, places: Tensor) -> Tensor:
         """Scores [b] of users with the items at `places` of those asked for."""
@@ -248,7 +254,7 @@ class GTC(nn.Module):
 
         Content and condition are held fixed: else the projection could shrink to what the condition predicts.
         """
-        condition = F.embedding(batch.positives, self._condition(v.user.detach()).detach())
+        condition = F.embedding(batch.positives, v.condition.detach())
         drawn = torch.multinomial(F.embedding(batch.users, v.mix.detach()), 1, generator=rng)[:, 0]
         prototype = F.embedding(drawn, self.prototypes)  # [b, dim]
         terms = []

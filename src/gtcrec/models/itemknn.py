@@ -18,7 +18,7 @@ class ItemKNNConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     neighbours: int = Field(2000, ge=1, description="items kept per item")
-    shrink: float = Field(500.0, ge=0, description="added to the norm: few common users count less")
+    shrink: float = Field(100.0, ge=0, description="added to the norm: few common users count less")
     activity: float = Field(0.5, ge=0, description="a user with n items counts n^-activity: less for the very active")
 
 
