@@ -5,8 +5,9 @@ items x items or users x users.
 """
 
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
 __all__ = [
+    "Adjacency",
+    "PrunableGraph",
+    "PrunedGraph",
     "SparseMatrix",
     "bipartite",
     "co_liked_users",
@@ -56,10 +60,13 @@ class SparseMatrix(nn.Module):
 
     def _csr(self, side: str) -> Tensor:
         rows, columns, values = (getattr(self, f"{side}_{part}") for part in ("rows", "columns", "values"))
-        shape = self.shape if side == "a" else self.shape[::-1]
-        with warnings.catch_warnings():  # torch calls its CSR layout a beta once per process
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            return torch.sparse_csr_tensor(rows, columns, values, size=shape, check_invariants=False)
+        return _csr_tensor(rows, columns, values, self.shape if side == "a" else (self.shape[1], self.shape[0]))
+
+
+def _csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # torch calls its CSR layout a beta once per process
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return torch.sparse_csr_tensor(rows, columns, values, size=shape, check_invariants=False)
 
 
 class _Product(torch.autograd.Function):
@@ -85,7 +92,82 @@ def bipartite(train: Interactions) -> csr_array:
     return csr_array((values, train.items, train.indptr), shape=(train.n_users, train.n_items))
 
 
-def light_propagation(r: SparseMatrix, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+class Adjacency(Protocol):
+    """The user-item block R of an adjacency: `r(items)` is R items, `r.transposed(users)` is R^T users."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+    def transposed(self, x: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedGraph:
+    """The normalised user-item block of a part of the edges: torch CSR R [n_users, n_items] and its transpose."""
+
+    r: Tensor
+    rt: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return R x for x [n_items, d]."""
+        product: Tensor = _Product.apply(x, self.r, self.rt)  # type: ignore[no-untyped-call]
+        return product
+
+    def transposed(self, x: Tensor) -> Tensor:
+        """Return R^T x for x [n_users, d]."""
+        product: Tensor = _Product.apply(x, self.rt, self.r)  # type: ignore[no-untyped-call]
+        return product
+
+
+class PrunableGraph(nn.Module):
+    """The user-item graph, whole (`full`) and in parts that are drawn anew; edges are in the order of the pairs.
+
+    Degree-sensitive edge pruning (Zhou & Shen 2023, arXiv 2211.06924). No part of the saved weights.
+    """
+
+    order: Tensor
+
+    def __init__(self, train: Interactions) -> None:
+        super().__init__()
+        self.full = SparseMatrix(bipartite(train))
+        order = np.argsort(train.items, kind="stable")  # edge of each entry of the transpose
+        self.register_buffer("order", torch.from_numpy(order.astype(np.int32)), persistent=False)
+
+    def draw(self, share: float, rng: torch.Generator) -> Tensor:
+        """Return which edges are kept, bool [edges]: round(share * edges) of them, drawn without replacement.
+
+        The chance of each draw is proportional to 1 / sqrt(deg(u) deg(i)) among the edges that are left. The n
+        smallest of Exp(1) / weight have this distribution (Efraimidis & Spirakis 2006), and need no sorting.
+        """
+        weights: Tensor = self.full.a_values
+        keys = torch.empty(len(weights), device=rng.device).exponential_(generator=rng).to(weights.device) / weights
+        chosen = keys.topk(round(share * len(keys)), largest=False, sorted=False).indices
+        return torch.zeros_like(keys, dtype=torch.bool).index_fill_(0, chosen, True)
+
+    def part(self, kept: Tensor) -> PrunedGraph:
+        """Return the graph of the edges at which `kept` (bool [edges]) is true, normalised by its own degrees."""
+        full = self.full
+        rows, columns = _kept(full.a_rows, full.a_columns, kept)
+        rows_t, columns_t = _kept(full.at_rows, full.at_columns, kept.index_select(0, self.order))
+        by_user, by_item = rows.diff(), rows_t.diff()  # degrees
+        n_users, n_items = full.shape
+        return PrunedGraph(
+            _csr_tensor(rows, columns, _normalised(by_user, by_item, columns), (n_users, n_items)),
+            _csr_tensor(rows_t, columns_t, _normalised(by_item, by_user, columns_t), (n_items, n_users)),
+        )
+
+
+def _kept(rows: Tensor, columns: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """CSR row ends and columns of the kept entries; their order stays."""
+    before = torch.nn.functional.pad(kept.cumsum(0, dtype=torch.int32), (1, 0))  # [entries + 1]
+    return before.index_select(0, rows), columns[kept]
+
+
+def _normalised(by_row: Tensor, by_column: Tensor, columns: Tensor) -> Tensor:
+    """1 / sqrt(deg(row) deg(column)) of each entry, from the degrees."""
+    return by_row.rsqrt().repeat_interleave(by_row) * by_column.rsqrt().index_select(0, columns)
+
+
+def light_propagation(r: Adjacency, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
     """Average of x, A x, ..., A^layers x over the bipartite graph; users [n_users, d], items [n_items, d].
 
     LightGCN (He et al. 2020), eq. 4 with equal layer weights.
@@ -123,15 +205,17 @@ def content_neighbours(x: Floats, present: Masks, k: int, block: int = 1024) -> 
     return graph
 
 
-def item_graph(features: ItemFeatures, k: int) -> csr_array:
+def item_graph(features: ItemFeatures, k: int, weights: Mapping[str, float] | None = None) -> csr_array:
     """Return the mean of the modalities' neighbour graphs, rows summing to one, float32 [n_items, n_items].
 
-    A modality that an item lacks takes no part in that item's mean.
+    `weights` has a weight >= 0 for each modality; without it they are equal. A modality that an item lacks takes no
+    part in that item's mean, and an item without content of any weight has an empty row.
     """
-    graphs = [content_neighbours(features.values[m], features.present[m], k) for m in features.names]
+    given = dict.fromkeys(features.names, 1.0) if weights is None else weights
     total = _empty(features.n_items)
-    for graph in graphs:
-        total = total + graph
+    for m in features.names:
+        if given[m] > 0:
+            total = total + given[m] * content_neighbours(features.values[m], features.present[m], k)
     parts = np.maximum(total.sum(axis=1), 1e-12)
     scale = csr_array((1.0 / parts, (np.arange(features.n_items),) * 2))
     mean: csr_array = (scale @ total).tocsr().astype(np.float32)

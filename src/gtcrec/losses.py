@@ -7,6 +7,7 @@ negatives after Symile, Saporta et al. 2024, arXiv 2411.01053).
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def total_correlation(
     tuple is told from n - 1 tuples of the other views drawn independently: the first of them stays in
     place and view m of the rest is permuted by `orders[m]` (int64 [n], without fixed point), so that no item
     meets its own tuple as a negative. logits_ij = scale * sum_d a_i[d] * prod_m v_m[j_m][d], cross-entropy,
-    averaged over anchors. Two views give the symmetric InfoNCE. Memory O(n^2).
+    averaged over anchors. Two views give the symmetric InfoNCE. Memory O(n d), time O(n^2 d).
 
     `present[m]` (bool [n]) marks the items that have view m: an absent view counts as 1 in the product, and
     is no anchor.
@@ -79,15 +80,13 @@ def total_correlation(
         raise ValueError(f"wanted at least 2 views of at least 2 items, found {len(views)} views of {n} items")
     if present is not None:
         views = [torch.where(has[:, None], v, 1.0) for v, has in zip(views, present, strict=True)]
-    own = torch.arange(n, device=views[0].device)
-    losses = []
+    losses: list[Tensor] = []
     for anchor, view in enumerate(views):
         first, *rest = (m for m in range(len(views)) if m != anchor)
         others = _product([views[m] for m in (first, *rest)])  # [n, d]
         negatives = _product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
-        logits = (view @ negatives.T).diagonal_scatter((view * others).sum(dim=1))  # [n, n]
-        loss = F.cross_entropy(scale * logits, own, reduction="none")  # [n]
-        losses.append(loss.mean() if present is None else _mean_where(loss, present[anchor]))
+        has = torch.ones(n, dtype=view.dtype, device=view.device) if present is None else present[anchor].to(view.dtype)
+        losses.append(_Contrast.apply(view, others, negatives, scale, has / has.sum().clamp(min=1)))
     return torch.stack(losses).mean()
 
 
@@ -95,5 +94,46 @@ def _product(views: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(views)).prod(dim=0) if len(views) > 1 else views[0]
 
 
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    return (values * chosen).sum() / chosen.sum().clamp(min=1)
+class _Contrast(torch.autograd.Function):
+    """sum_i w_i (logsumexp_j L_ij - L_ii), L_ij = scale <a_i, b_j> off the diagonal and scale <a_i, o_i> on it.
+
+    The gradient is computed with the value, in blocks of rows: the n x n logits are never held whole, nor kept for the
+    backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, o: Tensor, b: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
+        n, own = len(a), (a * o).sum(dim=1)  # [n]
+        total, slope = a.new_zeros(()), a.new_zeros(())
+        grad_a, grad_o, grad_b = torch.empty_like(a), torch.empty_like(o), torch.zeros_like(b)
+        block = max(64, _BLOCK // n)
+        for start in range(0, n, block):
+            rows = slice(start, min(start + block, n))
+            w, x = weights[rows, None], a[rows]
+            at = torch.arange(len(x), device=a.device)
+            logits = x @ b.T  # [block, n]
+            logits[at, at + start] = own[rows]
+            p = logits * scale
+            top = p.amax(dim=1, keepdim=True)
+            mass = p.sub_(top).exp_().sum(dim=1, keepdim=True)
+            total += torch.dot(top[:, 0] + mass[:, 0].log() - scale * own[rows], weights[rows])
+            p.div_(mass)  # softmax over the row
+            p[at, at + start] -= 1.0
+            p.mul_(w)  # d total / d (scale * logits)
+            slope += torch.dot(p.flatten(), logits.flatten())
+            p.mul_(scale)
+            diagonal = p[at, at + start][:, None]
+            p[at, at + start] = 0.0
+            torch.addmm(diagonal * o[rows], p, b, out=grad_a[rows])
+            grad_b.addmm_(p.T, x)
+            torch.mul(diagonal, x, out=grad_o[rows])
+        ctx.save_for_backward(grad_a, grad_o, grad_b, slope)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        grad_a, grad_o, grad_b, slope = ctx.saved_tensors
+        return grad * grad_a, grad * grad_o, grad * grad_b, grad * slope, None
+
+
+_BLOCK = 1 << 19  # logits held at once

@@ -11,7 +11,7 @@ from gtcrec.errors import ConfigError
 from gtcrec.train import TrainConfig, Training, epochs, fit
 from gtcrec.types import Batch, Recommender
 
-SMALL = {"bpr": {"dim": 8}, "lightgcn": {"dim": 8}, "gtc": {"dim": 8, "hidden": 16}}
+SMALL = {"bpr": {"dim": 8}, "lightgcn": {"dim": 8}, "freedom": {"dim": 8}, "gtc": {"dim": 8, "hidden": 16}}
 TRAINED = [name for name in models.MODELS if name in SMALL]
 
 

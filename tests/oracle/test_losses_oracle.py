@@ -57,6 +57,18 @@ def test_independent_views_reach_no_bound_and_equal_ones_reach_the_ceiling():
     assert math.log(n) - none.item() == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("block", [1, 1 << 19])
+def test_the_gradient_that_comes_with_the_value_equals_the_numerical_one(block, monkeypatch):
+    monkeypatch.setattr(losses, "_BLOCK", block)
+    n = 70  # more than one block of at least 64 rows
+    v, order = [one.requires_grad_() for one in views(3, n, 2)], orders(3, n)
+    scale = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+    has = [torch.arange(n) % 3 != m for m in range(3)]
+    assert torch.autograd.gradcheck(
+        lambda *given: losses.total_correlation(given[:3], given[3], order, has), (*v, scale)
+    )
+
+
 @pytest.mark.parametrize(("count", "n"), [(1, 4), (2, 1)])
 def test_too_few_views_or_items_are_refused(count, n):
     with pytest.raises(

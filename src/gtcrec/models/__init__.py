@@ -10,6 +10,7 @@ from torch import nn
 
 from gtcrec.errors import ConfigError, nearest
 from gtcrec.models.bpr import BPR, BPRConfig
+from gtcrec.models.freedom import FREEDOM, FREEDOMConfig
 from gtcrec.models.gtc import GTC, PRESETS, GTCConfig
 from gtcrec.models.itemknn import ItemKNN, ItemKNNConfig
 from gtcrec.models.lightgcn import LightGCN, LightGCNConfig
@@ -36,6 +37,7 @@ MODELS: Mapping[str, Entry] = {
     "itemknn": Entry(ItemKNN, ItemKNNConfig, "items liked by the users of the user's items"),
     "bpr": Entry(BPR, BPRConfig, "matrix factorisation trained on pairs"),
     "lightgcn": Entry(LightGCN, LightGCNConfig, "embeddings averaged over the user-item graph"),
+    "freedom": Entry(FREEDOM, FREEDOMConfig, "LightGCN on a pruned graph plus a frozen item graph of content"),
     "gtc": Entry(GTC, GTCConfig, "user-aware diffusion filtering of content and total correlation of views", PRESETS),
 }
 
