@@ -39,6 +39,12 @@ class SparseMatrix(nn.Module):
     matrix is derived from the data and is not part of the saved weights.
     """
 
+    a_rows: Tensor
+    a_columns: Tensor
+    a_values: Tensor
+    at_rows: Tensor
+    at_columns: Tensor
+
     def __init__(self, matrix: csr_array) -> None:
         super().__init__()
         self.shape: tuple[int, int] = matrix.shape
@@ -138,7 +144,7 @@ class PrunableGraph(nn.Module):
         The chance of each draw is proportional to 1 / sqrt(deg(u) deg(i)) among the edges that are left. The n
         smallest of Exp(1) / weight have this distribution (Efraimidis & Spirakis 2006), and need no sorting.
         """
-        weights: Tensor = self.full.a_values
+        weights = self.full.a_values
         keys = torch.empty(len(weights), device=rng.device).exponential_(generator=rng).to(weights.device) / weights
         chosen = keys.topk(round(share * len(keys)), largest=False, sorted=False).indices
         return torch.zeros_like(keys, dtype=torch.bool).index_fill_(0, chosen, True)

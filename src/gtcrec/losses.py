@@ -86,7 +86,8 @@ def total_correlation(
         others = _product([views[m] for m in (first, *rest)])  # [n, d]
         negatives = _product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
         has = torch.ones(n, dtype=view.dtype, device=view.device) if present is None else present[anchor].to(view.dtype)
-        losses.append(_Contrast.apply(view, others, negatives, scale, has / has.sum().clamp(min=1)))
+        loss: Tensor = _Contrast.apply(view, others, negatives, scale, has / has.sum().clamp(min=1))  # type: ignore[no-untyped-call]
+        losses.append(loss)
     return torch.stack(losses).mean()
 
 

@@ -55,6 +55,35 @@ def test_a_sparse_matrix_is_no_part_of_the_weights(pairs):
     assert graph.SparseMatrix(graph.bipartite(pairs)).state_dict() == {}
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_a_part_of_the_graph_equals_the_dense_formula_on_its_edges(pairs, share):
+    prunable = graph.PrunableGraph(pairs)
+    kept = prunable.draw(share, torch.Generator().manual_seed(4))
+    r = dense(pairs.where(kept.numpy()))
+    assert r.sum() == round(share * len(pairs))
+    with np.errstate(divide="ignore"):
+        left, right = (np.where(d > 0, d**-0.5, 0) for d in (r.sum(1), r.sum(0)))
+    wanted = torch.tensor(left[:, None] * r * right, dtype=torch.float32)
+    part = prunable.part(kept)
+    for product, a, n in ((part, wanted, pairs.n_items), (part.transposed, wanted.T, pairs.n_users)):
+        torch.testing.assert_close(product(torch.eye(n)), a)
+        x = torch.randn(n, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        product(x).square().sum().backward()
+        (a @ y).square().sum().backward()
+        torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_all_edges_kept_give_the_full_graph_and_drawing_leaves_it_as_it_was(pairs):
+    prunable = graph.PrunableGraph(pairs)
+    before = prunable.full(torch.eye(pairs.n_items))
+    prunable.part(prunable.draw(0.3, torch.Generator().manual_seed(0)))
+    whole = prunable.part(torch.ones(len(pairs), dtype=torch.bool))
+    assert torch.equal(prunable.full(torch.eye(pairs.n_items)), before)
+    torch.testing.assert_close(whole(torch.eye(pairs.n_items)), before)
+    assert prunable.state_dict() == {}
+
+
 @pytest.mark.parametrize("block", [3, 100])
 def test_content_neighbours_equal_a_brute_force(block):
     rng = np.random.default_rng(5)
@@ -85,6 +114,18 @@ def test_the_item_graph_averages_the_modalities_that_an_item_has():
     found = graph.item_graph(features, 2).toarray()
     np.testing.assert_allclose(found[:4], (a[:4] + b[:4]) / 2, atol=1e-7)
     np.testing.assert_allclose(found[4], a[4], atol=1e-7)
+
+
+def test_weights_of_the_item_graph_are_shared_among_the_modalities_that_an_item_has():
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    whole = np.ones(6, dtype=bool)
+    part = np.array([True, True, True, True, False, True])
+    features = ItemFeatures(6, {"a": x, "b": x * np.float32([1, 0, 2])}, {"a": whole, "b": part})
+    a, b = (graph.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
+    found = graph.item_graph(features, 2, {"a": 0.2, "b": 0.6}).toarray()
+    np.testing.assert_allclose(found[:4], 0.25 * a[:4] + 0.75 * b[:4], atol=1e-6)
+    np.testing.assert_allclose(found[4], a[4], atol=1e-6)
+    np.testing.assert_allclose(graph.item_graph(features, 2, {"a": 0, "b": 3}).toarray(), b, atol=1e-6)
 
 
 @pytest.mark.parametrize("block", [2, 100])

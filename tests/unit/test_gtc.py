@@ -112,3 +112,22 @@ def test_released_has_the_published_settings():
     }
     assert {key: getattr(config, key) for key in published} == published
     assert models.MODELS["gtc"].presets["released"][1] == {"learning_rate": 1e-4, "batch_size": 2048}
+
+
+@pytest.mark.parametrize("taste", ["content", "own"])
+def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste, checkerboard):
+    """With one hop the score of a liked pair must be that of the same weights on a graph without their edge's echo."""
+    split = checkerboard()
+    model = make(split, filter="off", item_neighbours=0, alignment="none", taste=taste)
+    users, items = torch.from_numpy(split.train.users[:7]), torch.from_numpy(split.train.items[:7])
+    with torch.no_grad():
+        v = model._pass(items)
+        plain = model._pair_scores(v, users, torch.arange(7))
+        without = model._pair_scores(v, users, torch.arange(7), liked=True)
+    wanted = torch.zeros(7)
+    degree_u, degree_i = split.train.user_counts[split.train.users[:7]], split.train.item_counts[split.train.items[:7]]
+    for m in ("image", "text"):
+        h = v.content[m][items] / 8**0.5
+        echo = h * torch.from_numpy(1 / (2 * (degree_u * degree_i) ** 0.5)).float()[:, None]
+        wanted += (echo * (v.filtered[m][0] + v.common[m][items])).sum(dim=1)
+    torch.testing.assert_close(plain - without, wanted)

@@ -21,7 +21,7 @@ __all__ = ["FREEDOM", "FREEDOMConfig"]
 
 
 class FREEDOMConfig(BaseModel):
-    """Settings of FREEDOM; the paper's, section 4, but for `pruned` and `content_weight`, which it tunes per data set.
+    """Settings of FREEDOM; the paper's, but for `pruned` and `content_weight`, which it tunes per data set.
 
     The paper weighs image 0.1 and text 0.9 in the item graph. Modalities here have any names, so the default is equal.
     """
@@ -99,7 +99,8 @@ class FREEDOM(nn.Module):
         i, j = batch.positives, batch.negatives
         x, present = getattr(self, f"x_{m}"), getattr(self, f"present_{m}")
         gap = (u * self.projections[m](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
-        return (F.softplus(-gap) * (present[i] & present[j])).mean()
+        loss: Tensor = (F.softplus(-gap) * (present[i] & present[j])).mean()
+        return loss
 
 
 def _weights(given: Mapping[str, float], names: tuple[str, ...]) -> Mapping[str, float]:

@@ -46,6 +46,8 @@ class GTCConfig(BaseModel):
         "content", description="user's side of content; own: plus a learned vector"
     )
     refine: bool = Field(False, description="add attention over the filtered content to the identity view")
+    echo: bool = Field(False, description="in training, let a liked item's own content count in its user's taste")
+    content_weight: float = Field(1.0, gt=0, description="of each content view in the score, before training")
     content_layers: int = Field(1, ge=0, description="hops of the content views over the user-item graph")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
     alignment_weight: float = Field(0.01, ge=0, description="of the alignment loss")
@@ -64,6 +66,7 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
             "filter_steps": 1,
             "aligned_items": 0,
             "taste": "own",
+            "echo": True,
             "refine": True,
             "content_layers": 2,
             "alignment_weight": 0.4,
@@ -91,6 +94,9 @@ class _Pass(NamedTuple):
 class GTC(nn.Module):
     """s(u, i) = <z_u, z_i> + sum_m w_um sum_k pi_uk <q_um, D_m(h_im | p_k, c_i) + g_im>."""
 
+    user_counts: Tensor
+    item_counts: Tensor
+
     def __init__(self, config: GTCConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
@@ -99,6 +105,8 @@ class GTC(nn.Module):
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, dim)))
         self.r = graph.SparseMatrix(graph.bipartite(train))
+        self.register_buffer("user_counts", torch.from_numpy(train.user_counts).float(), persistent=False)
+        self.register_buffer("item_counts", torch.from_numpy(train.item_counts).float(), persistent=False)
         self.audience = graph.SparseMatrix(_mean_of_users(train))
         if config.item_neighbours and self.names:
             self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours))
@@ -111,7 +119,7 @@ class GTC(nn.Module):
 
     def _add_content(self, features: ItemFeatures, n_users: int) -> None:
         config = self.config
-        self.weights = nn.Parameter(torch.zeros(n_users, len(self.names)))  # w = 2 sigmoid, so 1 at first
+        self.weights = nn.Parameter(torch.zeros(n_users, len(self.names)))
         self.projections, self.tastes, self.denoisers = nn.ModuleDict(), nn.ParameterDict(), nn.ModuleDict()
         for m in self.names:
             x, present = torch.from_numpy(features.values[m]), torch.from_numpy(features.present[m])
@@ -162,7 +170,8 @@ class GTC(nn.Module):
             torch.arange(len(self.items), device=liked.device) if every else torch.unique(torch.cat([liked, others]))
         )
         v = self._pass(asked)
-        better, worse = (self._pair_scores(v, batch.users, torch.searchsorted(asked, side)) for side in (liked, others))
+        better = self._pair_scores(v, batch.users, torch.searchsorted(asked, liked), liked=True)
+        worse = self._pair_scores(v, batch.users, torch.searchsorted(asked, others))
         embeddings = [
             F.embedding(batch.users, self.users),
             *(F.embedding(side, self.items) for side in batch[1:]),
@@ -198,17 +207,27 @@ class GTC(nn.Module):
             )
         return _Pass(user, item, self._mix(user), condition, content, taste, common, asked, filtered)
 
-    def _pair_scores(self, v: _Pass, users: Tensor, places: Tensor) -> Tensor:
-        """Scores [b] of users with the items at `places` of those asked for."""
+    def _pair_scores(self, v: _Pass, users: Tensor, places: Tensor, liked: bool = False) -> Tensor:
+        """Scores [b] of users with the items at `places` of those asked for.
+
+        For `liked` pairs the item's own content is taken out of the user's taste: no item that will be recommended
+        is among those that formed the taste, and training must not live on that echo.
+        """
         items = v.asked[places]
         score = (F.embedding(users, v.user) * F.embedding(places, self._identity(v))).sum(dim=1)
         mix = F.embedding(users, v.mix)  # [b, K]
         for m, weight in self._weighted(users):
+            taste = F.embedding(users, v.taste[m])
+            if liked and self.config.content_layers and not self.config.echo:
+                taste = taste - self._share(users, items)[:, None] * F.embedding(items, v.content[m])
             kept = sum(mix[:, k, None] * F.embedding(places, one) for k, one in enumerate(v.filtered[m]))
-            score = score + weight * (F.embedding(users, v.taste[m]) * (kept + F.embedding(items, v.common[m]))).sum(
-                dim=1
-            )
+            score = score + weight * (taste * (kept + F.embedding(items, v.common[m]))).sum(dim=1)
         return score
+
+    def _share(self, users: Tensor, items: Tensor) -> Tensor:
+        """What of an item's content reaches its user's taste over their edge, [b]."""
+        edges = (self.user_counts[users] * self.item_counts[items]).rsqrt()
+        return edges / ((self.config.content_layers + 1) * math.sqrt(self.config.dim))
 
     def _identity(self, v: _Pass) -> Tensor:
         """The identity view of the items asked for, [a, dim]."""
@@ -290,10 +309,10 @@ class GTC(nn.Module):
         return loss, math.log(len(places)) - loss
 
     def _weighted(self, users: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Each modality with the users' own weights of it, [b]; 1 before training."""
+        """Each modality with the users' own weights of it, [b]; at first `content_weight`."""
         if self.names:
             weights = self.weights if users is None else F.embedding(users, self.weights)
-            yield from zip(self.names, (2 * torch.sigmoid(weights)).unbind(1), strict=True)
+            yield from zip(self.names, (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1), strict=True)
 
 
 def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:
