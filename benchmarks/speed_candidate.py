@@ -1,6 +1,6 @@
 """Time one candidate in this process, phase by phase, and print what was found as one line of JSON.
 
-    python speed_candidate.py NAME FOLDER STEPS PASSES SEED THREADS
+python speed_candidate.py NAME FOLDER STEPS PASSES SEED THREADS
 """
 
 import itertools
@@ -76,7 +76,9 @@ def build(name: str, split: Split, seed: int) -> tuple[Any, torch.optim.Optimize
     return model, optimizer
 
 
-def step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch, rng: torch.Generator) -> tuple[dict[str, Cost], float]:
+def step(
+    model: Any, optimizer: torch.optim.Optimizer, batch: Batch, rng: torch.Generator
+) -> tuple[dict[str, Cost], float]:
     """One step of training, its phases timed apart; also returns the loss."""
     clock = Clock()
     terms: dict[str, Tensor] = model.loss(batch, rng)

@@ -35,14 +35,14 @@ def write(size: str, data: Path, folder: Path, seed: int) -> dict[str, list[str]
 
 
 def _draw(path: Path, rng: np.random.Generator) -> int:
-    """Users' distinct items by power-law popularity, a tenth of them each for validation and test."""
+    """Users' distinct items by power-law popularity, one of them each for validation and test."""
     n_users, n_items, per_user = SMALL
     popularity = 1 / np.arange(1, n_items + 1) ** 0.8
     rows = ["userID\titemID\tx_label"]
     for user in range(n_users):
         items = rng.choice(n_items, per_user, replace=False, p=popularity / popularity.sum())
         rows += [f"{user}\t{item}\t{max(0, place - per_user + 3)}" for place, item in enumerate(items.tolist())]
-    rows += [f"{n_users}\t{item}\t0" for item in range(n_items)]  # one user who has met everything, so that ids are dense
+    rows += [f"{n_users}\t{item}\t0" for item in range(n_items)]  # ids are dense
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return n_items
 

@@ -51,7 +51,7 @@ def test_the_denoisers_are_in_the_module_tree_and_move_in_training(checkerboard)
     model = make(split)
     before = copy.deepcopy(model.state_dict())
     names = [name for name, _ in model.named_parameters() if name.startswith("denoisers.")]
-    assert {name.split(".")[1] for name in names} == {"image", "text"}
+    assert {name.split(".")[1] for name in names} == {"0_image", "1_text"}
     fit(model, split, TrainConfig(epochs=1, batch_size=64, valid_metric="recall@10"))
     assert all(not torch.equal(before[name], model.state_dict()[name]) for name in names)
 
@@ -131,3 +131,9 @@ def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste
         echo = h * torch.from_numpy(1 / (2 * (degree_u * degree_i) ** 0.5)).float()[:, None]
         wanted += (echo * (v.filtered[m][0] + v.common[m][items])).sum(dim=1)
     torch.testing.assert_close(plain - without, wanted)
+
+
+def test_any_file_name_makes_a_modality(checkerboard):
+    split = checkerboard({"clip.v2": 4, "keys": 3, "": 2})
+    terms = make(split).loss(a_batch(split), torch.Generator().manual_seed(0))
+    assert terms["bpr"].isfinite()

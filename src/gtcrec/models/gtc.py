@@ -100,7 +100,8 @@ class GTC(nn.Module):
     def __init__(self, config: GTCConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
-        self.names = features.names
+        # torch forbids dots in names and some words; the number keeps keys apart.
+        self.keys = {m: f"{place}_{m.replace('.', '_')}" for place, m in enumerate(features.names)}
         dim, n_users, n_items = config.dim, train.n_users, train.n_items
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, dim)))
@@ -108,32 +109,34 @@ class GTC(nn.Module):
         self.register_buffer("user_counts", torch.from_numpy(train.user_counts).float(), persistent=False)
         self.register_buffer("item_counts", torch.from_numpy(train.item_counts).float(), persistent=False)
         self.audience = graph.SparseMatrix(_mean_of_users(train))
-        if config.item_neighbours and self.names:
+        if config.item_neighbours and self.keys:
             self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours))
         if config.user_neighbours:
             self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
-        if self.names:
+        if self.keys:
             self._add_content(features, n_users)
             if config.alignment != "none":
                 self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
 
     def _add_content(self, features: ItemFeatures, n_users: int) -> None:
         config = self.config
-        self.weights = nn.Parameter(torch.zeros(n_users, len(self.names)))
+        self.weights = nn.Parameter(torch.zeros(n_users, len(self.keys)))
         self.projections, self.tastes, self.denoisers = nn.ModuleDict(), nn.ParameterDict(), nn.ModuleDict()
-        for m in self.names:
+        for m in self.keys:
             x, present = torch.from_numpy(features.values[m]), torch.from_numpy(features.present[m])
-            self.register_buffer(f"x_{m}", _standardised(x, present), persistent=False)
-            self.register_buffer(f"present_{m}", present, persistent=False)
-            self.projections[m] = nn.Linear(x.shape[1], config.dim)
+            self.register_buffer(f"x_{self.keys[m]}", _standardised(x, present), persistent=False)
+            self.register_buffer(f"present_{self.keys[m]}", present, persistent=False)
+            self.projections[self.keys[m]] = nn.Linear(x.shape[1], config.dim)
             if config.taste == "own":
-                self.tastes[m] = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, config.dim)))
+                self.tastes[self.keys[m]] = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, config.dim)))
         if config.filter == "off":
             return
         self.schedule = diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
         self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.dim))
-        for m in self.names:
-            self.denoisers[m] = diffusion.ConditionalDenoiser(config.dim, (config.dim, config.dim), config.hidden)
+        for m in self.keys:
+            self.denoisers[self.keys[m]] = diffusion.ConditionalDenoiser(
+                config.dim, (config.dim, config.dim), config.hidden
+            )
         if config.filter == "noise_only":
             self.denoisers.requires_grad_(False)
 
@@ -165,7 +168,7 @@ class GTC(nn.Module):
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         config = self.config
         liked, others = batch.positives, batch.negatives
-        every = self.names and config.alignment != "none" and not config.aligned_items
+        every = self.keys and config.alignment != "none" and not config.aligned_items
         asked = (
             torch.arange(len(self.items), device=liked.device) if every else torch.unique(torch.cat([liked, others]))
         )
@@ -177,13 +180,13 @@ class GTC(nn.Module):
             *(F.embedding(side, self.items) for side in batch[1:]),
         ]
         if config.taste == "own":
-            embeddings += [F.embedding(batch.users, self.tastes[m]) for m in self.names]
+            embeddings += [F.embedding(batch.users, self.tastes[self.keys[m]]) for m in self.keys]
         terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
-        if self.names and config.alignment != "none":
+        if self.keys and config.alignment != "none":
             aligned = torch.arange(len(asked)) if every else torch.searchsorted(asked, torch.unique(liked))
             loss, bound = self._alignment(v, aligned, rng)
             terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
-        if self.names and config.filter == "trained" and config.diffusion_weight > 0:
+        if self.keys and config.filter == "trained" and config.diffusion_weight > 0:
             terms["diffusion"] = config.diffusion_weight * self._denoising(v, batch, rng)
         return terms
 
@@ -196,10 +199,10 @@ class GTC(nn.Module):
             user = user + self.user_graph(user)
         condition = self._condition(user)
         content, taste, common, filtered = {}, {}, {}, {}
-        for m in self.names:
+        for m in self.keys:
             content[m] = self._content(m)
             scaled = content[m] / math.sqrt(config.dim)
-            start = self.tastes[m] if config.taste == "own" else torch.zeros_like(self.users)
+            start = self.tastes[self.keys[m]] if config.taste == "own" else torch.zeros_like(self.users)
             taste[m], around = graph.light_propagation(self.r, start, scaled, config.content_layers)
             common[m] = around - scaled / (config.content_layers + 1)
             filtered[m] = self._filter(m, F.embedding(asked, content[m]), F.embedding(asked, condition)) / math.sqrt(
@@ -232,16 +235,16 @@ class GTC(nn.Module):
     def _identity(self, v: _Pass) -> Tensor:
         """The identity view of the items asked for, [a, dim]."""
         item = F.embedding(v.asked, v.item)
-        return item + _attend(item, self._averages(v)) if self.config.refine and self.names else item
+        return item + _attend(item, self._averages(v)) if self.config.refine and self.keys else item
 
     def _averages(self, v: _Pass) -> list[Tensor]:
         """Each modality's filtered content, averaged over prototypes, [a, dim]."""
-        return [v.filtered[m].mean(dim=0) for m in self.names]
+        return [v.filtered[m].mean(dim=0) for m in self.keys]
 
     def _content(self, m: str) -> Tensor:
         """h = W x, scaled to unit variance per item, as the noise schedule expects; zero where absent."""
-        h = F.layer_norm(self.projections[m](getattr(self, f"x_{m}")), (self.config.dim,))
-        return torch.where(getattr(self, f"present_{m}")[:, None], h, 0.0)
+        h = F.layer_norm(self.projections[self.keys[m]](getattr(self, f"x_{self.keys[m]}")), (self.config.dim,))
+        return torch.where(getattr(self, f"present_{self.keys[m]}")[:, None], h, 0.0)
 
     def _condition(self, user: Tensor) -> Tensor:
         """What the items [n_items, dim] are filtered for: their identity, or the mean of their training users."""
@@ -261,7 +264,7 @@ class GTC(nn.Module):
             return content[None]
 
         def predict(xt: Tensor, t: Tensor) -> Tensor:
-            noise: Tensor = self.denoisers[m](xt, t, condition, self.prototypes[:, None, :])
+            noise: Tensor = self.denoisers[self.keys[m]](xt, t, condition, self.prototypes[:, None, :])
             return noise
 
         level = round(config.level * (config.diffusion_steps - 1))
@@ -277,16 +280,16 @@ class GTC(nn.Module):
         drawn = torch.multinomial(F.embedding(batch.users, v.mix.detach()), 1, generator=rng)[:, 0]
         prototype = F.embedding(drawn, self.prototypes)  # [b, dim]
         terms = []
-        for m in self.names:
+        for m in self.keys:
             h = F.embedding(batch.positives, v.content[m].detach())  # [b, dim]
             t = torch.randint(len(self.schedule), (len(h),), generator=rng)
             eps = torch.randn(h.shape, generator=rng)
             error = (
-                (self.denoisers[m](self.schedule.add_noise(h, t, eps), t, condition, prototype) - eps)
+                (self.denoisers[self.keys[m]](self.schedule.add_noise(h, t, eps), t, condition, prototype) - eps)
                 .square()
                 .mean(dim=1)
             )
-            has = getattr(self, f"present_{m}")[batch.positives]
+            has = getattr(self, f"present_{self.keys[m]}")[batch.positives]
             terms.append((error * has).sum() / has.sum().clamp(min=1))
         return torch.stack(terms).mean()
 
@@ -300,7 +303,7 @@ class GTC(nn.Module):
         items = v.asked[places]
         has = [
             torch.ones_like(items, dtype=torch.bool),
-            *(getattr(self, f"present_{m}")[items] for m in self.names),
+            *(getattr(self, f"present_{self.keys[m]}")[items] for m in self.keys),
         ]
         if self.config.alignment == "pairwise":
             loss = losses.pairwise(views, scale, has)
@@ -310,9 +313,9 @@ class GTC(nn.Module):
 
     def _weighted(self, users: Tensor | None = None) -> Iterator[tuple[str, Tensor]]:
         """Each modality with the users' own weights of it, [b]; at first `content_weight`."""
-        if self.names:
+        if self.keys:
             weights = self.weights if users is None else F.embedding(users, self.weights)
-            yield from zip(self.names, (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1), strict=True)
+            yield from zip(self.keys, (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1), strict=True)
 
 
 def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:

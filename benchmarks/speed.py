@@ -1,0 +1,155 @@
+"""Time training and evaluation of GTC, its peers and a plain transcription of the published arithmetic, side by side.
+
+    python benchmarks/speed.py run --out result.json               # minutes; wants an idle machine
+    python benchmarks/speed.py compare before.json after.json      # what changed, and by how much
+    python benchmarks/speed.py page result.json docs/results/performance.md
+
+In each round every candidate runs once, in an order drawn anew, in a process of its own, so that its peak memory is
+its own. Seconds are CPU time (all threads) and wall time. This process loads nothing large: a child's peak memory counts
+from what its parent holds.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from speed_page import compare, page
+
+HERE = Path(__file__).resolve().parent
+CANDIDATES = ("gtc", "gtc-released", "freedom", "lightgcn", "bpr", "naive_gtc")
+BATCH = 2048
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run_ = verbs.add_parser("run", help="measure")
+    run_.add_argument("--out", type=Path, required=True)
+    run_.add_argument("--size", choices=["baby", "tiktok", "small"], default="baby")
+    run_.add_argument("--data", type=Path, default=HERE.parent / "data", help="the folder that holds baby/ and tiktok/")
+    run_.add_argument("--steps", type=int, default=7, help="timed training steps a round, after one that is not")
+    run_.add_argument("--rounds", type=int, default=5)
+    run_.add_argument("--passes", type=int, default=3, help="evaluation passes a round")
+    run_.add_argument("--threads", type=int, default=1)
+    run_.add_argument("--seed", type=int, default=0)
+    run_.add_argument("--only", nargs="*", choices=CANDIDATES, default=CANDIDATES)
+    compare_ = verbs.add_parser("compare", help="print the ratios of two results")
+    compare_.add_argument("before", type=Path)
+    compare_.add_argument("after", type=Path)
+    page_ = verbs.add_parser("page", help="write the results page")
+    page_.add_argument("result", type=Path)
+    page_.add_argument("out", type=Path)
+    given = parser.parse_args()
+    if given.verb == "run":
+        run(given)
+    elif given.verb == "compare":
+        print("\n".join(compare(_read(given.before), _read(given.after))))
+    else:
+        given.out.write_text("\n".join(page(_read(given.result))) + "\n", encoding="utf-8")
+        print(given.out)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure all rounds and write the result, also after each round."""
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {
+        "about": {
+            **{key: getattr(given, key) for key in ("size", "steps", "passes", "threads", "seed")},
+            "batch": BATCH,
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "load": [os.getloadavg()[0]],
+        },
+        "rounds": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        content = _child(given.threads, "speed_data.py", given.size, given.data, folder, given.seed)
+        for number in range(given.rounds):
+            result["rounds"].append(_round(given, folder, number))
+            result["about"]["load"].append(os.getloadavg()[0])
+            result |= _summary(result["rounds"])
+            result["data"] = result["machine"].pop("data") | {"content": content}
+            given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(given.out)
+
+
+def _round(given: argparse.Namespace, folder: str, number: int) -> dict[str, Any]:
+    """Every candidate and the machine once, in an order that the seed and the round draw."""
+    order = [*given.only, "machine"]
+    random.Random(f"{given.seed} {number}").shuffle(order)
+    found = {}
+    for name in order:
+        if name == "machine":
+            full = int(given.size != "small")
+            found[name] = _child(given.threads, "speed_machine.py", folder, full, given.seed + number, given.threads)
+            continue
+        numbers = given.steps, given.passes, given.seed + number, given.threads
+        found[name] = one = _child(given.threads, "speed_candidate.py", name, folder, *numbers)
+        cost = "not among the models" if "absent" in one else f"{one['costs']['step']['cpu']:.4f} CPU-s a step"
+        print(f"round {number + 1} of {given.rounds}: {name}: {cost}", flush=True)
+    return {"order": order, **found}
+
+
+def _child(threads: int, *command: Any) -> Any:
+    """Run one of the scripts beside this one and return what it prints, which is JSON."""
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    done = subprocess.run(
+        [sys.executable, str(HERE / command[0]), *map(str, command[1:])],
+        env={**os.environ, **limits},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command[:2]))} ended with status {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spreads over the rounds: of every candidate's phases and memory, and of the machine's measurements."""
+    names = [name for name in CANDIDATES if name in rounds[0]]
+    steps_an_epoch = -(-rounds[0]["machine"]["data"]["train"] // BATCH)
+    candidates = {}
+    for name in names:
+        found = [one[name] for one in rounds]
+        if "absent" not in found[0]:
+            costs = _spread([one["costs"] for one in found])
+            epoch = {kind: _times(spread, steps_an_epoch) for kind, spread in costs["step"].items()}
+            fixed = {key: found[0][key] for key in ("parameters", "flops", "bytes_once", "score_width")}
+            memory = _spread([one["memory"] for one in found])
+            candidates[name] = {**fixed, "costs": costs | {"epoch": epoch}, "memory": memory}
+    machine = [{key: one["machine"][key] for key in ("rates", "evaluation", "user_graph")} for one in rounds]
+    about = {key: rounds[0]["machine"][key] for key in ("data", "versions")}
+    return {
+        "absent": [name for name in names if name not in candidates],
+        "steps_an_epoch": steps_an_epoch,
+        "candidates": candidates,
+        "machine": _spread(machine) | about,
+    }
+
+
+def _spread(values: list[Any]) -> Any:
+    """Nested numbers of several rounds -> the same nest of their smallest, median and largest."""
+    if isinstance(values[0], dict):
+        return {key: _spread([one[key] for one in values]) for key in values[0]}
+    return {"min": min(values), "median": median(values), "max": max(values)}
+
+
+def _times(spread: dict[str, float], factor: float) -> dict[str, float]:
+    return {key: value * factor for key, value in spread.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Two results of `speed.py` compared, and one written as a page. Reads results only, measures nothing."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Result = dict[str, Any]
+Spread = dict[str, float]
+
+NAMES = {
+    "gtc": "GTC, `default`",
+    "gtc-released": "GTC, `released`",
+    "freedom": "FREEDOM",
+    "lightgcn": "LightGCN",
+    "bpr": "BPR",
+    "naive_gtc": "naive GTC",
+}
+COMPARED: dict[str, Callable[[Result], Spread]] = {
+    "epoch, CPU-s": lambda one: one["costs"]["epoch"]["cpu"],
+    "construction, CPU-s": lambda one: one["costs"]["construction"]["cpu"],
+    "evaluation, CPU-s": lambda one: one["costs"]["evaluation"]["cpu"],
+    "peak in training, MB": lambda one: {key: value / 1e6 for key, value in one["memory"]["training"].items()},
+}
+PHASES = ("load", "construction", "draw", "forward", "backward", "optimiser", "step")
+
+
+def compare(before: Result, after: Result) -> list[str]:
+    """Lines with each candidate's medians before and after, their ratio, and whether the rounds overlap.
+
+    Exits when the two were not measured on the same thing.
+    """
+    for key in ("size", "batch", "threads", "cores"):
+        a, b = before["about"][key], after["about"][key]
+        if a != b:
+            raise SystemExit(f"the results differ in {key}: {a} before, {b} after")
+    lines = [f"{'candidate':<14}{'what':<22}{'before':>10}{'after':>10}{'after/before':>14}"]
+    for name in before["candidates"]:
+        if name not in after["candidates"]:
+            lines.append(f"{name:<14}only in the first")
+            continue
+        for what, get in COMPARED.items():
+            a, b = get(before["candidates"][name]), get(after["candidates"][name])
+            overlap = a["min"] <= b["max"] and b["min"] <= a["max"]
+            ratio = b["median"] / a["median"]
+            note = "  rounds overlap" if overlap else ""
+            lines.append(f"{name:<14}{what:<22}{a['median']:>10.4g}{b['median']:>10.4g}{ratio:>14.3f}{note}")
+    lines += [f"{name:<14}only in the second" for name in after["candidates"] if name not in before["candidates"]]
+    return lines
+
+
+def page(result: Result) -> list[str]:
+    """The results page, a list of lines."""
+    parts = (_about, _targets, _epochs, _phases, _evaluation, _user_graph, _floors, _not_measured)
+    return ["# Performance", *(line for part in parts for line in ("", *part(result)))]
+
+
+def _about(result: Result) -> Iterator[str]:
+    about, data, rates = result["about"], result["data"], result["machine"]["rates"]
+    widths = data["widths"]
+    content = ", ".join(
+        f"{m} ({width:,}{', random' * (m in data['content']['random'])})" for m, width in widths.items()
+    )
+    yield "Written by `python benchmarks/speed.py page` from one `python benchmarks/speed.py run`; do not edit."
+    yield ""
+    yield (
+        f"Size `{about['size']}`: {data['users']:,} users, {data['items']:,} items, {data['train']:,} training pairs; "
+        f"content: {content or 'none'}. {len(result['rounds'])} rounds; in each, every candidate once, in random order, "
+        f"in a process of its own. {about['steps']} timed steps of {about['batch']:,} pairs a round, after one that is "
+        f"not timed; {about['passes']} evaluation passes. {_count(about['cores'], 'core')}, "
+        f"{_count(about['threads'], 'thread')} used; load average {min(about['load']):.1f} to {max(about['load']):.1f} "
+        f"around the rounds. A float32 matrix product runs at {_shown(rates['sgemm_gflops'])} GFLOP/s, a copy at "
+        f"{_shown(rates['copy_gbytes'])} GB/s (bytes read plus bytes written)."
+    )
+    yield ""
+    yield "Figures are medians over rounds, with the smallest and the largest in brackets."
+    if max(about["load"]) > 1.5:
+        yield ""
+        yield "**Other work ran on the machine** during this run (load average above 1.5): read the ratios, not the seconds."
+
+
+def _targets(result: Result) -> Iterator[str]:
+    yield "## Targets"
+    yield ""
+    yield "| target | measured | met |"
+    yield "|---|---|---|"
+    for what, value, limit, form in _claims(result):
+        met = "–" if value is None else "yes" if value <= limit else "no"
+        yield f"| {what} | {'not measured' if value is None else form(value)} | {met} |"
+
+
+def _claims(result: Result) -> Iterator[tuple[str, float | None, float, Callable[[float], str]]]:
+    """(target, measured, the largest that meets it, how to show it)."""
+    found, machine = result["candidates"], result["machine"]
+    ours, loops = machine["evaluation"], machine["user_graph"]
+    vs_naive, vs_freedom = _epoch_ratio(found, "naive_gtc"), _epoch_ratio(found, "freedom")
+    gtc = found.get("gtc")
+    peak = gtc["memory"]["training"]["median"] / 1e9 if gtc else None
+    by_product, by_loop = _ratio(ours["ours"], ours["product"]), _ratio(ours["ours"], ours["loop"])
+
+    def parts(value: float) -> str:
+        return f"1/{1 / value:.1f}"
+
+    yield "CPU time an epoch, GTC `default` : naive GTC, at most 1/25 (aim: 1/40)", vs_naive, 1 / 25, parts
+    yield "CPU time an epoch, GTC `default` : FREEDOM, at most 1.5", vs_freedom, 1.5, "{:.2f}".format
+    yield "Peak memory in training, GTC `default`, under 1.2 GB", peak, 1.2, "{:.2f} GB".format
+    yield "Evaluation pass : bare matrix product, 64 numbers a vector, at most 2.5", by_product, 2.5, "{:.2f}".format
+    if gtc:
+        own = _ratio(gtc["costs"]["evaluation"], gtc["costs"]["product"])
+        yield "Evaluation pass : bare matrix product, GTC `default`'s vectors, at most 2.5", own, 2.5, "{:.2f}".format
+    yield "Evaluation pass : evaluator that loops over users, at most 1/5", by_loop, 1 / 5, parts
+    yield "User graph in seconds, at most 10", loops["ours"]["cpu"]["median"], 10, "{:.2f} CPU-s".format
+
+
+def _epochs(result: Result) -> Iterator[str]:
+    yield "## An epoch"
+    yield ""
+    yield (
+        f"The median step times {result['steps_an_epoch']} steps, the number in an epoch at {result['about']['batch']:,} "
+        "pairs a step; validation not included. Memory is the largest resident memory of the process until the end of "
+        "the steps, libraries included."
+    )
+    yield ""
+    yield "| | CPU-s | wall s | naive GTC takes | peak MB | trained numbers |"
+    yield "|---|---|---|---|---|---|"
+    naive = result["candidates"].get("naive_gtc")
+    for name, one in result["candidates"].items():
+        epoch = one["costs"]["epoch"]
+        times = f"{_ratio(naive['costs']['epoch'], epoch):.1f} ×" if naive else "–"
+        peak = one["memory"]["training"]["median"] / 1e6
+        cells = (
+            NAMES[name],
+            _shown(epoch["cpu"]),
+            _shown(epoch["wall"]),
+            times,
+            f"{peak:,.0f}",
+            f"{one['parameters']:,}",
+        )
+        yield _row(cells)
+
+
+def _phases(result: Result) -> Iterator[str]:
+    yield "## Phases"
+    yield ""
+    yield (
+        "CPU milliseconds. Load: reading and splitting the files. Construction: the model with all of its graphs. "
+        "A step: drawing the batch, forward (the loss), backward, optimiser."
+    )
+    yield ""
+    yield _row(["", *PHASES])
+    yield _row(["---"] * (1 + len(PHASES)))
+    for name, one in result["candidates"].items():
+        yield _row([NAMES[name], *(_shown(one["costs"][phase]["cpu"], 1000) for phase in PHASES)])
+
+
+def _evaluation(result: Result) -> Iterator[str]:
+    ours = result["machine"]["evaluation"]
+    users, sample = (round(ours[key]["median"]) for key in ("users", "sample"))
+    yield "## Evaluation"
+    yield ""
+    yield (
+        f"One validation pass over {users:,} users: snapshot of the model, ranking of all items, 20 metrics. The bare "
+        "product gives the same scores in the same blocks and does nothing with them; once into one buffer, once into "
+        "fresh memory for each block. CPU milliseconds; the ratio is that of the whole pass to the product into a buffer."
+    )
+    yield ""
+    yield "| | vector | snapshot | ranking, metrics | whole pass | product | product, fresh memory | ratio |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, one in result["candidates"].items():
+        costs = one["costs"]
+        shown = [
+            _shown(costs[phase]["cpu"], 1000)
+            for phase in ("snapshot", "ranking", "evaluation", "product", "product_fresh")
+        ]
+        yield _row(
+            [NAMES[name], str(one["score_width"]), *shown, f"{_ratio(costs['evaluation'], costs['product']):.2f}"]
+        )
+    yield ""
+    yield (
+        f"Random vectors of 64 numbers: ours {_shown(ours['ours']['cpu'])} CPU-s; a loop over users, metric by metric, "
+        f"{_shown(ours['loop']['cpu'])} CPU-s (extrapolated from {sample:,} users, on which the two agree on every "
+        f"metric), {1 / _ratio(ours['ours'], ours['loop']):.1f} times as long."
+    )
+
+
+def _user_graph(result: Result) -> Iterator[str]:
+    found = result["machine"]["user_graph"]
+    sample = round(found["sample"]["median"])
+    yield "## User graph"
+    yield ""
+    yield (
+        f"The 40 most co-liked users of each user: one sparse product in blocks, {_shown(found['ours']['cpu'])} CPU-s; a "
+        f"loop over all pairs of users, {_shown(found['loop']['cpu'])} CPU-s (extrapolated from {_count(sample, 'user')}, "
+        "on whom the two agree; each pair counted once)."
+    )
+
+
+def _floors(result: Result) -> Iterator[str]:
+    rates = result["machine"]["rates"]
+    gflops, gbytes = (rates[key]["median"] for key in ("sgemm_gflops", "copy_gbytes"))
+    yield "## Floors of a step"
+    yield ""
+    yield (
+        "Operations: multiplications and additions of the matrix products in forward and backward pass, sparse ones by "
+        "stored entries; gathers, scatters and elementwise work count nothing. Bytes: every trained number with its "
+        "gradient and moments (8 passes) and every constant (content, graphs) touched once; a step that touches fewer "
+        "rows needs less. Times at the measured rates; the last column is the step over the larger of the two."
+    )
+    yield ""
+    yield "| | GFLOP | at full rate, ms | MB | at full rate, ms | step, CPU-ms | step : larger floor |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, one in result["candidates"].items():
+        work, moved = one["flops"] / 1e9, one["bytes_once"] / 1e6
+        floors = work / gflops * 1000, moved / gbytes
+        step = one["costs"]["step"]["cpu"]["median"] * 1000
+        numbers = f"{work:,.2f}", f"{floors[0]:,.1f}", f"{moved:,.0f}", f"{floors[1]:,.1f}", f"{step:,.1f}"
+        yield _row([NAMES[name], *numbers, f"{step / max(floors):.1f}"])
+
+
+def _not_measured(result: Result) -> Iterator[str]:
+    yield "## Not measured"
+    yield ""
+    yield "- GPU: not measured."
+    yield "- The published code itself: naive GTC (`benchmarks/naive_gtc.py`) is a transcription of its arithmetic."
+    yield "- Accuracy: this page is about time; what is recommended better stands on the other results pages."
+    yield "- Training to the end: an epoch is extrapolated from a few steps."
+    if result["absent"]:
+        yield f"- {', '.join(NAMES[name] for name in result['absent'])}: not among the models."
+
+
+def _epoch_ratio(found: dict[str, Any], other: str) -> float | None:
+    if "gtc" not in found or other not in found:
+        return None
+    return _ratio(found["gtc"]["costs"]["epoch"], found[other]["costs"]["epoch"])
+
+
+def _ratio(cost: Result, other: Result) -> float:
+    """Of the medians of CPU seconds."""
+    return float(cost["cpu"]["median"] / other["cpu"]["median"])
+
+
+def _shown(spread: Spread, factor: float = 1) -> str:
+    low, middle, high = (_number(spread[key] * factor) for key in ("min", "median", "max"))
+    return f"{middle} [{low}, {high}]"
+
+
+def _number(value: float) -> str:
+    """Three digits that count."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' * (n != 1)}"
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
