@@ -5,8 +5,7 @@
     python benchmarks/speed.py page result.json docs/results/performance.md
 
 In each round every candidate runs once, in an order drawn anew, in a process of its own, so that its peak memory is
-its own. Seconds are CPU time (all threads) and wall time. This process loads nothing large: a child's peak memory counts
-from what its parent holds.
+its own. Seconds are CPU time (all threads) and wall time.
 """
 
 import argparse
@@ -17,10 +16,13 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import speed_data
 from speed_page import compare, page
 
 HERE = Path(__file__).resolve().parent
@@ -71,45 +73,51 @@ def run(given: argparse.Namespace) -> None:
         "rounds": [],
     }
     with tempfile.TemporaryDirectory() as folder:
-        content = _child(given.threads, "speed_data.py", given.size, given.data, folder, given.seed)
-        for number in range(given.rounds):
-            result["rounds"].append(_round(given, folder, number))
-            result["about"]["load"].append(os.getloadavg()[0])
-            result |= _summary(result["rounds"])
-            result["data"] = result["machine"].pop("data") | {"content": content}
-            given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        content = speed_data.write(given.size, given.data, Path(folder), given.seed)
+        with _measuring(given.threads) as measure:
+            for number in range(given.rounds):
+                result["rounds"].append(_round(given, measure, folder, number))
+                result["about"]["load"].append(os.getloadavg()[0])
+                result |= _summary(result["rounds"])
+                result["data"] = result["machine"].pop("data") | {"content": content}
+                given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(given.out)
 
 
-def _round(given: argparse.Namespace, folder: str, number: int) -> dict[str, Any]:
+def _round(given: argparse.Namespace, measure: Callable[..., Any], folder: str, number: int) -> dict[str, Any]:
     """Every candidate and the machine once, in an order that the seed and the round draw."""
     order = [*given.only, "machine"]
     random.Random(f"{given.seed} {number}").shuffle(order)
-    found = {}
+    found: dict[str, Any] = {}
     for name in order:
+        shared = {"folder": folder, "seed": given.seed + number}
         if name == "machine":
-            full = int(given.size != "small")
-            found[name] = _child(given.threads, "speed_machine.py", folder, full, given.seed + number, given.threads)
+            found[name] = measure(kind="machine", full=given.size != "small", **shared)
             continue
-        numbers = given.steps, given.passes, given.seed + number, given.threads
-        found[name] = one = _child(given.threads, "speed_candidate.py", name, folder, *numbers)
+        found[name] = one = measure(kind="candidate", name=name, steps=given.steps, passes=given.passes, **shared)
         cost = "not among the models" if "absent" in one else f"{one['costs']['step']['cpu']:.4f} CPU-s a step"
         print(f"round {number + 1} of {given.rounds}: {name}: {cost}", flush=True)
     return {"order": order, **found}
 
 
-def _child(threads: int, *command: Any) -> Any:
-    """Run one of the scripts beside this one and return what it prints, which is JSON."""
+@contextmanager
+def _measuring(threads: int) -> Iterator[Callable[..., Any]]:
+    """A function that has `speed_process.py` measure what its keywords ask for."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    done = subprocess.run(
-        [sys.executable, str(HERE / command[0]), *map(str, command[1:])],
-        env={**os.environ, **limits},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command[:2]))} ended with status {done.returncode}")
-    return json.loads(done.stdout)
+    command = [sys.executable, str(HERE / "speed_process.py"), str(threads)]
+    pipe, environment = subprocess.PIPE, {**os.environ, **limits}
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def measure(**request: Any) -> Any:
+            print(json.dumps(request), file=process.stdin, flush=True)
+            answer = process.stdout.readline()
+            if not answer:
+                raise SystemExit(f"no answer to {request}; the reason stands above")
+            return json.loads(answer)
+
+        yield measure
 
 
 def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,13 +1,9 @@
 """Write the folder that all candidates of a speed run load: real or drawn interactions, random content.
 
-    python speed_data.py SIZE DATA FOLDER SEED
-
 Content is random where none comes with the interactions: the time of a step does not depend on its values.
 """
 
-import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +47,3 @@ def _count_items(path: Path) -> int:
     with path.open(encoding="utf-8") as stream:
         place = next(stream).rstrip("\n").split("\t").index("itemID")
         return 1 + max(int(line.split("\t")[place]) for line in stream)
-
-
-if __name__ == "__main__":
-    print(json.dumps(write(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))

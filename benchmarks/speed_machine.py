@@ -1,14 +1,10 @@
 """Time what the candidates are held against: the machine, a bare product, and the plain loops that ours replace.
 
-    python speed_machine.py FOLDER FULL SEED THREADS
-
-FULL is 1, or 0 for matrices and samples that fit a smoke test. Loops over all users or all pairs of users would
-take hours, so they run on a random sample and the whole is extrapolated.
+Loops over all users or all pairs of users would take minutes to hours, so they run on a random sample and the whole is
+extrapolated.
 """
 
-import json
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -26,6 +22,7 @@ WIDTH, REPEATS, CUTS, NEIGHBOURS = 64, 5, (5, 10, 20, 50), 40
 
 
 def measure(folder: str, full: bool, seed: int) -> dict[str, Any]:
+    """Rates, evaluators and user graphs; not `full`: matrices and samples that fit a smoke test."""
     split = data.split(data.load(folder))
     train, valid = split.train, split.valid
     return {
@@ -134,14 +131,3 @@ def _user_graph(train: Interactions, sample: int, seed: int) -> dict[str, Any]:
             raise SystemExit(f"the two user graphs disagree on user {user}")
     pairs = train.n_users * (train.n_users - 1) / 2
     return {"ours": ours, "loop": scaled(clock.lap(), pairs / (sample * train.n_users)), "sample": sample}
-
-
-def main() -> None:
-    folder, *numbers = sys.argv[1:]
-    full, seed, threads = map(int, numbers)
-    torch.set_num_threads(threads)
-    print(json.dumps(measure(folder, bool(full), seed)))
-
-
-if __name__ == "__main__":
-    main()

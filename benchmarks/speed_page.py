@@ -63,9 +63,9 @@ def _about(result: Result) -> Iterator[str]:
     yield ""
     yield (
         f"Size `{about['size']}`: {data['users']:,} users, {data['items']:,} items, {data['train']:,} training pairs; "
-        f"content: {content or 'none'}. {len(result['rounds'])} rounds; in each, every candidate once, in random order, "
-        f"in a process of its own. {about['steps']} timed steps of {about['batch']:,} pairs a round, after one that is "
-        f"not timed; {about['passes']} evaluation passes. {_count(about['cores'], 'core')}, "
+        f"content: {content or 'none'}. {_count(len(result['rounds']), 'round')}; in each, every candidate once, "
+        f"in random order, in a process of its own. {about['steps']} timed steps of {about['batch']:,} pairs a round, after one that is "
+        f"not timed; {_count(about['passes'], 'evaluation pass', 'es')}. {_count(about['cores'], 'core')}, "
         f"{_count(about['threads'], 'thread')} used; load average {min(about['load']):.1f} to {max(about['load']):.1f} "
         f"around the rounds. A float32 matrix product runs at {_shown(rates['sgemm_gflops'])} GFLOP/s, a copy at "
         f"{_shown(rates['copy_gbytes'])} GB/s (bytes read plus bytes written)."
@@ -74,7 +74,7 @@ def _about(result: Result) -> Iterator[str]:
     yield "Figures are medians over rounds, with the smallest and the largest in brackets."
     if max(about["load"]) > 1.5:
         yield ""
-        yield "**Other work ran on the machine** during this run (load average above 1.5): read the ratios, not the seconds."
+        yield "**Other work ran on the machine** during this run: read the ratios, not the seconds."
 
 
 def _targets(result: Result) -> Iterator[str]:
@@ -114,8 +114,8 @@ def _epochs(result: Result) -> Iterator[str]:
     yield "## An epoch"
     yield ""
     yield (
-        f"The median step times {result['steps_an_epoch']} steps, the number in an epoch at {result['about']['batch']:,} "
-        "pairs a step; validation not included. Memory is the largest resident memory of the process until the end of "
+        f"The median step times {result['steps_an_epoch']} steps, the number in an epoch at batch "
+        f"{result['about']['batch']:,}; validation not included. Memory is the largest resident memory of the process until the end of "
         "the steps, libraries included."
     )
     yield ""
@@ -159,7 +159,7 @@ def _evaluation(result: Result) -> Iterator[str]:
     yield (
         f"One validation pass over {users:,} users: snapshot of the model, ranking of all items, 20 metrics. The bare "
         "product gives the same scores in the same blocks and does nothing with them; once into one buffer, once into "
-        "fresh memory for each block. CPU milliseconds; the ratio is that of the whole pass to the product into a buffer."
+        "fresh memory for each block. CPU milliseconds; the ratio is the whole pass over the product into a buffer."
     )
     yield ""
     yield "| | vector | snapshot | ranking, metrics | whole pass | product | product, fresh memory | ratio |"
@@ -187,9 +187,9 @@ def _user_graph(result: Result) -> Iterator[str]:
     yield "## User graph"
     yield ""
     yield (
-        f"The 40 most co-liked users of each user: one sparse product in blocks, {_shown(found['ours']['cpu'])} CPU-s; a "
-        f"loop over all pairs of users, {_shown(found['loop']['cpu'])} CPU-s (extrapolated from {_count(sample, 'user')}, "
-        "on whom the two agree; each pair counted once)."
+        f"The 40 most co-liked users of each user: one sparse product in blocks, {_shown(found['ours']['cpu'])} CPU-s; "
+        f"a loop over all pairs of users, {_shown(found['loop']['cpu'])} CPU-s (extrapolated from "
+        f"{_count(sample, 'user')}, on whom the two agree; each pair counted once)."
     )
 
 
@@ -244,13 +244,11 @@ def _shown(spread: Spread, factor: float = 1) -> str:
 
 def _number(value: float) -> str:
     """Three digits that count."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'s' * (n != 1)}"
+def _count(n: int, word: str, ending: str = "s") -> str:
+    return f"{n:,} {word}{ending * (n != 1)}"
 
 
 def _row(cells: Any) -> str:

@@ -23,7 +23,7 @@ __all__ = ["load", "nested", "save", "under"]
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write named tensors and JSON-able facts to `path`, atomically."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(facts, sort_keys=True)
+    text = json.dumps(facts)
     with atomic_path(path) as temporary:
         # One key only: safetensors writes several in an order that changes from run to run.
         save_file(plain, temporary, metadata={"gtcrec": json.dumps({"facts": text, "sha256": _sum(plain, text)})})
