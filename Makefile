@@ -31,7 +31,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/speed.py run --out runs/speed.json
+	$(BIN)/python benchmarks/speed.py page runs/speed.json docs/results/performance.md
 
 clean:
 	rm -rf $(VENV) $(DEMO)

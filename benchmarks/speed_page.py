@@ -64,15 +64,15 @@ def _about(result: Result) -> Iterator[str]:
     yield (
         f"Size `{about['size']}`: {data['users']:,} users, {data['items']:,} items, {data['train']:,} training pairs; "
         f"content: {content or 'none'}. {_count(len(result['rounds']), 'round')}; in each, every candidate once, "
-        f"in random order, in a process of its own. {about['steps']} timed steps of {about['batch']:,} pairs a round, after one that is "
-        f"not timed; {_count(about['passes'], 'evaluation pass', 'es')}. {_count(about['cores'], 'core')}, "
-        f"{_count(about['threads'], 'thread')} used; load average {min(about['load']):.1f} to {max(about['load']):.1f} "
-        f"around the rounds. A float32 matrix product runs at {_shown(rates['sgemm_gflops'])} GFLOP/s, a copy at "
+        f"in random order, in a process of its own. {about['steps']} timed steps of {about['batch']:,} pairs a round, "
+        f"after one that is not timed; {_count(about['passes'], 'evaluation pass', 'es')}. "
+        f"{_count(about['cores'], 'core')}, {_count(about['threads'], 'thread')} used; load average "
+        f"{min(about['load']):.1f} to {max(about['load']):.1f} around the rounds. A float32 matrix product runs at {_shown(rates['sgemm_gflops'])} GFLOP/s, a copy at "
         f"{_shown(rates['copy_gbytes'])} GB/s (bytes read plus bytes written)."
     )
     yield ""
     yield "Figures are medians over rounds, with the smallest and the largest in brackets."
-    if max(about["load"]) > 1.5:
+    if max(about["load"]) > about["threads"] + 0.5:
         yield ""
         yield "**Other work ran on the machine** during this run: read the ratios, not the seconds."
 
@@ -115,8 +115,8 @@ def _epochs(result: Result) -> Iterator[str]:
     yield ""
     yield (
         f"The median step times {result['steps_an_epoch']} steps, the number in an epoch at batch "
-        f"{result['about']['batch']:,}; validation not included. Memory is the largest resident memory of the process until the end of "
-        "the steps, libraries included."
+        f"{result['about']['batch']:,}; validation not included. Memory is the largest resident memory of the process "
+        "until the end of the steps, libraries included."
     )
     yield ""
     yield "| | CPU-s | wall s | naive GTC takes | peak MB | trained numbers |"

@@ -122,6 +122,13 @@ def test_works_with_any_number_of_modalities_and_items_that_miss_some(name, widt
 
 
 @pytest.mark.parametrize("name", TRAINED)
+def test_any_file_name_makes_a_modality(name, checkerboard):
+    split = checkerboard({"clip.v2": 4, "keys": 3, "": 2})
+    terms = make(name, split).loss(a_batch(split), torch.Generator().manual_seed(0))
+    assert all(value.isfinite() for value in terms.values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_one_seed_gives_one_history_whatever_the_global_random_state(name, checkerboard):
     split = checkerboard()
     histories = []

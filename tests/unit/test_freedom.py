@@ -59,7 +59,7 @@ def test_the_loss_is_both_ranking_terms_on_the_graph_that_its_stream_draws(check
     content = torch.zeros(())
     for m in ("image", "text"):
         x, has = split.features.values[m], split.features.present[m]
-        h = torch.from_numpy(x).double() @ model.projections[m].weight.detach().double().T
+        h = torch.from_numpy(x).double() @ model.projections[model.keys[m]].weight.detach().double().T
         both = torch.from_numpy(has[batch.positives] & has[batch.negatives])
         assert 0 < both.sum() < len(both)
         gap = (u * h[batch.positives]).sum(1) - (u * h[batch.negatives]).sum(1)
@@ -88,7 +88,7 @@ def test_nothing_pruned_gives_the_loss_of_the_full_graph(checkerboard):
 
 def test_the_item_graph_is_frozen_and_no_part_of_the_weights(checkerboard):
     model = make(checkerboard())
-    names = {"users", "items", "projections.image.weight", "projections.text.weight"}
+    names = {"users", "items", "projections.0_image.weight", "projections.1_text.weight"}
     assert {name for name, _ in model.named_parameters()} == names
     assert set(model.state_dict()) == names
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gtcrec import graph, losses
 from gtcrec.errors import ConfigError, nearest
+from gtcrec.models.names import module_keys
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
@@ -54,6 +55,7 @@ class FREEDOM(nn.Module):
         super().__init__()
         self.config = config
         self.names = features.names
+        self.keys = module_keys(features.names)
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
         self.graph = graph.PrunableGraph(train)
@@ -62,9 +64,9 @@ class FREEDOM(nn.Module):
         if self.names:
             self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours, weights))
         for m in self.names if config.content_weight > 0 else ():
-            self.register_buffer(f"x_{m}", torch.from_numpy(features.values[m]), persistent=False)
-            self.register_buffer(f"present_{m}", torch.from_numpy(features.present[m]), persistent=False)
-            self.projections[m] = nn.Linear(features.values[m].shape[1], config.dim, bias=False)
+            self.register_buffer(f"x_{self.keys[m]}", torch.from_numpy(features.values[m]), persistent=False)
+            self.register_buffer(f"present_{self.keys[m]}", torch.from_numpy(features.present[m]), persistent=False)
+            self.projections[self.keys[m]] = nn.Linear(features.values[m].shape[1], config.dim, bias=False)
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
@@ -97,8 +99,8 @@ class FREEDOM(nn.Module):
     def _content_bpr(self, m: str, u: Tensor, batch: Batch) -> Tensor:
         """BPR of <u, W x_i> against <u, W x_j>, from one projection of x_i - x_j; 0 where either item lacks m."""
         i, j = batch.positives, batch.negatives
-        x, present = getattr(self, f"x_{m}"), getattr(self, f"present_{m}")
-        gap = (u * self.projections[m](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
+        x, present = getattr(self, f"x_{self.keys[m]}"), getattr(self, f"present_{self.keys[m]}")
+        gap = (u * self.projections[self.keys[m]](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
         loss: Tensor = (F.softplus(-gap) * (present[i] & present[j])).mean()
         return loss
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import diffusion, graph, losses
+from gtcrec.models.names import module_keys
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
@@ -100,8 +101,7 @@ class GTC(nn.Module):
     def __init__(self, config: GTCConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
-        # torch forbids dots in names and some words; the number keeps keys apart.
-        self.keys = {m: f"{place}_{m.replace('.', '_')}" for place, m in enumerate(features.names)}
+        self.keys = module_keys(features.names)
         dim, n_users, n_items = config.dim, train.n_users, train.n_items
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_users, dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_items, dim)))
