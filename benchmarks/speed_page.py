@@ -67,7 +67,8 @@ def _about(result: Result) -> Iterator[str]:
         f"in random order, in a process of its own. {about['steps']} timed steps of {about['batch']:,} pairs a round, "
         f"after one that is not timed; {_count(about['passes'], 'evaluation pass', 'es')}. "
         f"{_count(about['cores'], 'core')}, {_count(about['threads'], 'thread')} used; load average "
-        f"{min(about['load']):.1f} to {max(about['load']):.1f} around the rounds. A float32 matrix product runs at {_shown(rates['sgemm_gflops'])} GFLOP/s, a copy at "
+        f"{min(about['load']):.1f} to {max(about['load']):.1f} around the rounds. "
+        f"A float32 matrix product runs at {_shown(rates['sgemm_gflops'])} GFLOP/s, a copy at "
         f"{_shown(rates['copy_gbytes'])} GB/s (bytes read plus bytes written)."
     )
     yield ""

@@ -33,7 +33,7 @@ class GTCConfig(BaseModel):
     item_neighbours: int = Field(10, ge=0, description="content neighbours per item; 0: no item graph")
     user_neighbours: int = Field(0, ge=0, description="co-liked users per user; 0: no user graph")
     filter: Literal["off", "noise_only", "trained"] = Field("trained", description="noise_only: an untrained denoiser")
-    condition: Literal["identity", "audience"] = Field("audience", description="what an item is filtered for")
+    condition: Literal["identity", "audience"] = Field("identity", description="what an item is filtered for")
     prototypes: int = Field(4, ge=1, description="interest prototypes; 1: the filter does not depend on the user")
     hidden: int = Field(64, ge=2, description="width of the denoiser")
     diffusion_steps: int = Field(600, ge=2, description="noise levels T (paper)")
@@ -62,7 +62,6 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         {
             "layers": 2,
             "user_neighbours": 40,
-            "condition": "identity",
             "prototypes": 1,
             "filter_steps": 1,
             "aligned_items": 0,
