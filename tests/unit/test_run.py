@@ -199,7 +199,7 @@ def test_off_is_a_word_and_1e_4_a_number(catalogue):
 
 def test_a_preset_brings_its_settings_and_given_ones_win(catalogue):
     config = gtcrec.resolve(str(catalogue), "gtc", given=["preset=released", "reg=0.5"])
-    assert config.settings["condition"] == "identity"
+    assert config.settings["refine"] is True
     assert config.settings["reg"] == 0.5
     assert config.train.learning_rate == 1e-4
 
