@@ -25,8 +25,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts)
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors would leave the file to its owner alone
         # One key only: safetensors writes several in an order that changes from run to run.
         save_file(plain, temporary, metadata={"gtcrec": json.dumps({"facts": text, "sha256": _sum(plain, text)})})
+        temporary.chmod(mode)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -82,10 +82,13 @@ def parse_yaml(text: str, where: str) -> Any:
 
     Raises `ConfigError` naming `where`.
     """
+    loader = _Loader(text)
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506, a safe loader
+        return loader.get_single_data()
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
 
 
 def dump_yaml(config: RunConfig) -> str:

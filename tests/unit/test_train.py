@@ -105,6 +105,12 @@ def test_users_who_like_everything_are_left_out_and_nothing_else_is_an_error():
         fit(build(split), split, TrainConfig(**FAST))
 
 
+def test_a_checkpoint_may_be_read_by_whoever_may_read_other_files(checkerboard, tmp_path):
+    Training(build(checkerboard()), TrainConfig(**FAST)).save(tmp_path / "c.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
     split, path = checkerboard(), tmp_path / "c.safetensors"
     training = Training(build(split), TrainConfig(**FAST))
