@@ -48,7 +48,7 @@ class GTCConfig(BaseModel):
     )
     refine: bool = Field(False, description="add attention over the filtered content to the identity view")
     echo: bool = Field(False, description="in training, let a liked item's own content count in its user's taste")
-    content_weight: float = Field(1.0, gt=0, description="of each content view in the score, before training")
+    content_weight: float = Field(0.3, gt=0, description="of each content view in the score, before training")
     content_layers: int = Field(1, ge=0, description="hops of the content views over the user-item graph")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
     alignment_weight: float = Field(0.01, ge=0, description="of the alignment loss")
