@@ -9,7 +9,7 @@ The data folders are expected as data/NAME. Settings were chosen on the validati
 import argparse
 import json
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from gtcrec import resolve
 from gtcrec.comparison import against_first
@@ -47,7 +47,25 @@ KNOWN: dict[str, dict[str, tuple[str, float, float, float | None]]] = {
     },
 }
 
-NOTES: dict[str, str] = {}
+NOTES: dict[str, str] = {
+    "tiktok": """
+## What it says
+
+- GTC finds more of the liked items in its first 20 than LightGCN and BPR do, by more than chance. On ndcg@20 and ndcg@5
+  nothing separates it from LightGCN, nor from ItemKNN on any of the three: at the head of the list a feature-free
+  neighbour model is as good. One seed of GTC is not a benchmark; the ablation of its parts is not done yet.
+- A few users have hundreds of items here and the median user three. Plain co-counts drown in them: `activity=1` in
+  ItemKNN, which divides a user's vote by the number of their items, takes it from below `popular` to the figure above.
+- Settings tried on validation: GTC about 12, LightGCN 6, BPR 6, ItemKNN 18. The published BPR of this field is weaker
+  than it need be: with `reg=0.1` instead of 0.001 its validation recall@20 goes from .044 to .076.
+""",
+    "baby": """
+## What it says
+
+No content ships with these splits, so GTC is not in the table. The peers stand where they should: LightGCN at its
+published figures, ItemKNN and a well regularised BPR above the ones that are usually quoted.
+""",
+}
 
 
 def main() -> None:
@@ -88,6 +106,21 @@ def write(data: str, names: list[str]) -> None:
     out = Path("docs/results") / f"{data}.md"
     out.write_text("\n".join(page(data, records)) + "\n", encoding="utf-8")
     print(out)
+    readme = Path("README.md")
+    before, start, rest = readme.read_text(encoding="utf-8").partition(f"<!-- {data} -->\n")
+    if start:
+        _, end, after = rest.partition(f"<!-- end of {data} -->")
+        readme.write_text(before + start + "\n".join(summary(data, records)) + "\n" + end + after, encoding="utf-8")
+
+
+def summary(data: str, records: list[tuple[str, Record]]) -> list[str]:
+    """The table of the README: test means, a model's seeds averaged."""
+    lines = [f"| {data}, test | {' | '.join(METRICS)} | seeds |", "|---|---|---|---|---|"]
+    for model in dict.fromkeys(RUNS[data][name][0] for name, _ in records):
+        tests = [record.result.test for name, record in records if RUNS[data][name][0] == model]
+        means = [f"{mean(test.means[m] for test in tests if test):.4f}" for m in METRICS]
+        lines.append(f"| {model} | {' | '.join(means)} | {len(tests)} |")
+    return lines
 
 
 def page(data: str, records: list[tuple[str, Record]]) -> list[str]:
