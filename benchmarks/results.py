@@ -57,7 +57,7 @@ NOTES: dict[str, str] = {
 - A few users have hundreds of items here and the median user three. Plain co-counts drown in them: `activity=1` in
   ItemKNN, which divides a user's vote by the number of their items, takes it from below `popular` to the figure above.
 - Settings tried on validation: GTC about 12, LightGCN 6, BPR 6, ItemKNN 18. The published BPR of this field is weaker
-  than it need be: with `reg=0.1` instead of 0.001 its validation recall@20 goes from .044 to .076.
+  than it need be: with `reg=0.1` instead of 0.001 its validation recall@20 goes from .044 to .084.
 """,
     "baby": """
 ## What it says

@@ -84,6 +84,8 @@ class Run:
             except DataError as error:
                 raise RunError(str(error)) from error
         config = resolve(path, file=folder / "config.yaml")
+        if not Path(config.data.path).exists():
+            raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
         dataset = _dataset(config)
         wanted = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
         if dataset.fingerprint != wanted:

@@ -169,6 +169,11 @@ def test_other_data_than_the_run_was_trained_on_is_refused(finished, tmp_path):
         Run.load(finished.folder, str(other))
 
 
+def test_data_that_have_moved_are_asked_for(finished, catalogue):
+    with pytest.raises(RunError, match=r"gtc: its data, .*elsewhere, are not there; say where with --data"):
+        Run.load(finished.folder, str(catalogue / "elsewhere"))
+
+
 def test_a_user_who_is_not_in_the_data_is_named(finished):
     with pytest.raises(DataError, match="user 'nobody' is not in the data, which has 150 users"):
         finished.recommend(["nobody"])
