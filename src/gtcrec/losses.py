@@ -39,13 +39,16 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
 
 
 def pairwise(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor]) -> Tensor:
-    """Return the mean InfoNCE loss over all pairs of views [n, d], each over the items that have both (bool [n])."""
+    """Return the mean InfoNCE loss over all pairs of views [n, d], each over the items that have both (bool [n]).
+
+    0 where no item has two views.
+    """
     terms = []
     for a, b in itertools.combinations(range(len(views)), 2):
         both = present[a] & present[b]
         if both.any():
             terms.append(info_nce(views[a][both], views[b][both], scale))
-    return torch.stack(terms).mean()
+    return torch.stack(terms).mean() if terms else scale * 0.0
 
 
 def derangement(n: int, rng: torch.Generator) -> Tensor:

@@ -122,6 +122,14 @@ def test_works_with_any_number_of_modalities_and_items_that_miss_some(name, widt
 
 
 @pytest.mark.parametrize("name", TRAINED)
+def test_a_batch_of_one_pair_has_a_loss(name, checkerboard):
+    split = checkerboard()
+    one = Batch(*(side[:1] for side in a_batch(split)))
+    terms = make(name, split).loss(one, torch.Generator().manual_seed(0))
+    assert all(value.isfinite() for value in terms.values())
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_any_file_name_makes_a_modality(name, checkerboard):
     split = checkerboard({"clip.v2": 4, "keys": 3, "": 2})
     terms = make(name, split).loss(a_batch(split), torch.Generator().manual_seed(0))

@@ -57,6 +57,15 @@ def test_independent_views_reach_no_bound_and_equal_ones_reach_the_ceiling():
     assert math.log(n) - none.item() == pytest.approx(0.0, abs=1e-12)
 
 
+def test_pairwise_is_the_mean_info_nce_over_pairs_of_views_that_items_have():
+    v, scale = views(3), torch.tensor(0.8, dtype=torch.float64)
+    every, some, none = torch.ones(16, dtype=torch.bool), torch.arange(16) < 9, torch.zeros(16, dtype=torch.bool)
+    wanted = [losses.info_nce(v[0], v[1], scale), *(losses.info_nce(v[m][:9], v[2][:9], scale) for m in (0, 1))]
+    found = losses.pairwise(v, scale, [every, every, some])
+    assert found.item() == pytest.approx(sum(wanted).item() / 3, abs=1e-12)
+    assert losses.pairwise(v, scale, [every, none, none]).item() == 0
+
+
 @pytest.mark.parametrize("block", [1, 1 << 19])
 def test_the_gradient_that_comes_with_the_value_equals_the_numerical_one(block, monkeypatch):
     monkeypatch.setattr(losses, "_BLOCK", block)

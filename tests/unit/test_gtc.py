@@ -27,6 +27,7 @@ CASES = {
     "released": {"preset": "released"},
     "one prototype": {"prototypes": 1},
     "off": {"filter": "off"},
+    "pairwise": {"alignment": "pairwise"},
     "audience": {"condition": "audience", "prototypes": 3, "filter_steps": 3},
     "bare": {"item_neighbours": 0, "user_neighbours": 0, "content_layers": 0, "alignment": "none", "taste": "own"},
 }

@@ -183,8 +183,9 @@ class GTC(nn.Module):
         terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
         if self.keys and config.alignment != "none":
             aligned = torch.arange(len(asked)) if every else torch.searchsorted(asked, torch.unique(liked))
-            loss, bound = self._alignment(v, aligned, rng)
-            terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
+            if len(aligned) > 1:  # an epoch's last batch may hold one pair, and one item has nothing to differ from
+                loss, bound = self._alignment(v, aligned, rng)
+                terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
         if self.keys and config.filter == "trained" and config.diffusion_weight > 0:
             terms["diffusion"] = config.diffusion_weight * self._denoising(v, batch, rng)
         return terms
