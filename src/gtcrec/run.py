@@ -21,7 +21,7 @@ from gtcrec.errors import DataError, RunError
 from gtcrec.evaluate import evaluate_split, per_user_table, recommend, report_to_json
 from gtcrec.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest, write_text
 from gtcrec.train import Epoch, Training, epochs
-from gtcrec.types import Dataset, Ints, Report, Scorer
+from gtcrec.types import Dataset, Report, Scorer
 
 __all__ = ["Recommendation", "Run", "fit"]
 
@@ -240,7 +240,7 @@ def _dataset(config: RunConfig) -> Dataset:
 
 def _about(dataset: Dataset, how: Any) -> dict[str, Any]:
     """What `data.json` says of the data."""
-    counts: dict[str, Ints | Any] = {
+    counts = {
         "users": len(dataset.users),
         "items": len(dataset.items),
         "interactions": len(dataset.interactions),
