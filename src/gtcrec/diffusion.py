@@ -62,32 +62,37 @@ class ConditionalDenoiser(nn.Module):
         self.leave = nn.Linear(hidden, dim)
 
     def forward(self, xt: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-        """Return the predicted noise [..., dim]; each condition must broadcast with x_t's rows, t is int64 [n]."""
-        activity = F.layer_norm(self.enter(xt), (self.enter.out_features,))  # [n, hidden]
-        effects = [one(given) for one, given in zip(self.modulate, (self._waves(t), *conditions), strict=True)]
-        scale, shift = sum(effects[1:], start=effects[0]).chunk(2, dim=-1)  # [..., n, hidden]
-        noise: Tensor = self.leave(F.silu(activity * (1 + scale) + shift))
+        """Return the predicted noise [..., dim].
+
+        The conditions must broadcast with x_t's rows, and t must, which is int64 of their number of axes less one.
+        """
+        activity = F.layer_norm(self.enter(xt), (self.enter.out_features,))  # [..., hidden]
+        given = zip(self.modulate, (self._waves(t), *conditions), strict=True)
+        scales, shifts = zip(*(one(condition).chunk(2, dim=-1) for one, condition in given), strict=True)
+        scale, shift = sum(scales[1:], start=1 + scales[0]), sum(shifts[1:], start=shifts[0])  # [..., hidden]
+        noise: Tensor = self.leave(F.silu(activity * scale + shift))
         return noise
 
     def _waves(self, t: Tensor) -> Tensor:
-        """Sinusoidal features of the level, [n, 2 * waves]."""
+        """Sinusoidal features of the level, [..., 2 * waves]."""
         steps = torch.arange(self.waves, device=t.device) / self.waves
-        angles = t[:, None] * torch.exp(-math.log(10_000.0) * steps)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
+        angles = t[..., None] * torch.exp(-math.log(10_000.0) * steps)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def ddim_filter(
     schedule: Schedule, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: int, steps: int
 ) -> Tensor:
-    """Return x [..., n, d] as the denoiser `predict(xt, t) -> eps` sees it: what of it survives at noise level `level`.
+    """Return x [..., d] as the denoiser `predict(xt, t) -> eps` sees it: what of it survives at noise level `level`.
 
     Places x on the forward process without noise, x_t = sqrt(a_t) x, and follows `steps` deterministic DDIM
-    steps from `level` down; the last one returns the estimate of x_0. No randomness is involved.
+    steps from `level` down; the last one returns the estimate of x_0. No randomness is involved. `predict` is given
+    a t of length 1: all rows are at one level.
     """
     levels = torch.linspace(level, 0, steps + 1).round().long()[:-1].tolist()
     xt, clean = schedule.signal[level] * x, x
     for now, after in zip(levels, [*levels[1:], None], strict=True):
-        t = torch.full((x.shape[-2],), now, device=x.device)
+        t = torch.full((1,), now, device=x.device)
         eps = predict(xt, t)
         clean = (xt - schedule.noise[now] * eps) / schedule.signal[now]
         if after is not None:

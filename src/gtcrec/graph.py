@@ -25,6 +25,7 @@ __all__ = [
     "bipartite",
     "co_liked_users",
     "content_neighbours",
+    "content_propagation",
     "item_graph",
     "light_propagation",
     "similar_items",
@@ -56,13 +57,16 @@ class SparseMatrix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return A x for x [columns, d]."""
-        product: Tensor = _Product.apply(x, self._csr("a"), self._csr("at"))  # type: ignore[no-untyped-call]
-        return product
+        return _product(x, *self.sides())
 
     def transposed(self, x: Tensor) -> Tensor:
         """Return A^T x for x [rows, d]."""
-        product: Tensor = _Product.apply(x, self._csr("at"), self._csr("a"))  # type: ignore[no-untyped-call]
-        return product
+        a, at = self.sides()
+        return _product(x, at, a)
+
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Return A and A^T as torch CSR tensors."""
+        return self._csr("a"), self._csr("at")
 
     def _csr(self, side: str) -> Tensor:
         rows, columns, values = (getattr(self, f"{side}_{part}") for part in ("rows", "columns", "values"))
@@ -73,6 +77,12 @@ def _csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int,
     with warnings.catch_warnings():  # torch calls its CSR layout a beta once per process
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(rows, columns, values, size=shape, check_invariants=False)
+
+
+def _product(x: Tensor, a: Tensor, at: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):  # sums over many neighbours want float32
+        product: Tensor = _Product.apply(x.float(), a, at)  # type: ignore[no-untyped-call]
+        return product
 
 
 class _Product(torch.autograd.Function):
@@ -99,11 +109,11 @@ def bipartite(train: Interactions) -> csr_array:
 
 
 class Adjacency(Protocol):
-    """The user-item block R of an adjacency: `r(items)` is R items, `r.transposed(users)` is R^T users."""
+    """The user-item block R [n_users, n_items] of an adjacency."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
-
-    def transposed(self, x: Tensor) -> Tensor: ...
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """Return R and R^T as torch CSR tensors."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,15 +123,8 @@ class PrunedGraph:
     r: Tensor
     rt: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return R x for x [n_items, d]."""
-        product: Tensor = _Product.apply(x, self.r, self.rt)  # type: ignore[no-untyped-call]
-        return product
-
-    def transposed(self, x: Tensor) -> Tensor:
-        """Return R^T x for x [n_users, d]."""
-        product: Tensor = _Product.apply(x, self.rt, self.r)  # type: ignore[no-untyped-call]
-        return product
+    def sides(self) -> tuple[Tensor, Tensor]:
+        return self.r, self.rt
 
 
 class PrunableGraph(nn.Module):
@@ -178,10 +181,38 @@ def light_propagation(r: Adjacency, users: Tensor, items: Tensor, layers: int) -
 
     LightGCN (He et al. 2020), eq. 4 with equal layer weights.
     """
-    user_sum, item_sum = users, items
-    for _ in range(layers):
-        users, items = r(items), r.transposed(users)
-        user_sum, item_sum = user_sum + users, item_sum + items
+    with torch.autocast(items.device.type, enabled=False):  # sums over many neighbours want float32
+        both: tuple[Tensor, Tensor] = _LightPropagation.apply(users.float(), items.float(), *r.sides(), layers)  # type: ignore[no-untyped-call]
+        return both
+
+
+class _LightPropagation(torch.autograd.Function):
+    """By Horner's rule, x + A (x + A (x + ...)); the operator is symmetric, so its backward pass is itself."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, r: Tensor, rt: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        ctx.r, ctx.rt, ctx.layers = r, rt, layers
+        user, item = users, items
+        for _ in range(layers):
+            user, item = torch.addmm(users, r, item), torch.addmm(items, rt, user)
+        return user / (layers + 1), item / (layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        given = user.contiguous(), item.contiguous(), ctx.r, ctx.rt, ctx.layers
+        return (*_LightPropagation.forward(ctx, *given), None, None, None)
+
+
+def content_propagation(r: SparseMatrix, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Return `light_propagation` of items [n_items, d] and users of zeros, without the products that would be zero."""
+    user_sum, item_sum, x = items.new_zeros(r.shape[0], items.shape[1]), items, items
+    for hop in range(layers):
+        if hop % 2 == 0:
+            x = r(x)
+            user_sum = user_sum + x
+        else:
+            x = r.transposed(x)
+            item_sum = item_sum + x
     return user_sum / (layers + 1), item_sum / (layers + 1)
 
 

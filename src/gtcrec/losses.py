@@ -89,13 +89,19 @@ def total_correlation(
         others = _product([views[m] for m in (first, *rest)])  # [n, d]
         negatives = _product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
         has = torch.ones(n, dtype=view.dtype, device=view.device) if present is None else present[anchor].to(view.dtype)
-        loss: Tensor = _Contrast.apply(view, others, negatives, scale, has / has.sum().clamp(min=1))  # type: ignore[no-untyped-call]
-        losses.append(loss)
+        losses.append(_contrast(view, others, negatives, scale, has / has.sum().clamp(min=1)))
     return torch.stack(losses).mean()
 
 
 def _product(views: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(views)).prod(dim=0) if len(views) > 1 else views[0]
+
+
+def _contrast(*given: Tensor) -> Tensor:
+    with torch.autocast(given[0].device.type, enabled=False):  # exponentials want float32 at least
+        wide = (one.float() if one.dtype.itemsize < 4 else one for one in given)
+        loss: Tensor = _Contrast.apply(*wide)  # type: ignore[no-untyped-call]
+        return loss
 
 
 class _Contrast(torch.autograd.Function):

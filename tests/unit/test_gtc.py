@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gtcrec import models
+from gtcrec.errors import ConfigError
 from gtcrec.train import TrainConfig, fit
 from gtcrec.types import Batch
 
@@ -27,6 +28,8 @@ CASES = {
     "released": {"preset": "released"},
     "one prototype": {"prototypes": 1},
     "off": {"filter": "off"},
+    "every step": {"content_refresh": "step", "content_layers": 2},
+    "sampled": {"propagation": "sampled"},
     "pairwise": {"alignment": "pairwise"},
     "audience": {"condition": "audience", "prototypes": 3, "filter_steps": 3},
     "bare": {"item_neighbours": 0, "user_neighbours": 0, "content_layers": 0, "alignment": "none", "taste": "own"},
@@ -74,8 +77,8 @@ def test_a_user_s_prototypes_change_what_the_filter_keeps(checkerboard):
     model = make(split, prototypes=3)
     with torch.no_grad():
         filtered = model.filtered("image")
-    assert filtered.shape == (3, 40, 8)
-    assert (filtered[0] - filtered[1]).abs().max() > 1e-3
+    assert filtered.shape == (40, 3, 8)
+    assert (filtered[:, 0] - filtered[:, 1]).abs().max() > 1e-3
 
 
 def test_absent_content_adds_nothing_of_its_own(checkerboard):
@@ -84,7 +87,7 @@ def test_absent_content_adds_nothing_of_its_own(checkerboard):
     absent = torch.from_numpy(~split.features.present["image"])
     with torch.no_grad():
         assert absent.any()
-        assert model.filtered("image")[:, absent].abs().max() == 0
+        assert model.filtered("image")[absent].abs().max() == 0
 
 
 def test_the_bound_on_total_correlation_stays_below_its_ceiling(checkerboard):
@@ -100,6 +103,74 @@ def test_a_part_that_is_switched_off_has_no_loss_term(given, absent, checkerboar
     terms = make(split, **given).loss(a_batch(split), torch.Generator().manual_seed(0))
     assert absent not in terms
     assert "bpr" in terms
+
+
+def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
+    """The identity views of a step, averaged over many draws, are those of the whole graph, far from a refresh too."""
+    split = checkerboard()
+    model = make(split, propagation="sampled", walks=50)
+    model.refresh()
+    with torch.no_grad():
+        for table in (model.views.users, model.views.items):
+            table.add_(torch.randn(table.shape, generator=torch.Generator().manual_seed(1)))
+        users, items = torch.arange(5), torch.arange(7)
+        exact = model.views.exact(users, items)
+        rng = torch.Generator().manual_seed(2)
+        draws = [model.views.step(users, items, rng) for _ in range(300)]
+    for view in ("user", "item", "condition"):
+        mean = torch.stack([getattr(one, view) for one in draws]).mean(dim=0)
+        torch.testing.assert_close(mean, getattr(exact, view), atol=0.03, rtol=0)
+
+
+def test_right_after_a_refresh_a_sampled_step_is_exact(checkerboard):
+    split = checkerboard(missing=0.3)
+    batch = a_batch(split)
+    sampled, full = (make(split, propagation=how, walks=1) for how in ("sampled", "full"))
+    for model in (sampled, full):
+        model.refresh()
+    found, wanted = (model.loss(batch, torch.Generator().manual_seed(0))["bpr"] for model in (sampled, full))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("given", [{}, {"condition": "audience", "user_neighbours": 3}])
+def test_a_sampled_step_gives_row_sparse_gradients_and_learns(given, checkerboard):
+    split = checkerboard()
+    model = make(split, propagation="sampled", **given)
+    terms = model.loss(a_batch(split), torch.Generator().manual_seed(0))
+    sum(value for key, value in terms.items() if not key.startswith("log.")).backward()
+    assert all(p.grad.is_sparse for p in model.sparse_parameters())
+    silent = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.to_dense().abs().sum() > 0]
+    assert silent == []
+    config = TrainConfig(epochs=60, batch_size=64, learning_rate=0.02, valid_metric="recall@10")
+    valid = max(epoch.valid["recall@10"] for epoch in fit(model, split, config).history)
+    assert valid > 0.4  # ten of the twenty items of a user's colour; ten of all forty would be 0.25
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"content_refresh": "step"},
+            "gtc: propagation=sampled needs content_refresh=epoch, found content_refresh=step",
+        ),
+        ({"taste": "own"}, "gtc: propagation=sampled needs taste=content, found taste=own"),
+        ({"aligned_items": 0}, "gtc: propagation=sampled needs aligned_items > 0, found 0: the whole catalogue"),
+    ],
+)
+def test_what_a_sampled_step_cannot_do_is_refused(given, said, checkerboard):
+    with pytest.raises(ConfigError) as error:
+        make(checkerboard(), propagation="sampled", **given)
+    assert str(error.value) == said
+
+
+def test_new_weights_make_the_next_step_forget_what_it_held(checkerboard):
+    split = checkerboard()
+    one, other = make(split, seed=1), make(split, seed=2)
+    batch = a_batch(split)
+    one.refresh()
+    one.load_state_dict(other.state_dict())
+    found, wanted = (model.loss(batch, torch.Generator().manual_seed(0))["bpr"] for model in (one, other))
+    assert torch.equal(found, wanted)
 
 
 def test_released_has_the_published_settings():
@@ -122,13 +193,13 @@ def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste
     model = make(split, filter="off", item_neighbours=0, alignment="none", taste=taste, content_weight=1.0)
     users, items = torch.from_numpy(split.train.users[:7]), torch.from_numpy(split.train.items[:7])
     with torch.no_grad():
-        v = model._pass(items)
+        v = model._exact(users, items)
         plain = model._pair_scores(v, users, torch.arange(7))
         without = model._pair_scores(v, users, torch.arange(7), liked=True)
     wanted = torch.zeros(7)
     degree_u, degree_i = split.train.user_counts[split.train.users[:7]], split.train.item_counts[split.train.items[:7]]
     for m in ("image", "text"):
-        h = v.content[m][items] / 8**0.5
+        h = v.views.content[m] / 8**0.5
         echo = h * torch.from_numpy(1 / (2 * (degree_u * degree_i) ** 0.5)).float()[:, None]
-        wanted += (echo * (v.filtered[m][0] + v.common[m][items])).sum(dim=1)
+        wanted += (echo * (v.filtered[m][:, 0] + v.views.common[m])).sum(dim=1)
     torch.testing.assert_close(plain - without, wanted)

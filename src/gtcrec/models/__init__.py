@@ -69,8 +69,10 @@ def settings(name: str, given: Mapping[str, Any], preset: str = "default") -> Ba
         return entry.config(**{**entry.presets[preset][0], **given})
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several settings together: the message says which
+            raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
         key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{name}: {key or 'settings'}: {first['msg']}, found {first['input']!r}") from error
+        raise ConfigError(f"{name}: {key}: {first['msg']}, found {first['input']!r}") from error
 
 
 def build(name: str, train: Interactions, features: ItemFeatures, config: BaseModel, seed: int) -> nn.Module:

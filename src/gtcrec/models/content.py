@@ -1,0 +1,87 @@
+"""Content of items projected to one length, a few items at a time, straight from the matrix that was read."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtcrec.types import Floats, Masks
+
+__all__ = ["ContentProjection"]
+
+_BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
+
+
+class ContentProjection(nn.Module):
+    """h = LN(W (x - mean) / std + b): items' content x [n_items, width] as vectors of root-mean-square 1.
+
+    Mean and spread are those of the present items; a constant column counts as 0. Absent items get 0. The matrix is
+    used where it lies, which may be a memory-mapped file: no standardised copy is made of it.
+    """
+
+    x: Tensor
+    present: Tensor
+    mean: Tensor
+    inverse: Tensor
+
+    def __init__(self, x: Floats, present: Masks, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("x", torch.from_numpy(x), persistent=False)
+        self.register_buffer("present", torch.from_numpy(present), persistent=False)
+        mean, inverse = _moments(self.x, self.present)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("inverse", inverse, persistent=False)
+        self.linear = nn.Linear(x.shape[1], dim)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Return the vectors of items int64 [n], [n, dim]."""
+        with torch.autocast(self.x.device.type, enabled=False):
+            weight = self.linear.weight * self.inverse  # [dim, width]
+            h: Tensor = _Project.apply(weight, self.x, self.mean, items)  # type: ignore[no-untyped-call]
+            h = F.layer_norm(h + self.linear.bias, (h.shape[1],))
+            return torch.where(self.present[items, None], h, 0.0)
+
+
+class _Project(torch.autograd.Function):
+    """(x[items] - mean) weight^T in blocks of rows; the rows are gathered again for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor, mean: Tensor, items: Tensor) -> Tensor:
+        ctx.save_for_backward(x, mean, items)
+        h = weight.new_empty(len(items), len(weight))
+        for rows, block in _blocks(x, mean, items):
+            torch.mm(block, weight.T, out=h[rows])
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        x, mean, items = ctx.saved_tensors
+        total = grad.new_zeros(grad.shape[1], x.shape[1])
+        for rows, block in _blocks(x, mean, items):
+            total.addmm_(grad[rows].T, block)
+        return total, None, None, None
+
+
+def _blocks(x: Tensor, mean: Tensor, items: Tensor) -> Any:
+    """Slices of `items` with their centred rows of x, in one buffer that is overwritten from block to block."""
+    size = max(1, min(_BLOCK_NUMBERS // x.shape[1], len(items)))
+    buffer = x.new_empty(size, x.shape[1])
+    for start in range(0, len(items), size):
+        rows = slice(start, min(start + size, len(items)))
+        block = buffer[: rows.stop - start]
+        yield rows, torch.index_select(x, 0, items[rows], out=block).sub_(mean)
+
+
+def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of each column over the present rows and the inverse of its standard deviation, 0 where it is constant."""
+    items = present.nonzero().flatten()
+    nothing = x.new_zeros(x.shape[1])
+    total, squares = nothing.double(), nothing.double()
+    for _, block in _blocks(x, nothing, items):
+        total += block.sum(dim=0, dtype=torch.float64)
+    mean = (total / max(len(items), 1)).float()
+    for _, block in _blocks(x, mean, items):
+        squares += block.square_().sum(dim=0, dtype=torch.float64)
+    spread = (squares / max(len(items), 1)).sqrt().float()
+    return mean, torch.where(spread > 1e-6 * (mean.abs() + 1e-12), 1.0 / spread, 0.0)

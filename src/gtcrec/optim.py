@@ -1,0 +1,53 @@
+"""Adam over the rows of a table that a step touched, so that a step costs the same for any number of rows."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RowAdam"]
+
+
+class RowAdam(torch.optim.Optimizer):
+    """Adam (Kingma & Ba 2015) on row-sparse gradients: rows without a gradient keep their values and moments.
+
+    Equal to Adam where every row has a gradient at every step. The bias correction counts all steps. A gradient may
+    name a row more than once; what it says of it is summed.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the rows that have a gradient. Raises `ValueError` for a gradient that is not row-sparse."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    if not p.grad.is_sparse or p.grad.sparse_dim() != 1:
+                        raise ValueError(f"wanted a row-sparse gradient, found a {p.grad.layout} one")
+                    self._update(p, *_summed(p.grad), group)
+
+    def _update(self, p: Tensor, rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[p]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+        state["step"] += 1
+        (beta1, beta2), t = group["betas"], state["step"].item()
+        mean = state["exp_avg"].index_select(0, rows).lerp_(grad, 1 - beta1)  # [r, d]
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        state["exp_avg"].index_copy_(0, rows, mean)
+        state["exp_avg_sq"].index_copy_(0, rows, square)
+        scale = square.sqrt_().div_((1 - beta2**t) ** 0.5).add_(group["eps"])
+        p.index_copy_(0, rows, p.index_select(0, rows).addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**t)))
+
+
+def _summed(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows [r] of a row-sparse gradient and the sum of its values over each, [r, d]."""
+    values = grad._values()
+    rows, inverse = torch.unique(grad._indices()[0], return_inverse=True)
+    return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, inverse, values)

@@ -1,0 +1,93 @@
+"""Random walks estimate the products that they stand for: exact expectations over all draws, or many draws."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from gtcrec import graph
+from gtcrec.optim import RowAdam
+from gtcrec.types import Interactions
+from gtcrec.walks import drift, neighbours, walk
+
+
+@pytest.fixture
+def pairs():
+    chosen = np.random.default_rng(1).random((7, 5)) < 0.4
+    chosen[0, :], chosen[:, 4] = False, False  # a user and an item without edges
+    return Interactions(*np.nonzero(chosen), 7, 5)
+
+
+def adjacency(pairs):
+    r = torch.from_numpy(graph.bipartite(pairs).toarray()).double()
+    return torch.cat([torch.cat([torch.zeros(7, 7), r], dim=1), torch.cat([r.T, torch.zeros(5, 5)], dim=1)]).double()
+
+
+@pytest.mark.parametrize("from_users", [True, False])
+def test_the_mean_of_many_walks_is_the_power_of_the_adjacency(pairs, from_users):
+    r = graph.SparseMatrix(graph.bipartite(pairs))
+    n, offset, other = (7, 0, 7) if from_users else (5, 7, 0)
+    a, power = adjacency(pairs), torch.eye(12, dtype=torch.float64)
+    hops = walk(r, torch.arange(n), from_users, 40_000, 3, torch.Generator().manual_seed(0))
+    for hop, (at, weight) in enumerate(hops, start=1):
+        power = power @ a
+        found = torch.zeros(n, 12, dtype=torch.float64)
+        found.scatter_add_(1, at + (other if hop % 2 else offset), weight.double())
+        torch.testing.assert_close(found, power[offset : offset + n], atol=0.02, rtol=0)
+
+
+def test_as_many_walks_as_neighbours_visit_each_of_them_at_the_first_hop(pairs):
+    r = graph.SparseMatrix(graph.bipartite(pairs))
+    user = int(pairs.user_counts.argmax())
+    count = int(pairs.user_counts[user])
+    [(at, weight)] = walk(r, torch.tensor([user]), True, count, 1, torch.Generator().manual_seed(3))
+    assert sorted(at[0].tolist()) == pairs.items_of(user).tolist()
+    exact = graph.bipartite(pairs).toarray()[user, at[0].numpy()]
+    np.testing.assert_allclose(weight[0].numpy(), exact, rtol=1e-6)
+
+
+def test_drawn_neighbours_estimate_a_weighted_product():
+    dense = np.array([[0, 0.5, 0.25], [0, 0, 0], [2, 0, 0]], dtype=np.float32)
+    a = graph.SparseMatrix(csr_array(dense))
+    at, weight = neighbours(a, torch.arange(3), 20_000, torch.Generator().manual_seed(0))
+    found = torch.zeros(3, 3).scatter_add_(1, at, weight)
+    torch.testing.assert_close(found, torch.from_numpy(dense), atol=0.02, rtol=0)
+    nothing = graph.SparseMatrix(csr_array((3, 3), dtype=np.float32))
+    assert neighbours(nothing, torch.arange(3), 4, torch.Generator())[1].abs().sum() == 0
+
+
+def test_drift_is_the_weighted_difference_and_its_gradient_is_row_sparse():
+    table = torch.arange(8.0).reshape(4, 2).requires_grad_()
+    held = torch.ones(4, 2)
+    nodes, weights = torch.tensor([[1, 3], [1, 1]]), torch.tensor([[2.0, 1.0], [0.5, 0.0]])
+    found = drift(table, held, nodes, weights)
+    torch.testing.assert_close(found, torch.tensor([[2 * 1 + 5.0, 2 * 2 + 6], [0.5, 1.0]]))
+    found.sum().backward()
+    assert table.grad.is_sparse
+    torch.testing.assert_close(table.grad.to_dense(), torch.tensor([[0.0], [2.5], [0], [1]]).expand(4, 2))
+
+
+def test_row_adam_equals_adam_where_every_row_has_a_gradient():
+    rng = torch.Generator().manual_seed(0)
+    dense, sparse = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
+    adam, rows = torch.optim.Adam([dense], lr=0.1), RowAdam([sparse], lr=0.1)
+    for _ in range(4):
+        dense.grad = torch.randn(5, 3, generator=rng)
+        halves = torch.cat([dense.grad / 2, dense.grad / 2])  # each row named twice
+        index = torch.arange(5).repeat(2)[None]
+        sparse.grad = torch.sparse_coo_tensor(index, halves, (5, 3), check_invariants=True)
+        adam.step()
+        rows.step()
+    torch.testing.assert_close(sparse, dense)
+
+
+def test_row_adam_leaves_rows_without_a_gradient_and_refuses_a_dense_one():
+    p = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = RowAdam([p], lr=0.1)
+    p.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.ones(1, 2), (3, 2), check_invariants=True)
+    for _ in range(2):
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.tensor([[1.0], [0.8], [1.0]]).expand(3, 2))
+    p.grad = torch.ones(3, 2)
+    with pytest.raises(ValueError, match=r"wanted a row-sparse gradient, found a torch\.strided one"):
+        optimizer.step()
