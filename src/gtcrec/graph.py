@@ -5,7 +5,7 @@ items x items or users x users.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,20 +14,25 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
+from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
 
 __all__ = [
     "Adjacency",
     "PrunableGraph",
     "PrunedGraph",
+    "Search",
     "SparseMatrix",
     "bipartite",
     "co_liked_users",
     "content_neighbours",
     "content_propagation",
+    "csr",
     "item_graph",
     "light_propagation",
+    "nearest_rows",
+    "product",
     "similar_items",
     "strongest",
 ]
@@ -57,12 +62,12 @@ class SparseMatrix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return A x for x [columns, d]."""
-        return _product(x, *self.sides())
+        return product(x, *self.sides())
 
     def transposed(self, x: Tensor) -> Tensor:
         """Return A^T x for x [rows, d]."""
         a, at = self.sides()
-        return _product(x, at, a)
+        return product(x, at, a)
 
     def sides(self) -> tuple[Tensor, Tensor]:
         """Return A and A^T as torch CSR tensors."""
@@ -73,16 +78,23 @@ class SparseMatrix(nn.Module):
         return _csr_tensor(rows, columns, values, self.shape if side == "a" else (self.shape[1], self.shape[0]))
 
 
+def csr(counts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return a torch CSR tensor from the number of entries of each row, and their columns and values row by row."""
+    rows = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+    return _csr_tensor(rows, columns.int(), values, shape)
+
+
 def _csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():  # torch calls its CSR layout a beta once per process
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         return torch.sparse_csr_tensor(rows, columns, values, size=shape, check_invariants=False)
 
 
-def _product(x: Tensor, a: Tensor, at: Tensor) -> Tensor:
+def product(x: Tensor, a: Tensor, at: Tensor) -> Tensor:
+    """Return A x for constant torch CSR tensors A and A^T, with which the gradient of x is a CSR product too."""
     with torch.autocast(x.device.type, enabled=False):  # sums over many neighbours want float32
-        product: Tensor = _Product.apply(x.float(), a, at)  # type: ignore[no-untyped-call]
-        return product
+        found: Tensor = _Product.apply(x.float(), a, at)  # type: ignore[no-untyped-call]
+        return found
 
 
 class _Product(torch.autograd.Function):
@@ -167,7 +179,7 @@ class PrunableGraph(nn.Module):
 
 def _kept(rows: Tensor, columns: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """CSR row ends and columns of the kept entries; their order stays."""
-    before = torch.nn.functional.pad(kept.cumsum(0, dtype=torch.int32), (1, 0))  # [entries + 1]
+    before = F.pad(kept.cumsum(0, dtype=torch.int32), (1, 0))  # [entries + 1]
     return before.index_select(0, rows), columns[kept]
 
 
@@ -216,25 +228,33 @@ def content_propagation(r: SparseMatrix, items: Tensor, layers: int) -> tuple[Te
     return user_sum / (layers + 1), item_sum / (layers + 1)
 
 
-def content_neighbours(x: Floats, present: Masks, k: int, block: int = 1024) -> csr_array:
+Search = Callable[[Floats, int], Ints]
+"""Unit rows float32 [n, d], k -> each row's k nearest other rows by inner product, int64 [n, k]."""
+
+
+def nearest_rows(unit: Floats, k: int, block: int = 1024) -> Ints:
+    """Return each row's k nearest other rows by inner product, int64 [n, k]; exact, memory O(block * n)."""
+    every = torch.from_numpy(unit)
+    nearest = []
+    for start in range(0, len(unit), block):
+        product = every[start : start + block] @ every.T  # [block, n]
+        own = torch.arange(len(product))
+        product[own, own + start] = -torch.inf
+        nearest.append(product.topk(k, dim=1).indices)
+    return torch.cat(nearest).numpy()
+
+
+def content_neighbours(x: Floats, present: Masks, k: int, search: Search = nearest_rows) -> csr_array:
     """Return the k nearest items by cosine, each with weight 1 / (their number), float32 [n_items, n_items].
 
-    An item is not its own neighbour. Items without content have no neighbours and are nobody's. Works in
-    blocks of rows: memory O(block * n_items).
+    An item is not its own neighbour. Items without content have no neighbours and are nobody's.
     """
     have = np.flatnonzero(present)
     k = min(k, len(have) - 1)
     if k < 1:
         return _empty(len(x))
-    unit = torch.from_numpy(np.ascontiguousarray(x[have]))
-    unit = torch.nn.functional.normalize(unit, dim=1)  # [h, d]
-    nearest = []
-    for start in range(0, len(have), block):
-        cosine = unit[start : start + block] @ unit.T  # [block, h]
-        own = torch.arange(len(cosine))
-        cosine[own, own + start] = -torch.inf
-        nearest.append(cosine.topk(k, dim=1).indices)
-    columns = have[torch.cat(nearest).numpy()]  # [h, k]
+    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
+    columns = have[search(unit, k)]  # [h, k]
     indptr = np.concatenate([[0], np.cumsum(present * k)])
     values = np.full(columns.size, 1.0 / k, dtype=np.float32)
     graph = csr_array((values, columns.ravel(), indptr), shape=(len(x), len(x)))
@@ -242,7 +262,9 @@ def content_neighbours(x: Floats, present: Masks, k: int, block: int = 1024) -> 
     return graph
 
 
-def item_graph(features: ItemFeatures, k: int, weights: Mapping[str, float] | None = None) -> csr_array:
+def item_graph(
+    features: ItemFeatures, k: int, weights: Mapping[str, float] | None = None, search: Search = nearest_rows
+) -> csr_array:
     """Return the mean of the modalities' neighbour graphs, rows summing to one, float32 [n_items, n_items].
 
     `weights` has a weight >= 0 for each modality; without it they are equal. A modality that an item lacks takes no
@@ -252,7 +274,7 @@ def item_graph(features: ItemFeatures, k: int, weights: Mapping[str, float] | No
     total = _empty(features.n_items)
     for m in features.names:
         if given[m] > 0:
-            total = total + given[m] * content_neighbours(features.values[m], features.present[m], k)
+            total = total + given[m] * content_neighbours(features.values[m], features.present[m], k, search)
     parts = np.maximum(total.sum(axis=1), 1e-12)
     scale = csr_array((1.0 / parts, (np.arange(features.n_items),) * 2))
     mean: csr_array = (scale @ total).tocsr().astype(np.float32)

@@ -38,16 +38,22 @@ class RowAdam(torch.optim.Optimizer):
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
         state["step"] += 1
         (beta1, beta2), t = group["betas"], state["step"].item()
-        mean = state["exp_avg"].index_select(0, rows).lerp_(grad, 1 - beta1)  # [r, d]
-        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        state["exp_avg"].index_copy_(0, rows, mean)
-        state["exp_avg_sq"].index_copy_(0, rows, square)
-        scale = square.sqrt_().div_((1 - beta2**t) ** 0.5).add_(group["eps"])
-        p.index_copy_(0, rows, p.index_select(0, rows).addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**t)))
+        for index, g in zip(rows.split(_ROWS), grad.split(_ROWS), strict=True):
+            mean = state["exp_avg"].index_select(0, index).lerp_(g, 1 - beta1)  # [r, d]
+            square = state["exp_avg_sq"].index_select(0, index).mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            state["exp_avg"].index_copy_(0, index, mean)
+            state["exp_avg_sq"].index_copy_(0, index, square)
+            scale = square.sqrt_().div_((1 - beta2**t) ** 0.5).add_(group["eps"])
+            p.index_add_(0, index, mean.div_(scale), alpha=-group["lr"] / (1 - beta1**t))
+
+
+_ROWS = 1 << 11  # updated at once: what they need stays in the cache
 
 
 def _summed(grad: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct rows [r] of a row-sparse gradient and the sum of its values over each, [r, d]."""
-    values = grad._values()
-    rows, inverse = torch.unique(grad._indices()[0], return_inverse=True)
+    values, rows = grad._values(), grad._indices()[0]
+    if (rows[1:] > rows[:-1]).all():
+        return rows, values
+    rows, inverse = torch.unique(rows, return_inverse=True)
     return rows, values.new_zeros(len(rows), values.shape[1]).index_add_(0, inverse, values)

@@ -6,14 +6,14 @@ telescope, so that E[sqrt(deg(v) / deg(v_l)) x(v_l)] = (A^l x)(v). Nothing here 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from gtcrec.graph import SparseMatrix
+from gtcrec.graph import SparseMatrix, csr, product
 
-__all__ = ["drift", "neighbours", "walk"]
+__all__ = ["Reach", "neighbours", "reach", "walk"]
 
 
 def walk(
@@ -51,12 +51,35 @@ def neighbours(a: SparseMatrix, rows: Tensor, draws: int, rng: torch.Generator) 
     return a.a_columns[place].long(), a.a_values[place] * degree / draws
 
 
-def drift(table: Tensor, held: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
-    """Return sum_s weights[:, s] * (table - held)[nodes[:, s]], [n, d]; the table's gradient is row-sparse."""
-    now = F.embedding_bag(nodes, table, mode="sum", per_sample_weights=weights, sparse=True)
-    with torch.no_grad():
-        before = F.embedding_bag(nodes, held, mode="sum", per_sample_weights=weights)
-    return now - before
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """Which nodes of a table some sums are over: distinct `nodes` [u], ascending; the sums as CSR [n, u], and back."""
+
+    nodes: Tensor
+    sums: Tensor
+    back: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the sums over rows x [u, d] of the nodes, [n, d]."""
+        return product(x, self.sums, self.back)
+
+    def places(self, nodes: Tensor) -> Tensor:
+        """Where nodes, which must be among those reached, stand among them."""
+        return torch.searchsorted(self.nodes, nodes)
+
+
+def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:
+    """Put parts of n sums together: rows int64 [r] of the sums, nodes int64 [r, s] and weights [r, s] in them."""
+    rows = torch.cat([row[:, None].expand_as(nodes).flatten() for row, nodes, _ in parts])
+    nodes, order = torch.sort(torch.cat([nodes.flatten() for _, nodes, _ in parts]))
+    weights = torch.cat([weight.flatten() for *_, weight in parts])
+    distinct, inverse, counts = torch.unique_consecutive(nodes, return_inverse=True, return_counts=True)
+    place = torch.empty_like(inverse)
+    place[order] = inverse  # of each entry among the distinct nodes
+    by_row = torch.argsort(rows, stable=True)
+    sums = csr(torch.bincount(rows, minlength=n), place[by_row], weights[by_row], (n, len(distinct)))
+    back = csr(counts, rows[order], weights[order], (len(distinct), n))
+    return Reach(distinct, sums, back)
 
 
 def _step(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

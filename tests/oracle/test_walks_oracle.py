@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from gtcrec import graph
 from gtcrec.optim import RowAdam
 from gtcrec.types import Interactions
-from gtcrec.walks import drift, neighbours, walk
+from gtcrec.walks import neighbours, reach, walk
 
 
 @pytest.fixture
@@ -56,15 +56,20 @@ def test_drawn_neighbours_estimate_a_weighted_product():
     assert neighbours(nothing, torch.arange(3), 4, torch.Generator())[1].abs().sum() == 0
 
 
-def test_drift_is_the_weighted_difference_and_its_gradient_is_row_sparse():
-    table = torch.arange(8.0).reshape(4, 2).requires_grad_()
-    held = torch.ones(4, 2)
-    nodes, weights = torch.tensor([[1, 3], [1, 1]]), torch.tensor([[2.0, 1.0], [0.5, 0.0]])
-    found = drift(table, held, nodes, weights)
-    torch.testing.assert_close(found, torch.tensor([[2 * 1 + 5.0, 2 * 2 + 6], [0.5, 1.0]]))
-    found.sum().backward()
-    assert table.grad.is_sparse
-    torch.testing.assert_close(table.grad.to_dense(), torch.tensor([[0.0], [2.5], [0], [1]]).expand(4, 2))
+def test_sums_over_what_walks_reach_and_their_gradient_equal_the_dense_ones():
+    parts = [
+        (torch.tensor([0, 2]), torch.tensor([[7, 3], [7, 7]]), torch.tensor([[2.0, 1.0], [0.5, 0.25]])),
+        (torch.tensor([2, 1]), torch.tensor([[5], [3]]), torch.tensor([[4.0], [1.0]])),
+    ]
+    found = reach(3, *parts)
+    assert found.nodes.tolist() == [3, 5, 7]
+    assert found.places(torch.tensor([7, 3])).tolist() == [2, 0]
+    dense = torch.tensor([[1.0, 0, 2], [1, 0, 0], [0, 4, 0.75]])
+    torch.testing.assert_close(found.sums.to_dense(), dense)
+    x = torch.arange(6.0).reshape(3, 2).requires_grad_()
+    torch.testing.assert_close(found(x), dense @ x)
+    found(x).square().sum().backward()
+    torch.testing.assert_close(x.grad, 2 * dense.T @ dense @ x.detach())
 
 
 def test_row_adam_equals_adam_where_every_row_has_a_gradient():

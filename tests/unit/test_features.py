@@ -40,6 +40,37 @@ def test_reading_in_blocks_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert "found nan at row 30, column 2" in refused(saved(tmp_path, x))
 
 
+def test_a_memory_mapped_matrix_stays_on_disk_and_is_not_written_to(tmp_path: Path) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    path = saved(tmp_path, x)
+    read, _ = read_features({"image": path}, np.arange(4), memory_map=True)
+    mapped = read.values["image"]
+    assert isinstance(mapped, np.memmap)
+    np.testing.assert_array_equal(mapped, x)
+    mapped[0, 0] = 99
+    np.testing.assert_array_equal(np.load(path), x)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (np.ones((2, 3)), "float64 in row order"),
+        (np.asfortranarray(np.ones((2, 3), dtype=np.float32)), "float32 in column order"),
+    ],
+)
+def test_memory_mapping_refuses_what_would_have_to_be_converted(tmp_path: Path, stored: np.ndarray, said: str) -> None:
+    path = saved(tmp_path, stored)
+    with pytest.raises(DataError) as caught:
+        read_matrix(path, memory_map=True)
+    assert f"data.memory_map wants float32 in row order, found {said}; leave memory_map out" in str(caught.value)
+
+
+def test_memory_mapping_refuses_another_order_of_items(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.ones((2, 3), dtype=np.float32))
+    with pytest.raises(DataError, match="found 2 rows for 2 items or another order"):
+        read_features({"image": path}, np.array([1, 0]), memory_map=True)
+
+
 def test_a_row_of_zeros_is_content_that_is_not_there(tmp_path: Path) -> None:
     saved(tmp_path, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, -2.0]]))
     read, notes = read_features(feature_files(tmp_path), np.array([2, 1, 0]))

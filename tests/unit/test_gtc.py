@@ -118,8 +118,8 @@ def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
         rng = torch.Generator().manual_seed(2)
         draws = [model.views.step(users, items, rng) for _ in range(300)]
     for view in ("user", "item", "condition"):
-        mean = torch.stack([getattr(one, view) for one in draws]).mean(dim=0)
-        torch.testing.assert_close(mean, getattr(exact, view), atol=0.03, rtol=0)
+        mean = torch.stack([getattr(one.identity, view) for one in draws]).mean(dim=0)
+        torch.testing.assert_close(mean, getattr(exact.identity, view), atol=0.03, rtol=0)
 
 
 def test_right_after_a_refresh_a_sampled_step_is_exact(checkerboard):

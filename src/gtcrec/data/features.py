@@ -3,7 +3,7 @@
 import math
 import tokenize
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,41 +51,64 @@ def count_rows(files: Mapping[str, Path]) -> int:
     return next(iter(rows.values()), 0)
 
 
-def read_features(files: Mapping[str, Path], order: Ints) -> tuple[ItemFeatures, dict[str, int]]:
+def read_features(
+    files: Mapping[str, Path], order: Ints, memory_map: bool = False
+) -> tuple[ItemFeatures, dict[str, int]]:
     """Read matrices by modality; item i gets row `order[i]`. Also return notes for `Dataset`.
 
-    A row of zeros means that the item has no such content: its mask is False.
+    A row of zeros means that the item has no such content: its mask is False. With `memory_map` a matrix stays on
+    disk: see `read_matrix`. Raises `DataError` where it would have to be put in another order.
     """
     values: dict[str, Floats] = {}
     present: dict[str, Masks] = {}
     notes: dict[str, int] = {}
     for name, file in files.items():
-        x = read_matrix(file)
+        x = read_matrix(file, memory_map)
         if not np.array_equal(order, np.arange(len(x))):
+            if memory_map:
+                raise DataError(
+                    f"{file}: data.memory_map wants one row an item in the order of the items, found {len(x)} rows for "
+                    f"{len(order)} items or another order; leave memory_map out"
+                )
             x = x[order]
-        values[name], present[name] = x, (x != 0).any(axis=1)
+        values[name], present[name] = x, _rows_with_content(x)
         missing = int((~present[name]).sum())
         if missing:
             notes[f"{name}: items without content"] = missing
     return ItemFeatures(len(order), values, present), notes
 
 
-def read_matrix(path: Path) -> Floats:
+def read_matrix(path: Path, memory_map: bool = False) -> Floats:
     """Read a matrix of finite numbers as float32 [rows, columns].
 
-    Raises `DataError` for a damaged or truncated file, objects, text, another number of axes, NaN, infinity.
+    With `memory_map` the numbers are checked but stay on disk and are read where they are used; what is written to the
+    array does not reach the file. Raises `DataError` for a damaged or truncated file, objects, text, another number of
+    axes, NaN, infinity, and with `memory_map` for what is not float32 in row order.
     """
     header = _read_header(path)
     order: Literal["F", "C"] = "F" if header.fortran else "C"
-    stored = np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
-    x = np.empty(stored.shape, dtype=np.float32)
-    step = max(1, _BLOCK // stored.shape[1])
-    for start in range(0, len(x), step):
-        part = stored[start : start + step]
-        with np.errstate(over="ignore"):
-            x[start : start + step] = part
-        _refuse_infinite(path, start, part, x[start : start + step])
+    stored = np.memmap(path, header.dtype, "c", header.offset, header.shape, order)
+    if memory_map and (header.fortran or header.dtype != np.float32):
+        found = f"{header.dtype} in {'column' if header.fortran else 'row'} order"
+        raise DataError(f"{path}: data.memory_map wants float32 in row order, found {found}; leave memory_map out")
+    x = stored if memory_map else np.empty(stored.shape, dtype=np.float32)
+    for rows in _blocks(x):
+        if not memory_map:
+            with np.errstate(over="ignore"):
+                x[rows] = stored[rows]
+        _refuse_infinite(path, rows.start, stored[rows], x[rows])
     return x
+
+
+def _blocks(x: Floats) -> Iterator[slice]:
+    step = max(1, _BLOCK // x.shape[1])
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
+
+
+def _rows_with_content(x: Floats) -> Masks:
+    """Which rows are not all zeros, bool [rows]."""
+    return np.concatenate([(x[rows] != 0).any(axis=1) for rows in _blocks(x)])
 
 
 def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floats) -> None:

@@ -29,6 +29,7 @@ class ReadConfig(BaseModel):
     `user`, `item`, `rating`, `time`, `label` are column names; None finds them among `columns.KNOWN`.
     Rows rated below `min_rating` are dropped. `k_core` keeps users and items that have at least k
     interactions with each other. `modalities` are the contents to read; None means all that are there.
+    `memory_map` leaves content on disk, for catalogues that memory does not hold.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,7 @@ class ReadConfig(BaseModel):
     min_rating: float | None = None
     k_core: Annotated[int, Field(ge=0)] = 0
     modalities: tuple[str, ...] | None = None
+    memory_map: bool = False
 
 
 _DEFAULT = ReadConfig()
@@ -65,7 +67,7 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
     )
     rows, low = drop_low_ratings(_rows(table, columns, catalogue, config), config.min_rating)
     rows, merged = merge_duplicates(rows, table.place)
-    features, absent = read_features(choose_modalities(files, config.modalities), catalogue.order)
+    features, absent = read_features(choose_modalities(files, config.modalities), catalogue.order, config.memory_map)
     dataset = Dataset(
         name=(Path(path) if Path(path).is_dir() else Path(path).with_suffix("")).resolve().name,
         interactions=Interactions(rows.users, rows.items, len(catalogue.user_ids), len(catalogue.item_ids)),

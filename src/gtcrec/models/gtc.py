@@ -31,6 +31,7 @@ class GTCConfig(BaseModel):
     dim: int = Field(64, ge=1, description="length of each view's vectors")
     layers: int = Field(3, ge=0, description="hops over the user-item graph")
     item_neighbours: int = Field(10, ge=0, description="content neighbours per item; 0: no item graph")
+    item_search: Literal["exact", "approximate"] = Field("exact", description="approximate: for 10^5 items and more")
     user_neighbours: int = Field(0, ge=0, description="co-liked users per user; 0: no user graph")
     filter: Literal["off", "noise_only", "trained"] = Field("trained", description="noise_only: an untrained denoiser")
     condition: Literal["identity", "audience"] = Field("identity", description="what an item is filtered for")
@@ -75,6 +76,8 @@ class GTCConfig(BaseModel):
 
 PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "default": ({}, {}),
+    # For catalogues that a step must not look through. Its gradients are noisy, which Adam answers with short steps.
+    "sampled": ({"propagation": "sampled"}, {"learning_rate": 3e-3}),
     # The arithmetic of the published code: its settings, the filter for the item's identity alone, full-catalogue TC.
     "released": (
         {
@@ -143,7 +146,7 @@ class GTC(nn.Module):
         """
         with torch.no_grad():
             v = self._exact(*(torch.arange(n, device=self.user_counts.device) for n in (self.n_users, self.n_items)))
-            users, items = [v.views.user], [self._identity(v)]
+            users, items = [v.views.identity.user], [self._identity(v)]
             for m, weight in self._weighted(self.weights if self.keys else None):
                 for k, kept in enumerate(v.filtered[m].unbind(1)):
                     users.append(weight[:, None] * v.mix[:, k, None] * v.views.taste[m])
@@ -179,11 +182,12 @@ class GTC(nn.Module):
         every = self.keys and config.alignment != "none" and not config.aligned_items
         asked = torch.arange(self.n_items, device=liked.device) if every else torch.unique(torch.cat([liked, others]))
         v = self._with_filter(self.views.step(batch.users, asked, rng))
-        better = self._pair_scores(v, batch.users, torch.searchsorted(asked, liked), liked=True)
-        worse = self._pair_scores(v, batch.users, torch.searchsorted(asked, others))
-        views = self.views
-        embeddings = [views.look(views.users, batch.users), *(views.look(views.items, side) for side in batch[1:])]
-        embeddings += [F.embedding(batch.users, taste) for taste in views.tastes.values()]
+        liked_at, others_at = torch.searchsorted(asked, liked), torch.searchsorted(asked, others)
+        better = self._pair_scores(v, batch.users, liked_at, liked=True)
+        worse = self._pair_scores(v, batch.users, others_at)
+        own = v.views.identity
+        embeddings = [own.own_user, F.embedding(liked_at, own.own_item), F.embedding(others_at, own.own_item)]
+        embeddings += [F.embedding(batch.users, taste) for taste in self.views.tastes.values()]
         terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
         if self.keys and config.alignment != "none":
             aligned = (
@@ -195,7 +199,7 @@ class GTC(nn.Module):
                 loss, bound = self._alignment(v, aligned, rng)
                 terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
         if self.keys and config.filter == "trained" and config.diffusion_weight > 0:
-            terms["diffusion"] = config.diffusion_weight * self._denoising(v, torch.searchsorted(asked, liked), rng)
+            terms["diffusion"] = config.diffusion_weight * self._denoising(v, liked_at, rng)
         return terms
 
     def _exact(self, users: Tensor, items: Tensor) -> _Rows:
@@ -203,9 +207,10 @@ class GTC(nn.Module):
 
     def _with_filter(self, views: ViewRows) -> _Rows:
         filtered = {
-            m: self._filter(m, views.content[m], views.condition) / math.sqrt(self.config.dim) for m in self.keys
+            m: self._filter(m, views.content[m], views.identity.condition) / math.sqrt(self.config.dim)
+            for m in self.keys
         }
-        return _Rows(views, self._mix(views.user), filtered)
+        return _Rows(views, self._mix(views.identity.user), filtered)
 
     def _pair_scores(self, v: _Rows, users: Tensor, places: Tensor, liked: bool = False) -> Tensor:
         """Scores [b] of the users asked for, in their order, with the items at `places` of those asked for.
@@ -214,8 +219,8 @@ class GTC(nn.Module):
         is among those that formed the taste, and training must not live on that echo.
         """
         views = v.views
-        score = (views.user * F.embedding(places, self._identity(v))).sum(dim=1)
-        for m, weight in self._weighted(self.views.look(self.weights, users) if self.keys else None):
+        score = (views.identity.user * F.embedding(places, self._identity(v))).sum(dim=1)
+        for m, weight in self._weighted(self._looked_up(users) if self.keys else None):
             taste = views.taste[m]
             if liked and self.config.content_layers and not self.config.echo:
                 taste = taste - self._share(users, views.items[places])[:, None] * F.embedding(places, views.echo[m])
@@ -225,6 +230,10 @@ class GTC(nn.Module):
             score = score + weight * (taste * content).sum(dim=1)
         return score
 
+    def _looked_up(self, users: Tensor) -> Tensor:
+        """The users' rows of `weights`, [b, modalities]."""
+        return F.embedding(users, self.weights, sparse=self.config.propagation == "sampled")
+
     def _share(self, users: Tensor, items: Tensor) -> Tensor:
         """What of an item's content reaches its user's taste over their edge, [b]."""
         edges = (self.user_counts[users] * self.item_counts[items]).rsqrt()
@@ -232,7 +241,7 @@ class GTC(nn.Module):
 
     def _identity(self, v: _Rows) -> Tensor:
         """The identity view of the items asked for, [a, dim]."""
-        item = v.views.item
+        item = v.views.identity.item
         return item + _attend(item, self._averages(v)) if self.config.refine and self.keys else item
 
     def _averages(self, v: _Rows) -> list[Tensor]:
@@ -270,7 +279,7 @@ class GTC(nn.Module):
         Content and condition are held fixed: else the projection could shrink to what the condition predicts.
         """
         device = places.device
-        condition = F.embedding(places, v.views.condition.detach())
+        condition = F.embedding(places, v.views.identity.condition.detach())
         drawn = torch.multinomial(v.mix.detach().cpu(), 1, generator=rng)[:, 0].to(device)
         prototype = F.embedding(drawn, self.prototypes)  # [b, dim]
         terms = []

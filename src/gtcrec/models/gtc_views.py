@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gtcrec import graph
 from gtcrec.models.content import ContentProjection
 from gtcrec.types import Interactions, ItemFeatures
-from gtcrec.walks import drift, neighbours, walk
+from gtcrec.walks import neighbours, reach, walk
 
 if TYPE_CHECKING:
     from gtcrec.models.gtc import GTCConfig
@@ -24,19 +24,32 @@ class ViewRows(NamedTuple):
     """The views of b users and of a items."""
 
     items: Tensor  # [a] which items
-    user: Tensor  # [b, dim] identity view
-    item: Tensor  # [a, dim] identity view
-    condition: Tensor  # [a, dim] c: what each item is filtered for
+    identity: "_Sides"
     content: Mapping[str, Tensor]  # modality -> h, [a, dim]
     echo: Mapping[str, Tensor]  # modality -> h as it went into the users' taste, [a, dim]
     taste: Mapping[str, Tensor]  # modality -> q, [b, dim]
     common: Mapping[str, Tensor]  # modality -> g, what an item's content neighbours give it, [a, dim]
 
 
-class _Identity(NamedTuple):
-    user: Tensor  # [n_users, dim]
-    item: Tensor  # [n_items, dim]
-    condition: Tensor  # [n_items, dim]
+class _Sides(NamedTuple):
+    """The identity view of users and items."""
+
+    own_user: Tensor  # [b, dim] the embeddings
+    own_item: Tensor  # [a, dim]
+    user: Tensor  # [b, dim] over the graphs
+    item: Tensor  # [a, dim]
+    condition: Tensor  # [a, dim] c: what each item is filtered for
+
+    def rows(self, users: Tensor, items: Tensor) -> "_Sides":
+        """Those of some users and items."""
+        of_user, of_item = (lambda x: F.embedding(users, x)), (lambda x: F.embedding(items, x))
+        return _Sides(
+            of_user(self.own_user),
+            of_item(self.own_item),
+            of_user(self.user),
+            of_item(self.item),
+            of_item(self.condition),
+        )
 
 
 class _Content(NamedTuple):
@@ -50,7 +63,7 @@ class _Held(NamedTuple):
 
     users: Tensor  # [n_users, dim]
     items: Tensor  # [n_items, dim]
-    identity: _Identity
+    identity: _Sides
     content: _Content
 
 
@@ -68,7 +81,8 @@ class Views(nn.Module):
         if config.condition == "audience":
             self.audience = graph.SparseMatrix(_mean_of_users(train))
         if config.item_neighbours and keys:
-            self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours))
+            near = graph.item_graph(features, config.item_neighbours, search=_search(config.item_search))
+            self.item_graph = graph.SparseMatrix(near)
         if config.user_neighbours:
             self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
         self.projections, self.tastes = nn.ModuleDict(), nn.ParameterDict()
@@ -78,10 +92,6 @@ class Views(nn.Module):
                 self.tastes[key] = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
         self._held: _Held | None = None
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
-
-    def look(self, table: Tensor, index: Tensor) -> Tensor:
-        """Rows of a table, its gradient row-sparse where a step must not cost more the longer the table is."""
-        return F.embedding(index, table, sparse=self.config.propagation == "sampled")
 
     def exact(self, users: Tensor, items: Tensor) -> ViewRows:
         """Return the views of `users` int64 [b] and `items` int64 [a], from the weights as they are now."""
@@ -93,18 +103,11 @@ class Views(nn.Module):
         if config.content_refresh == "step":
             return self.exact(users, items)
         held = self._held or self.refresh()
-        if config.propagation == "sampled":
-            user, item, condition = self._sampled(held, users, items, rng)
-        else:
-            whole = self._identity()
-            user = F.embedding(users, whole.user)
-            item, condition = F.embedding(items, whole.item), F.embedding(items, whole.condition)
+        sampled = config.propagation == "sampled"
         old = held.content
         return ViewRows(
             items,
-            user,
-            item,
-            condition,
+            self._sampled(held, users, items, rng) if sampled else self._identity().rows(users, items),
             {m: self.projections[key](items) for m, key in self.keys.items()},
             {m: old.content[m][items] for m in self.keys},
             {m: old.taste[m][users] for m in self.keys},
@@ -114,17 +117,19 @@ class Views(nn.Module):
     @torch.no_grad()
     def refresh(self) -> _Held:
         """Recompute what the steps hold fixed, from the weights as they are now."""
-        self._held = _Held(self.users.clone(), self.items.clone(), self._identity(), self._content())
+        identity = self._identity()
+        users, items = self.users.clone(), self.items.clone()
+        self._held = _Held(users, items, identity._replace(own_user=users, own_item=items), self._content())
         return self._held
 
-    def _identity(self) -> _Identity:
+    def _identity(self) -> _Sides:
         user, item = graph.light_propagation(self.r, self.users, self.items, self.config.layers)
         if hasattr(self, "item_graph"):
             item = item + self.item_graph(self.items)
         if hasattr(self, "user_graph"):
             user = user + self.user_graph(user)
         chosen = self.items if self.config.condition == "identity" else self.audience.transposed(user)
-        return _Identity(user, item, _scaled(chosen))
+        return _Sides(self.users, self.items, user, item, _scaled(chosen))
 
     def _content(self) -> _Content:
         layers, dim = self.config.content_layers, self.config.dim
@@ -140,49 +145,51 @@ class Views(nn.Module):
             common[m] = around - scaled / (layers + 1)
         return _Content(content, taste, common)
 
-    def _sampled(
-        self, held: _Held, users: Tensor, items: Tensor, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _sampled(self, held: _Held, users: Tensor, items: Tensor, rng: torch.Generator) -> _Sides:
         """Unbiased estimates of `_identity` at users and items: the held one, and how far walks have drifted from it.
 
         Of the user graph only the held part counts.
         """
-        old = held.identity
-        user = old.user[users] + self._drift(held, users, True, rng)
-        item = old.item[items] + self._drift(held, items, False, rng)
+        b, old, layers = len(users), held.identity, self.config.layers
+        starts = torch.arange(b + len(items), device=users.device).split([b, len(items)])
+        parts: tuple[list[Any], list[Any]] = [], []  # of the sums over the users' table and over the items' table
+        for from_users, rows, start in ((True, starts[0], users), (False, starts[1], items)):
+            own = start[:, None], torch.ones(len(start), 1, device=start.device)
+            hops = walk(self.r, start, from_users, self.config.walks, layers, rng)
+            for hop, (nodes, weights) in enumerate((own, *hops)):
+                parts[(hop % 2 == 0) != from_users].append((rows, nodes, weights / (layers + 1)))
         if hasattr(self, "item_graph"):
-            near = neighbours(self.item_graph, items, self.config.walks, rng)
-            item = item + drift(self.items, held.items, *near)
-        if self.config.condition == "identity":
-            return user, item, _scaled(self.look(self.items, items))
-        return user, item, old.condition[items]
+            parts[1].append((starts[1], *neighbours(self.item_graph, items, self.config.walks, rng)))
+        drift, own_rows = torch.zeros(()), []
+        for table, before, part, wanted in zip(
+            (self.users, self.items), (held.users, held.items), parts, (users, items), strict=True
+        ):
+            reached = reach(b + len(items), *part)
+            now = F.embedding(reached.nodes, table, sparse=True)
+            drift = drift + reached(now - before[reached.nodes])
+            own_rows.append(F.embedding(reached.places(wanted), now))
+        user, item = drift.split([b, len(items)])
+        condition = _scaled(own_rows[1]) if self.config.condition == "identity" else old.condition[items]
+        return _Sides(own_rows[0], own_rows[1], old.user[users] + user, old.item[items] + item, condition)
 
-    def _drift(self, held: _Held, start: Tensor, from_users: bool, rng: torch.Generator) -> Tensor:
-        """Estimate P (e - e_held) at start nodes, P the mean of A^0 to A^layers, [n, dim]."""
-        tables = [(self.users, held.users), (self.items, held.items)]
-        if not from_users:
-            tables.reverse()
-        hops = walk(self.r, start, from_users, self.config.walks, self.config.layers, rng)
-        places = [(start[:, None], torch.ones_like(start[:, None], dtype=torch.float32)), *hops]
-        total = torch.zeros(())
-        for side, (now, before) in enumerate(tables):
-            if side < len(places):
-                nodes, weights = (torch.cat(part, dim=1) for part in zip(*places[side::2], strict=True))
-                total = total + drift(now, before, nodes, weights)
-        return total / (self.config.layers + 1)
+
+def _search(how: str) -> graph.Search:
+    if how == "exact":
+        return graph.nearest_rows
+    from gtcrec.index import approximate_neighbours  # needs an extra
+
+    return approximate_neighbours
 
 
 def _forget(views: Views, keys: Any) -> None:
     views._held = None
 
 
-def _rows(identity: _Identity, content: _Content, users: Tensor, items: Tensor) -> ViewRows:
+def _rows(identity: _Sides, content: _Content, users: Tensor, items: Tensor) -> ViewRows:
     picked = {m: F.embedding(items, h) for m, h in content.content.items()}
     return ViewRows(
         items,
-        F.embedding(users, identity.user),
-        F.embedding(items, identity.item),
-        F.embedding(items, identity.condition),
+        identity.rows(users, items),
         picked,
         picked,
         {m: F.embedding(users, q) for m, q in content.taste.items()},
