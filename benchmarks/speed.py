@@ -129,7 +129,10 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         found = [one[name] for one in rounds]
         if "absent" not in found[0]:
             costs = _spread([one["costs"] for one in found])
-            epoch = {kind: _times(spread, steps_an_epoch) for kind, spread in costs["step"].items()}
+            epoch = {
+                kind: {key: value * steps_an_epoch + costs["refresh"][kind][key] for key, value in spread.items()}
+                for kind, spread in costs["step"].items()
+            }
             fixed = {key: found[0][key] for key in ("parameters", "flops", "bytes_once", "score_width")}
             memory = _spread([one["memory"] for one in found])
             candidates[name] = {**fixed, "costs": costs | {"epoch": epoch}, "memory": memory}
@@ -148,10 +151,6 @@ def _spread(values: list[Any]) -> Any:
     if isinstance(values[0], dict):
         return {key: _spread([one[key] for one in values]) for key in values[0]}
     return {"min": min(values), "median": median(values), "max": max(values)}
-
-
-def _times(spread: dict[str, float], factor: float) -> dict[str, float]:
-    return {key: value * factor for key, value in spread.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def measure(name: str, folder: str, steps: int, passes: int, seed: int) -> dict[
     costs = {"load": clock.lap()}
     model, optimizer = build(name, split, seed)
     costs["construction"] = clock.lap()
+    getattr(model, "refresh", lambda: None)()
+    costs["refresh"] = clock.lap()
     batches = _batches(split.train, seed)
     taken, losses = _steps(model, optimizer, batches, steps, seed)
     memory["training"] = peak_bytes()
@@ -74,8 +76,7 @@ def build(name: str, split: Split, seed: int) -> tuple[Any, torch.optim.Optimize
     model_name, preset = CANDIDATES[name]
     config = models.settings(model_name, {}, preset)
     model = models.build(model_name, split.train, split.features, config, seed)
-    optimizer = Training(model, TrainConfig(**models.find(model_name).presets[preset][1])).optimizer
-    assert optimizer is not None
+    (optimizer,) = Training(model, TrainConfig(**models.find(model_name).presets[preset][1])).optimizers
     return model, optimizer
 
 
@@ -147,7 +148,7 @@ def _evaluation(model: Any, split: Split, passes: int) -> dict[str, Cost]:
 @torch.inference_mode()
 def product(users: Tensor, items: Tensor, reuse: bool) -> Cost:
     """Seconds for the scores of all users in the evaluation's own blocks; `reuse`: all into one buffer."""
-    block = max(1, ranking._BLOCK_SCORES // len(items))
+    block = ranking.block_users(len(items))
     buffer = torch.zeros(min(block, len(users)), len(items))
     torch.mm(users[:block], items.T, out=buffer[: len(users[:block])])
     clock = Clock()

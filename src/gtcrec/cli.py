@@ -4,20 +4,19 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 """
 
 import os
-import shlex
-import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gtcrec.cli_data import data_app
 from gtcrec.errors import GtcrecError, RunError
+from gtcrec.options import DataPath, Device, Engine, RayAddress, RunFolder, WorkerCount
 
 if TYPE_CHECKING:
+    from gtcrec.blocks import Executor
     from gtcrec.comparison import Difference
     from gtcrec.record import Record
     from gtcrec.run import Run
@@ -32,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Look at data and make some.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
@@ -42,8 +40,7 @@ DEMO_SETTINGS = (
     "learning_rate=0.003",
     "valid_every=2",
 )  # 11,000 pairs make few steps an epoch
-RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
-DataPath = Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")]
+Failures = Annotated[int, typer.Option("--max-failures", min=0, help="With ray: how often to restart lost workers.")]
 
 
 def main() -> None:
@@ -93,35 +90,6 @@ def _options(
     pass
 
 
-@data_app.command("inspect")
-def data_inspect(
-    path: Annotated[str, typer.Argument(help="A data folder or a file of interactions.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Print what a data set holds, and what to beware of."""
-    from gtcrec.console import nested, print_json, print_table
-    from gtcrec.data import describe, load
-
-    facts = describe(load(path))
-    if as_json:
-        print_json(facts)
-    else:
-        print_table(*nested(facts))
-
-
-@data_app.command("make-synthetic")
-def data_make_synthetic(
-    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 1200,
-    items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 600,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes.")] = 0,
-) -> None:
-    """Write a catalogue with planted tastes, drawn images and product texts."""
-    from gtcrec.data import write_catalogue
-
-    sys.stdout.write(f"{write_catalogue(out, users, items, seed=seed)}\n")
-
-
 @app.command()
 def train(
     data: Annotated[str, typer.Option("--data", help="A data folder or a file of interactions.")],
@@ -132,34 +100,41 @@ def train(
     config: Annotated[Path | None, typer.Option("--config", help="A YAML file of settings.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same as --set seed=N.")] = None,
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
+    max_failures: Failures = 3,
 ) -> None:
     """Train a model; Ctrl-C leaves a run that `gtcrec resume` goes on with."""
+    from gtcrec import cli_train
     from gtcrec.config import resolve
-    from gtcrec.run import Run
 
     seeds = [] if seed is None else [f"seed={seed}"]
-    _train(Run.create(resolve(data, model, config, [*(settings or []), *seeds]), out))
-    _show_training(out)
+    wanted = resolve(data, model, config, [*(settings or []), *seeds])
+    cli_train.start(wanted, out, cli_train.cluster(engine, workers, ray_address, max_failures))
 
 
 @app.command()
-def resume(folder: RunFolder, data: DataPath = None) -> None:
-    """Go on with an interrupted training, exactly where its last checkpoint stands."""
-    from gtcrec.console import say
-    from gtcrec.run import Run
+def resume(
+    folder: RunFolder,
+    data: DataPath = None,
+    device: Device = None,
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
+    max_failures: Failures = 3,
+) -> None:
+    """Go on with an interrupted training, exactly where its last checkpoint stands; with any number of workers."""
+    from gtcrec import cli_train
 
-    run = Run.load(folder, data)
-    if run.finished:
-        say(f"{folder}: training has ended already")
-    else:
-        _train(run)
-    _show_training(folder)
+    cli_train.go_on(folder, data, device, cli_train.cluster(engine, workers, ray_address, max_failures))
 
 
 @app.command()
 def evaluate(
     folder: RunFolder,
     data: DataPath = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a trained model on the test interactions: the one final call."""
@@ -167,7 +142,7 @@ def evaluate(
     from gtcrec.record import read
     from gtcrec.run import Run
 
-    Run.load(folder, data).evaluate()
+    Run.load(folder, data, device).evaluate()
     found = read(folder).result.test
     if found is None:
         raise RunError(f"{folder / 'report.json'}: wanted the test evaluation, found none")
@@ -191,18 +166,41 @@ def recommend(
     ] = "table",
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
     data: DataPath = None,
+    device: Device = None,
+    block_users: Annotated[
+        int, typer.Option("--block-users", min=1, help="Of all users to parquet: users of a row group.")
+    ] = 8192,
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
 ) -> None:
     """Print the best items for users, in the ids of the data; items seen in training are left out."""
     if bool(user) == all_users:
         raise typer.BadParameter("wanted --user ID, once or more, or --all-users")
     if form == "parquet" and out is None:
         raise typer.BadParameter("--format parquet needs --out FILE")
+    in_bulk = all_users and form == "parquet"
+    if engine == "ray" and not in_bulk:
+        raise typer.BadParameter("--engine ray is for --all-users --format parquet")
+    from gtcrec.blocks import choose_executor
     from gtcrec.lists import write_lists
     from gtcrec.run import Run
 
-    run = Run.load(folder, data)
-    found = run.recommend(run.dataset.users.ids.tolist() if all_users else user or [], k)
-    write_lists(found, run.dataset, form, out)
+    run = Run.load(folder, data, device)
+    if in_bulk and out is not None:
+        _recommend_all(run, out, k, block_users, choose_executor(engine, workers, ray_address, run.config.train.device))
+        return
+    index = run.dataset.users.index(run.dataset.users.ids if all_users else user or [])
+    write_lists(run.recommend_table(index, k), run.dataset, form, out)
+
+
+def _recommend_all(run: "Run", out: Path, k: int, block_users: int, executor: "Executor") -> None:
+    from gtcrec.console import counted, resumable, say
+    from gtcrec.lists import write_all_lists
+
+    with resumable("the same command goes on from here"), counted("blocks of users") as on_block:
+        rows = write_all_lists(run, out, k, block_users, executor, on_block)
+    say(f"{rows:,} rows: {out}")
 
 
 @app.command()
@@ -260,6 +258,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw a catalogue with planted tastes, train four models on it and compare them on test."""
+    from gtcrec.cli_train import train_here
     from gtcrec.config import resolve
     from gtcrec.console import say
     from gtcrec.data import write_catalogue
@@ -274,7 +273,7 @@ def demo(
         say(f"{model}: training on {data}", style="bold")
         given = [*DEMO_SETTINGS, f"train.epochs={epochs}", f"seed={seed}"]
         run = Run.create(resolve(str(data), model, None, given), out / model)
-        _train(run)
+        train_here(run)
         run.evaluate()
     runs = [(model, out / model) for model in ("gtc", *DEMO_MODELS[:-1])]
     page = render_comparison(runs, _compare(runs, None, "table"), out / "comparison.html")
@@ -324,51 +323,3 @@ def _comparison_facts(
     folders = {name: str(record.folder) for name, record in records}
     rows = [{"name": name, "folder": folders[name], "means": {m: means[m] for m in metrics}} for name, means in values]
     return {"part": part, "base": values[0][0], "runs": rows, "tests": [vars(test) for test in tests]}
-
-
-class _Stopped(BaseException):
-    """SIGTERM arrived."""
-
-
-@contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a hint how to go on and the exit code 130 or 143."""
-
-    def stop(number: int, frame: object) -> None:
-        raise _Stopped
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, _Stopped) as end:
-        from gtcrec.console import say
-
-        say(f"stopped; resume with: gtcrec resume {shlex.quote(str(folder))}", style="yellow")
-        raise typer.Exit(130 if isinstance(end, KeyboardInterrupt) else 143) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _train(run: "Run") -> None:
-    """Train to the end and show the progress."""
-    from gtcrec.console import progress
-
-    config, past = run.config.train, run.training.best
-    best = past.valid[config.valid_metric] if past else None
-    shown = progress(config.epochs, config.valid_metric, run.epochs_done, best)
-    with _resumable(run.folder), shown as (after_epoch, after_step):
-        for epoch in run.epochs(after_step):
-            after_epoch(epoch)
-
-
-def _show_training(folder: Path) -> None:
-    from gtcrec.console import evaluation, print_table, say
-    from gtcrec.record import read
-
-    result = read(folder).result
-    epoch = f"epoch {result.best_epoch} of {result.epochs}"
-    title = f"{result.model}, best {epoch}, validation, {result.valid.users:,} users, mean and 95 % interval"
-    print_table(evaluation(result.valid, title))
-    say(f"training ended: {result.stop}\nreport: {folder / 'report.html'}")
-    if result.test is None:
-        say(f"test is one explicit call: gtcrec evaluate {shlex.quote(str(folder))}")

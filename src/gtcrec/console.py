@@ -1,11 +1,13 @@
 """What the command line shows: tables on stdout, progress and messages on stderr."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "comparison",
+    "counted",
     "differences",
     "evaluation",
     "nested",
@@ -25,6 +28,7 @@ __all__ = [
     "print_table",
     "progress",
     "rendered",
+    "resumable",
     "runs_text",
     "say",
     "table",
@@ -35,7 +39,8 @@ PIPED_WIDTH = 400  # a table that goes into a file or a pipe is never cut at the
 
 def console(stream: TextIO) -> Console:
     """Return a rich console on a stream; it is made anew each time, so that a replaced stream is honoured."""
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else PIPED_WIDTH, soft_wrap=False)
+    width = None if stream.isatty() else PIPED_WIDTH
+    return Console(file=stream, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
 def say(text: str, style: str = "") -> None:
@@ -220,6 +225,44 @@ def progress(
             bar.update(task, completed=whole + step / steps)
 
         yield after_epoch, after_step
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a count on stderr; yields what to call with how many are done of how many.
+
+    On a terminal a bar with the time left; elsewhere about ten lines in all.
+    """
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
+        with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    yield lambda done, total: say(f"{done} of {total} {what}") if done % max(1, total // 10) == 0 else None
+
+
+class _Stopped(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def resumable(way_on: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into the words that say how to go on, and the exit code 130 or 143."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, _Stopped) as end:
+        say(f"stopped; {way_on}", style="yellow")
+        raise typer.Exit(130 if isinstance(end, KeyboardInterrupt) else 143) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Lines:

@@ -37,6 +37,7 @@ __all__ = [
     "recommend",
     "report_from",
     "report_to_json",
+    "valid_users",
 ]
 
 _HEAD = 0.2  # the usual border of the long tail: the most popular fifth of the items
@@ -115,21 +116,25 @@ def evaluate(
     seed: int = 0,
     metrics: Sequence[str] = (),
     details: bool = True,
+    users: Sequence[int] | Ints = (),
 ) -> Report:
     """Measure the full ranking of all items against the liked pairs, with `train` and `exclude` masked.
 
     Users without a liked item are left out, cold users as the protocol says. `metrics` replaces those of
     the config; `details=False` leaves out intervals, lists, slices and fingerprints, for use during
-    training. `seed` draws the bootstrap. Raises `DataError` for no liked pairs, no user left, a liked pair
-    that is masked, or different sizes.
+    training. `seed` draws the bootstrap. `users`, if any, are the only ones measured. Raises `DataError` for no
+    liked pairs, no user left, one of `users` who is left out, a liked pair that is masked, or different sizes.
     """
     _check(liked, train, exclude)
-    users = _users(liked, train, config)
+    everyone = _users(liked, train, config)
+    users = np.unique(users).astype(np.int64) if len(users) else everyone
+    for user in np.setdiff1d(users, everyone)[:1]:
+        raise DataError(f"user {user} cannot be measured: without a liked item, or left out by {config.protocol}")
     wanted, wanted_lists = tuple(metrics) or config.metrics, config.lists if details else ()
     lists = recommend(scorer, users, longest([*wanted, *wanted_lists]), (train, *exclude), config.block)
     found = hits(lists, liked)
     per_user = compute(wanted, found, liked.user_counts[users])
-    about = _about(users, liked, (train, *exclude), config, seed)
+    about = _about(users, everyone, liked, (train, *exclude), config, seed)
     report = Report(users, per_user, _means(per_user), {}, {}, {}, about)
     if not details:
         return report
@@ -150,6 +155,7 @@ def evaluate_split(
     seed: int = 0,
     metrics: Sequence[str] = (),
     details: bool = True,
+    users: Sequence[int] | Ints = (),
 ) -> Report:
     """Evaluate on the validation pairs or, as the one final call, on the test pairs, masked by protocol.
 
@@ -161,13 +167,19 @@ def evaluate_split(
     masked = PROTOCOLS[config.protocol].masked_at_test if on == "test" else ("train",)
     liked = split.final_test() if on == "test" else split.valid
     exclude = (split.valid,) if "valid" in masked else ()
-    report = evaluate(scorer, liked, split.train, config, exclude, seed, metrics, details)
+    report = evaluate(scorer, liked, split.train, config, exclude, seed, metrics, details, users)
     return replace(report, about={"on": on, "masked": list(masked), **report.about})
 
 
+def valid_users(split: Split, config: EvaluateConfig = _DEFAULT, at_most: int = 0, seed: int = 0) -> Ints:
+    """Return the users that validation measures, ascending; at most `at_most` (0: all), drawn from `seed`."""
+    everyone = _users(split.valid, split.train, config)
+    if not 0 < at_most < len(everyone):
+        return everyone
+    return np.sort(np.random.default_rng(seed).choice(everyone, at_most, replace=False))
+
+
 def _check(liked: Interactions, train: Interactions, exclude: Sequence[Interactions]) -> None:
-    if not len(liked):
-        raise DataError("evaluation needs at least one liked pair, found none")
     for masked in (train, *exclude):
         if (masked.n_users, masked.n_items) != (liked.n_users, liked.n_items):
             raise DataError(
@@ -180,6 +192,8 @@ def _check(liked: Interactions, train: Interactions, exclude: Sequence[Interacti
 
 
 def _users(liked: Interactions, train: Interactions, config: EvaluateConfig) -> Ints:
+    if not len(liked):
+        raise DataError("evaluation needs at least one liked pair, found none")
     cold_users = PROTOCOLS[config.protocol].cold_users
     users = np.flatnonzero((liked.user_counts > 0) & ((train.user_counts > 0) | cold_users))
     if not len(users):
@@ -188,10 +202,11 @@ def _users(liked: Interactions, train: Interactions, config: EvaluateConfig) -> 
 
 
 def _about(
-    users: Ints, liked: Interactions, masked: Sequence[Interactions], config: EvaluateConfig, seed: int
+    users: Ints, everyone: Ints, liked: Interactions, masked: Sequence[Interactions], config: EvaluateConfig, seed: int
 ) -> dict[str, Any]:
     protocol = asdict(PROTOCOLS[config.protocol])
     return {
+        "users": "all" if len(users) == len(everyone) else f"{len(users)} of {len(everyone)}",
         "protocol": {**protocol, "masked_at_test": list(protocol["masked_at_test"])},
         "seed": seed,
         "intervals": {
@@ -201,7 +216,7 @@ def _about(
         },
         "counts": {
             "users": len(users),
-            "users left out as cold": int(np.count_nonzero(liked.user_counts)) - len(users),
+            "users left out as cold": int(np.count_nonzero(liked.user_counts)) - len(everyone),
             "items": liked.n_items,
             "liked pairs": int(liked.user_counts[users].sum()),
             "masked pairs": sum(map(len, masked)),

@@ -110,13 +110,18 @@ def compute(names: Iterable[str], hits: Masks, n_liked: Ints) -> dict[str, Float
     for name, metric in wanted.items():
         if metric.k > hits.shape[1]:
             raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {hits.shape[1]}")
-    for row in np.flatnonzero((n_liked < 1) | (hits.sum(axis=1) > n_liked))[:1]:
+    n_hits = hits.sum(axis=1)
+    for row in np.flatnonzero((n_liked < 1) | (n_hits > n_liked))[:1]:
         raise DataError(
             f"each user needs at least one liked item and as many as hits, "
-            f"found {n_liked[row]} liked and {hits[row].sum()} hits (row {row})"
+            f"found {n_liked[row]} liked and {n_hits[row]} hits (row {row})"
         )
-    gains, liked = hits.astype(np.float64), n_liked.astype(np.float64)
-    return {name: USER_METRICS[metric.kind](gains[:, : metric.k], liked) for name, metric in wanted.items()}
+    some = np.flatnonzero(n_hits)  # most users have no hit, and every metric is 0 then
+    gains, liked = hits[some].astype(np.float64), n_liked[some].astype(np.float64)
+    values = {name: np.zeros(len(hits)) for name in wanted}
+    for name, metric in wanted.items():
+        values[name][some] = USER_METRICS[metric.kind](gains[:, : metric.k], liked)
+    return values
 
 
 def compute_lists(names: Iterable[str], lists: TopK, train: Interactions) -> dict[str, float]:

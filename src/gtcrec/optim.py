@@ -38,7 +38,7 @@ class RowAdam(torch.optim.Optimizer):
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
         state["step"] += 1
         (beta1, beta2), t = group["betas"], state["step"].item()
-        for index, g in zip(rows.split(_ROWS), grad.split(_ROWS), strict=True):
+        for index, g in zip(torch.split(rows, _ROWS), torch.split(grad, _ROWS), strict=True):
             mean = state["exp_avg"].index_select(0, index).lerp_(g, 1 - beta1)  # [r, d]
             square = state["exp_avg_sq"].index_select(0, index).mul_(beta2).addcmul_(g, g, value=1 - beta2)
             state["exp_avg"].index_copy_(0, index, mean)

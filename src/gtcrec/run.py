@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import nn
@@ -18,16 +19,18 @@ from torch import nn
 from gtcrec import checkpoint, data, models, report
 from gtcrec.config import RunConfig, dump_yaml, resolve
 from gtcrec.errors import DataError, RunError
-from gtcrec.evaluate import evaluate_split, per_user_table, recommend, report_to_json
+from gtcrec.evaluate import evaluate_split, per_user_table, recommend, report_to_json, valid_users
 from gtcrec.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest, write_text
 from gtcrec.train import Epoch, Training, epochs
-from gtcrec.types import Dataset, Report, Scorer
+from gtcrec.types import Dataset, Ints, Report, Scorer
+from gtcrec.workers import Workers, agree
 
-__all__ = ["Recommendation", "Run", "fit"]
+__all__ = ["Recommendation", "Run", "fit", "need_empty", "stored"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _MODEL = "model.safetensors"
 _EXAMPLES = 4  # users whose lists the report shows
+_ALONE = Workers()
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,16 @@ class Recommendation:
 
 
 class Run:
-    """A training and its results in a folder. `Run.create` starts one, `Run.load` opens one."""
+    """A training and its results in a folder. `Run.create` starts one, `Run.load` opens one.
 
-    def __init__(self, config: RunConfig, folder: Path, dataset: Dataset) -> None:
+    Several `workers` that train together each have a Run of the same folder; the first of them writes the files.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, workers: Workers = _ALONE) -> None:
         self.config = config
         self.folder = folder
         self.dataset = dataset
+        self.workers = workers
         self.split = data.split(dataset, config.split)
         settings = models.settings(config.model, config.settings, config.preset)
         self.model: nn.Module = models.build(
@@ -55,35 +62,36 @@ class Run:
         self.training = Training(self.model, config.train)
 
     @classmethod
-    def create(cls, config: RunConfig, folder: str | Path) -> "Run":
+    def create(cls, config: RunConfig, folder: str | Path, workers: Workers = _ALONE) -> "Run":
         """Start a run in a new or empty folder. Raises `RunError` when the folder holds something."""
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder}: exists and is not an empty folder; name a new one or use `gtcrec resume`")
-        run = cls(config, folder, _dataset(config))
+        if not workers.first:
+            return cls(config, folder, _dataset(config), workers)
+        need_empty(folder)
+        run = cls(config, folder, _dataset(config), workers)
         fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # becomes the run when it is complete
         fresh.mkdir(parents=True)
-        write_json(fresh / "environment.json", _environment())
+        write_json(fresh / "environment.json", {**_environment(), "workers": workers.size})
         write_json(fresh / "data.json", _about(run.dataset, run.split.how))
         write_text(fresh / "config.yaml", dump_yaml(config))
         fresh.replace(folder)
         return run
 
     @classmethod
-    def load(cls, folder: str | Path, path: str | None = None) -> "Run":
-        """Open a run, finished or not; `path` says where its data lies now.
+    def load(
+        cls, folder: str | Path, path: str | None = None, device: str | None = None, workers: Workers = _ALONE
+    ) -> "Run":
+        """Open a run, finished or not; `path` says where its data lies now, `device` on what to work now.
 
         Raises `RunError` when the folder is not a run or is damaged, or the data is not the run's.
         """
         folder = Path(folder)
-        if not (folder / "config.yaml").is_file():
-            raise RunError(f"{folder}: not a run folder: config.yaml is missing")
         if (folder / MANIFEST).exists():
             try:
                 check_manifest(folder)
             except DataError as error:
                 raise RunError(str(error)) from error
-        config = resolve(path, file=folder / "config.yaml")
+        config = stored(folder, path, device)
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
         dataset = _dataset(config)
@@ -92,7 +100,7 @@ class Run:
             raise RunError(
                 f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json"
             )
-        run = cls(config, folder, dataset)
+        run = cls(config, folder, dataset, workers)
         if (folder / _CHECKPOINT).exists():
             run.training.load(folder / _CHECKPOINT)
         if run.finished:
@@ -113,18 +121,20 @@ class Run:
 
         A checkpoint is on disk before the epoch is yielded, so a killed run goes on from there.
         """
-        config = self.config.train
-        for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate):
-            if epoch.number % config.checkpoint_every == 0 or epoch.stop:
+        config, first = self.config.train, self.workers.first
+        if self.workers.size > 1:
+            agree("their data's fingerprint", self.dataset.fingerprint, self.workers)
+        for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate, self.workers):
+            if first and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
                 self.training.save(self.folder / _CHECKPOINT)
                 self._write_history()
             yield epoch
-        if not self.finished:
+        if first and not self.finished:
             self._finish()
 
     def evaluate(self) -> Report:
         """Evaluate the trained model on the test pairs: the explicit final call. Writes the result to the folder."""
-        self._need_finished()
+        self.need_finished()
         found = evaluate_split(self.scorer, self.split, "test", self.config.evaluate, self.config.train.seed)
         self._write_report("test", found)
         return found
@@ -134,16 +144,25 @@ class Run:
 
         Raises `DataError` for a user who is not in the data.
         """
-        self._need_finished()
-        index = self.dataset.users.index(users)
-        lists = recommend(self.scorer, index, k, [self.split.train])
-        found = []
-        for user, items, scores in zip(index, lists.items, lists.scores, strict=True):
-            name = self.dataset.users.ids[user : user + 1].tolist()[0]
-            kept = items >= 0
-            ranked = zip(self.dataset.items.external(items[kept]).tolist(), scores[kept].tolist(), strict=True)
-            found += [Recommendation(name, item, rank, score) for rank, (item, score) in enumerate(ranked, 1)]
-        return found
+        table = self.recommend_table(self.dataset.users.index(users), k)
+        return [Recommendation(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+
+    def recommend_table(self, users: Ints, k: int = 10) -> pa.Table:
+        """Return what `recommend` does for users by index, as a table: user_id, item_id, rank int32, score float32."""
+        self.need_finished()
+        lists = recommend(self.scorer, users, k, [self.split.train])
+        rows, places = (lists.items >= 0).nonzero()
+        columns = {
+            "user_id": self._ids["user"].take(pa.array(lists.users[rows])),
+            "item_id": self._ids["item"].take(pa.array(lists.items[rows, places])),
+            "rank": pa.array(places.astype(np.int32) + 1),
+            "score": pa.array(lists.scores[rows, places]),
+        }
+        return pa.table(columns)
+
+    @cached_property
+    def _ids(self) -> dict[str, pa.Array]:
+        return {one.word: pa.array(one.ids) for one in (self.dataset.users, self.dataset.items)}
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -151,7 +170,8 @@ class Run:
         scorer: Scorer = self.model.scorer()  # type: ignore[operator]
         return scorer
 
-    def _need_finished(self) -> None:
+    def need_finished(self) -> None:
+        """Raise `RunError` unless training has ended."""
         if not self.finished:
             raise RunError(f"{self.folder}: training has not ended; run `gtcrec resume {self.folder}`")
 
@@ -166,7 +186,9 @@ class Run:
 
     def _finish(self) -> None:
         checkpoint.save(self.folder / _MODEL, self.model.state_dict(), {"model": self.config.model})
-        found = evaluate_split(self.scorer, self.split, "valid", self.config.evaluate, self.config.train.seed)
+        config, seed = self.config.evaluate, self.config.train.seed
+        users = valid_users(self.split, config, self.config.train.valid_users, seed)
+        found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
         self._write_report("valid", found)
 
     def _write_report(self, on: str, found: Report) -> None:
@@ -218,6 +240,22 @@ class Run:
             "title": cards.titles[item] if cards else None,
             "image": os.path.relpath(image, self.folder) if image else None,
         }
+
+
+def stored(folder: Path, path: str | None = None, device: str | None = None) -> RunConfig:
+    """Return the configuration of a run, with the data at `path` and on `device` if given.
+
+    Raises `RunError` when the folder is not a run.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise RunError(f"{folder}: not a run folder: config.yaml is missing")
+    return resolve(path, file=folder / "config.yaml", given=[f"train.device={device}"] if device else [])
+
+
+def need_empty(folder: Path) -> None:
+    """Raise `RunError` unless a run may start in `folder`: it is empty or not there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: exists and is not an empty folder; name a new one or use `gtcrec resume`")
 
 
 def fit(path: str | Path, model: str = "gtc", out: str | Path = "runs/gtc", **given: Any) -> Run:

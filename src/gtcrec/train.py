@@ -1,7 +1,8 @@
-"""Training: batches, negatives, and a generator that yields after each epoch.
+"""Training: the loop, its state, and a generator that yields after each epoch.
 
-Every random draw comes from a stream that (seed, epoch, step) number, so that a resumed training draws what
-the unbroken one would have drawn, whatever the global random state.
+The same loop serves one process and several (`gtcrec.workers`), any device, and every model that has `loss`. A model
+may also have `refresh()`, which recomputes from the weights what its steps hold fixed, and `sparse_parameters()`, the
+weights whose gradients are row-sparse.
 """
 
 import math
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from gtcrec import checkpoint
-from gtcrec.errors import ConfigError, GtcrecError
-from gtcrec.evaluate import EvaluateConfig, evaluate_split
-from gtcrec.types import Batch, Interactions, Ints, Split
+from gtcrec.batches import Batches, Negatives
+from gtcrec.errors import GtcrecError
+from gtcrec.evaluate import EvaluateConfig, evaluate_split, valid_users
+from gtcrec.optim import RowAdam
+from gtcrec.types import Batch, Split
+from gtcrec.workers import Workers, agree, combine_gradients, exchange, find_device, gather, summary
 
 __all__ = ["Epoch", "Negatives", "TrainConfig", "Training", "epochs", "fit"]
+
+_ALONE = Workers()
 
 
 class TrainConfig(BaseModel):
@@ -35,7 +41,11 @@ class TrainConfig(BaseModel):
     patience: int = Field(50, ge=1, description="validations without a better one before training stops")
     valid_metric: str = Field("recall@20", description="chooses the best epoch")
     valid_every: int = Field(1, ge=1, description="epochs between validations")
+    valid_users: int = Field(0, ge=0, description="validate on at most so many users, drawn once; 0: on all")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    refresh_every: int = Field(0, ge=0, description="steps between refreshes of what steps hold fixed; 0: an epoch")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the loss; weights stay float32")
     seed: int = Field(0, ge=0, description="of the weights, the batches and the negatives")
 
 
@@ -55,15 +65,22 @@ class Epoch:
 
 
 class Training:
-    """A model's training so far: optimiser, epochs done, best epoch and its weights."""
+    """A model's training so far: optimisers, epochs done, best epoch and its weights. Moves the model to its device."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        self.model = model
         self.config = config
+        self.device = find_device(config.device)
+        self.model = model.to(self.device)
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
-        weights = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(weights, lr=config.learning_rate, fused=True) if weights else None
+        self.rows: list[nn.Parameter] = list(getattr(model, "sparse_parameters", list)())
+        sparse = {id(p) for p in self.rows}
+        self.dense = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        if self.dense:
+            self.optimizers.append(torch.optim.Adam(self.dense, lr=config.learning_rate, fused=True))
+        if self.rows:
+            self.optimizers.append(RowAdam(self.rows, lr=config.learning_rate))
 
     @property
     def best(self) -> Epoch | None:
@@ -76,11 +93,11 @@ class Training:
         return self.history[-1].stop if self.history else ""
 
     def save(self, path: Path) -> None:
-        """Write all that `load` needs to go on exactly from here."""
+        """Write all that `load` needs to go on exactly from here, on any device and with any number of workers."""
         tensors = checkpoint.under("model", self.model.state_dict()) | checkpoint.under("best", self.best_weights)
-        if self.optimizer:
-            for index, slots in self.optimizer.state_dict()["state"].items():
-                tensors |= checkpoint.under(f"optimizer/{index}", slots)
+        for place, optimizer in enumerate(self.optimizers):
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= checkpoint.under(f"optimizer/{place}/{index}", slots)
         history = [{**vars(epoch), "losses": dict(epoch.losses), "valid": dict(epoch.valid)} for epoch in self.history]
         checkpoint.save(path, tensors, {"history": history, "config": self.config.model_dump()})
 
@@ -90,33 +107,37 @@ class Training:
         self.history = [Epoch(**entry) for entry in facts["history"]]
         self.best_weights = checkpoint.nested("best", tensors)
         self.model.load_state_dict(checkpoint.nested("model", tensors))
-        if self.optimizer:
-            state = self.optimizer.state_dict()
+        for place, optimizer in enumerate(self.optimizers):
+            state = optimizer.state_dict()
             count = len(state["param_groups"][0]["params"])
-            slots = {index: checkpoint.nested(f"optimizer/{index}", tensors) for index in range(count)}
-            self.optimizer.load_state_dict({**state, "state": {i: slot for i, slot in slots.items() if slot}})
+            slots = {index: checkpoint.nested(f"optimizer/{place}/{index}", tensors) for index in range(count)}
+            optimizer.load_state_dict({**state, "state": {i: slot for i, slot in slots.items() if slot}})
 
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Let the model recompute what its steps hold fixed, if it has such."""
+        getattr(self.model, "refresh", lambda: None)()
 
-class Negatives:
-    """Draws, for each user, an item that the user has not liked, uniformly and without rejection.
+    def step(self, batch: Batch, share: float, rng: torch.Generator, workers: Workers) -> dict[str, Tensor]:
+        """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        terms = self._loss(batch, rng) if share else {}
+        if terms:
+            terms["total"].backward()  # type: ignore[no-untyped-call]
+        if workers.size > 1:
+            combine_gradients(self.dense, self.rows, share, workers)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return {name: value.detach() * share for name, value in terms.items()}
 
-    The r-th unliked item of a user with liked items s_0 < s_1 < ... is r + |{j: s_j - j <= r}|; the count is one
-    binary search over all users' s_j - j, laid end to end.
-    """
-
-    def __init__(self, train: Interactions) -> None:
-        self.n_items = train.n_items
-        self.indptr = torch.from_numpy(train.indptr)
-        rank = np.arange(len(train)) - train.indptr[train.users]
-        self.keys = torch.from_numpy(train.users * (self.n_items + 1) + train.items - rank)
-
-    def draw(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        """Return one item for each of `users` int64 [b]; each must leave some item unliked."""
-        start = self.indptr[users]
-        unliked = self.n_items - (self.indptr[users + 1] - start)
-        r = (torch.rand(len(users), generator=rng, dtype=torch.float64) * unliked).long()
-        below = torch.searchsorted(self.keys, users * (self.n_items + 1) + r, right=True)
-        return r + below - start
+    def _loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        batch = Batch(*(side.to(self.device) for side in batch))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            terms: dict[str, Tensor] = self.model.loss(batch, rng)  # type: ignore[operator]
+        terms = {name: value.float() for name, value in terms.items()}
+        total = torch.stack([value for name, value in terms.items() if not name.startswith("log.")]).sum()
+        return terms | {"total": total}
 
 
 def epochs(
@@ -126,24 +147,28 @@ def epochs(
     training: Training | None = None,
     on_step: Callable[[int, int], None] = lambda done, steps: None,
     evaluation: EvaluateConfig | None = None,
+    workers: Workers = _ALONE,
 ) -> Iterator[Epoch]:
     """Train `model`, yielding after each epoch; when the iterator ends the model has its best weights.
 
-    `training` goes on from an earlier state. `on_step(done, steps)` is told of each step. Raises `GtcrecError`
-    when the loss is no longer finite.
+    `training` goes on from an earlier state. `on_step(done, steps)` is told of each step. Several `workers` each call
+    this with the same model and training, and yield the same epochs. Raises `GtcrecError` when the loss is no longer
+    finite, `RunError` when the workers differ.
     """
     training = training or Training(model, config)
     evaluation = evaluation or EvaluateConfig()
-    metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
+    batches = Batches(split.train, config.batch_size, config.seed) if training.optimizers else None
+    _agree(training, workers)
     while not training.stop:
         number = len(training.history) + 1
         clock = _Clock()
-        losses = _train_epoch(training, split.train, number, on_step)
+        losses = _train_epoch(training, batches, number, on_step, workers) if batches else {}
         spent = clock.lap("train")
         valid: Mapping[str, float] = {}
-        if number % config.valid_every == 0 or number == config.epochs or training.optimizer is None:
-            valid = evaluate_split(_scores(model), split, "valid", evaluation, metrics=metrics, details=False).means
-        _append(training, number, losses, valid, spent | clock.lap("eval"))
+        if number % config.valid_every == 0 or number == config.epochs or not batches:
+            valid = _validate(training, split, evaluation, workers)
+        _append(training, number, losses, valid, _of_all(spent | clock.lap("eval"), workers))
+        _agree(training, workers)
         yield training.history[-1]
     model.load_state_dict(training.best_weights)
 
@@ -156,8 +181,59 @@ def fit(model: nn.Module, split: Split, config: TrainConfig) -> Training:
     return training
 
 
-def _scores(model: nn.Module) -> Any:
-    return model.scorer()  # type: ignore[operator]
+def _agree(training: Training, workers: Workers) -> None:
+    """Make sure that all workers are at the same epoch with the same weights."""
+    if workers.size > 1:
+        agree("epochs done", len(training.history), workers)
+        agree("their weights", summary([*training.dense, *training.rows]), workers)
+
+
+def _train_epoch(
+    training: Training, batches: Batches, number: int, on_step: Callable[[int, int], None], workers: Workers
+) -> dict[str, float]:
+    """One pass over the training pairs; returns the mean of each loss term and of their sum."""
+    every = training.config.refresh_every or batches.steps
+    sums: dict[str, Tensor] = {}
+    for step, (batch, share, rng) in enumerate(batches.epoch(number, workers)):
+        if step % every == 0:
+            training.refresh()
+        for name, value in training.step(batch, share, rng, workers).items():
+            sums[name] = sums.get(name, torch.zeros(())) + value
+        on_step(step + 1, batches.steps)
+    means = {name: value / batches.steps for name, value in _sum(sums, workers).items()}
+    if not math.isfinite(means["total"]):
+        wrong = next(name for name, value in means.items() if not math.isfinite(value))
+        raise GtcrecError(f"epoch {number}: loss term {wrong!r} is {means[wrong]}; try a lower learning_rate")
+    return means
+
+
+def _sum(sums: Mapping[str, Tensor], workers: Workers) -> dict[str, float]:
+    """Each name's sum over the workers, of which some may lack it."""
+    own = {name: float(value) for name, value in sums.items()}
+    if workers.size == 1:
+        return own
+    parts = exchange(own, workers)
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def _validate(training: Training, split: Split, evaluation: EvaluateConfig, workers: Workers) -> Mapping[str, float]:
+    """Mean metrics over the validation users, of whom each worker takes a part."""
+    config = training.config
+    metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
+    users = valid_users(split, evaluation, config.valid_users, config.seed)
+
+    def measure(some: Any) -> Any:
+        scorer = training.model.scorer()  # type: ignore[operator]
+        return evaluate_split(scorer, split, "valid", evaluation, metrics=metrics, details=False, users=some)
+
+    if workers.size == 1:
+        return measure(users).means  # type: ignore[no-any-return]
+    own = users[workers.part(len(users))]
+    per_user = measure(own).per_user if len(own) else dict.fromkeys(metrics, np.zeros(0))
+    values = torch.from_numpy(np.stack([per_user[name] for name in metrics], axis=1))  # [own, metrics]
+    columns = torch.cat(gather(values, workers)).T.contiguous().numpy()  # [metrics, users]
+    return {name: float(column.mean()) for name, column in zip(metrics, columns, strict=True)}
 
 
 def _append(
@@ -175,7 +251,7 @@ def _append(
         training.best_weights = {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
     best_number = number if best else past.number if past else 0
     stop = ""
-    if training.optimizer is None:
+    if not training.optimizers:
         stop = "nothing to train"
     elif (number - best_number) // config.valid_every >= config.patience:
         stop = f"no better {metric} in {config.patience} validations"
@@ -184,53 +260,12 @@ def _append(
     training.history.append(Epoch(number, losses, valid, best, stop, seconds))
 
 
-def _train_epoch(
-    training: Training, train: Interactions, number: int, on_step: Callable[[int, int], None]
-) -> dict[str, float]:
-    """One pass over the training pairs; returns the mean of each loss term and of their sum."""
-    if training.optimizer is None:
-        return {}
-    model, config = training.model, training.config
-    order = _order(train, _stream(config.seed, number))
-    negatives = Negatives(train)
-    users, items = torch.from_numpy(train.users), torch.from_numpy(train.items)
-    steps = math.ceil(len(order) / config.batch_size)
-    sums: dict[str, Tensor] = {}
-    for step, chosen in enumerate(torch.split(order, config.batch_size)):
-        rng = _stream(config.seed, number, step + 1)
-        batch = Batch(users[chosen], items[chosen], negatives.draw(users[chosen], rng))
-        terms = _step(model, training.optimizer, batch, rng)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, torch.zeros(())) + value
-        on_step(step + 1, steps)
-    means = {name: float(value) / steps for name, value in sums.items()}
-    if not math.isfinite(means["total"]):
-        wrong = next(name for name, value in means.items() if not math.isfinite(value))
-        raise GtcrecError(f"epoch {number}: loss term {wrong!r} is {means[wrong]}; try a lower learning_rate")
-    return means
-
-
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-    terms: dict[str, Tensor] = model.loss(batch, rng)  # type: ignore[operator]
-    total = torch.stack([value for name, value in terms.items() if not name.startswith("log.")]).sum()
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return {name: value.detach() for name, value in terms.items()} | {"total": total.detach()}
-
-
-def _order(train: Interactions, rng: torch.Generator) -> Tensor:
-    """A random order of the pairs; users who liked every item have no negatives and are left out."""
-    usable: Ints = np.flatnonzero(train.user_counts[train.users] < train.n_items)
-    if not len(usable):
-        raise ConfigError("nothing to train on: no user has both a liked and an unliked item in the training pairs")
-    return torch.from_numpy(usable)[torch.randperm(len(usable), generator=rng)]
-
-
-def _stream(*numbers: int) -> torch.Generator:
-    """The random stream that belongs to (seed, epoch, step)."""
-    entropy = np.random.SeedSequence(numbers).generate_state(2, dtype=np.uint32)
-    return torch.Generator().manual_seed(int(entropy[0]) << 31 | int(entropy[1]) >> 1)
+def _of_all(spent: dict[str, float], workers: Workers) -> dict[str, float]:
+    """What all workers spent: the CPU seconds of all, the longest wall time."""
+    if workers.size == 1:
+        return spent
+    parts = exchange(spent, workers)
+    return {name: (sum if "cpu" in name else max)(part[name] for part in parts) for name in spent}
 
 
 class _Clock:

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from gtcrec import cli
 from gtcrec.cli import execute
+from gtcrec.cli_train import train_here
 from gtcrec.data import write_catalogue
 from gtcrec.train import Epoch
+from gtcrec.workers import Workers
 
 SMALL = ["--set", "epochs=2", "--set", "dim=8", "--set", "batch_size=512"]
 
@@ -39,10 +40,11 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2")
+HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2", "ray", "transformers", "PIL")
 COMMANDS = (
     "data inspect",
     "data make-synthetic",
+    "data encode",
     "train",
     "resume",
     "evaluate",
@@ -248,6 +250,20 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(
     ]
 
 
+def test_several_workers_need_ray(data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["train", "--data", str(data), "--out", str(tmp_path / "x")], ["resume", str(runs / "bpr")]):
+        assert execute([*line, "--workers", "2"]) == 1
+        message = "error: --engine local is one process, found --workers 2; wanted --engine ray, or torchrun\n"
+        assert capsys.readouterr().err == message
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_may_be_evaluated_on_another_device(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["evaluate", str(runs / "popular"), "--device", "cpu"]) == 0
+    assert execute(["evaluate", str(runs / "popular"), "--device", "npu"]) == 1
+    assert "error: there is no device 'npu'; torch sees cpu" in capsys.readouterr().err
+
+
 def test_models_lists_every_model_with_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     from gtcrec.models import MODELS
 
@@ -264,6 +280,7 @@ class Stalled:
     """A run whose training is interrupted in its second epoch."""
 
     folder = Path("my run")
+    workers = Workers()
     epochs_done = 0
 
     class config:
@@ -288,7 +305,7 @@ class Stalled:
 def test_an_interrupted_training_names_the_way_on(stop: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as end:
-        cli._train(Stalled(stop))  # type: ignore[arg-type]
+        train_here(Stalled(stop))  # type: ignore[arg-type]
     assert end.value.exit_code == code
     assert signal.getsignal(signal.SIGTERM) is before
     first, last = capsys.readouterr().err.splitlines()
@@ -329,7 +346,7 @@ class TestDemo:
             monkeypatch.setattr("gtcrec.data.write_catalogue", lambda folder, seed: folder)
             monkeypatch.setattr("gtcrec.config.resolve", lambda path, model, file, given: model)
             monkeypatch.setattr("gtcrec.run.Run.create", lambda model, folder: copy(model, folder))
-            monkeypatch.setattr(cli, "_train", lambda run: None)
+            monkeypatch.setattr("gtcrec.cli_train.train_here", lambda run: None)
 
             def copy(model: str, folder: Path) -> Any:
                 source = first if model == "gtc" else "bpr" if first == "popular" else "popular"

@@ -1,8 +1,10 @@
 """Tables and progress as text."""
 
+import signal
 import sys
 
 import pytest
+import typer
 
 from gtcrec import console
 from gtcrec.comparison import Cell
@@ -48,6 +50,11 @@ def test_tables_in_a_pipe_are_not_cut(capsys: pytest.CaptureFixture[str]) -> Non
     assert len({len(line) for line in (header, first, second)}) == 1
 
 
+def test_text_between_colons_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("nothing answers at 127.0.0.1:1234: refused")
+    assert capsys.readouterr().err == "nothing answers at 127.0.0.1:1234: refused\n"
+
+
 def test_progress_on_a_terminal_shows_bar_losses_and_best(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,3 +66,22 @@ def test_progress_on_a_terminal_shows_bar_losses_and_best(
     shown = capsys.readouterr().err
     for words in ("epoch 2/4", "bpr 0.3750  tc 2.5000", "recall@20 0.1250 (best 0.2500)", "left"):
         assert words in shown
+
+
+def test_a_count_is_told_in_about_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.counted("blocks") as on_block:
+        for done in range(101):
+            on_block(done, 101)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["0 of 101 blocks", "10 of 101 blocks"]
+    assert len(lines) == 11
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_says_how_to_go_on(stop: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as end, console.resumable("the same command goes on from here"):
+        signal.raise_signal(stop)
+    assert end.value.exit_code == code
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"

@@ -19,6 +19,7 @@ from gtcrec.evaluate import (
     per_user_table,
     report_from,
     report_to_json,
+    valid_users,
 )
 from gtcrec.types import Interactions, ItemFeatures, Report, Split, Vocabulary
 
@@ -55,6 +56,28 @@ def test_mmrec_masks_train_alone_and_leaves_out_cold_users():
     assert report["recall@2"] == 0.75
     assert report.about["masked"] == ["train"]
     assert report.about["counts"]["users left out as cold"] == 1
+
+
+def test_only_the_users_named_are_measured_and_the_report_says_so():
+    report = evaluate_split(ascending, SPLIT, "test", SMALL, users=[1])
+    assert report.per_user["recall@2"].tolist() == [0.5]
+    assert report.about["users"] == "1 of 2"
+    assert report.about["counts"]["users left out as cold"] == 1
+    assert evaluate_split(ascending, SPLIT, "test", SMALL).about["users"] == "all"
+    with pytest.raises(DataError, match="user 3 cannot be measured: without a liked item, or left out by mmrec"):
+        evaluate_split(ascending, SPLIT, "test", SMALL, users=[0, 3])
+
+
+def test_validation_users_are_drawn_once_from_the_seed():
+    liked = pairs(*((user, 1) for user in range(50)), n_users=50)
+    train = pairs(*((user, 0) for user in range(2, 50)), n_users=50)
+    split = Split(train, liked, liked, ItemFeatures(5), {})
+    assert valid_users(split).tolist() == valid_users(split, at_most=48).tolist() == list(range(2, 50))
+    few = valid_users(split, at_most=9, seed=4).tolist()
+    assert len(set(few)) == 9
+    assert few == sorted(few)
+    assert set(few) <= set(range(2, 50))
+    assert few == valid_users(split, at_most=9, seed=4).tolist() != valid_users(split, at_most=9, seed=5).tolist()
 
 
 @pytest.mark.parametrize("protocol", ["recbole", "strict"])

@@ -163,6 +163,13 @@ def test_what_a_sampled_step_cannot_do_is_refused(given, said, checkerboard):
     assert str(error.value) == said
 
 
+def test_an_approximate_search_of_all_cells_finds_the_same_item_graph(checkerboard):
+    split = checkerboard(missing=0.3)
+    exact, approximate = (make(split, item_search=how).views.item_graph for how in ("exact", "approximate"))
+    assert torch.equal(exact.a_columns, approximate.a_columns)
+    torch.testing.assert_close(exact.a_values, approximate.a_values)
+
+
 def test_new_weights_make_the_next_step_forget_what_it_held(checkerboard):
     split = checkerboard()
     one, other = make(split, seed=1), make(split, seed=2)

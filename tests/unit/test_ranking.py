@@ -6,7 +6,8 @@ import torch
 
 from gtcrec import ranking
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.ranking import recommend
+from gtcrec.models.vectors import dot_scorer
+from gtcrec.ranking import WritingScorer, block_users, recommend
 from gtcrec.types import Interactions
 
 
@@ -103,8 +104,72 @@ def test_scoring_makes_no_gradients_even_for_trained_weights():
     assert seen == [False]
 
 
+@pytest.mark.parametrize("levels", [1, 3, 10**6])
+@pytest.mark.parametrize("k", [1, 7, 50])
+@pytest.mark.parametrize("n_items", [511, 512, 813, 1200])
+@pytest.mark.parametrize("numpy", [True, False])
+def test_lists_of_large_catalogues_equal_a_full_sort(levels, k, n_items, numpy, monkeypatch):
+    monkeypatch.setattr(ranking, "_for_numpy", lambda scores: numpy)  # without it, as on an accelerator
+    rng = np.random.default_rng([levels, k, n_items])
+    scores = rng.integers(0, levels, size=(9, n_items)).astype(np.float32)
+    scores[1, rng.random(n_items) < 0.98] = -np.inf
+    scores[2] = -np.inf
+    exclude = (random_pairs(rng, 9, n_items, 1000),)
+    found = recommend(scorer_of(torch.tensor(scores)), np.arange(9), k, exclude, block=4)
+    assert found.items.tolist() == by_sorting(scores, np.arange(9), k, exclude).tolist()
+
+
+def test_the_best_items_are_found_wherever_they_lie():
+    for places in (range(20), range(0, 2000, 100), range(1980, 2000)):  # together, or in few parts, or left over
+        scores = torch.rand(1, 2000, generator=torch.Generator().manual_seed(0))
+        scores[0, list(places)] += torch.arange(20.0).flip(0) + 1
+        assert recommend(scorer_of(scores), np.array([0]), 20).items.tolist() == [list(places)]
+
+
+def test_a_scorer_that_writes_to_given_memory_gives_the_lists_of_one_that_does_not():
+    rng = torch.Generator().manual_seed(0)
+    users = torch.randint(-3, 4, (30, 5), generator=rng).float()
+    items = torch.randint(-3, 4, (700, 5), generator=rng).float()
+    writing, kept = dot_scorer(users, items), users.clone()
+    assert isinstance(writing, WritingScorer)
+    users += 1  # the scorer keeps its own copies
+    exclude = (random_pairs(np.random.default_rng(0), 30, 700, 2000),)
+    for block in (0, 1, 8):
+        found = recommend(writing, np.arange(30), 20, exclude, block)
+        plain = recommend(lambda index: kept[index] @ items.T, np.arange(30), 20, exclude, block)
+        assert found.items.tolist() == plain.items.tolist()
+        assert found.scores.tolist() == plain.scores.tolist()
+
+
+def test_scores_are_written_to_memory_after_the_first_block():
+    calls = []
+
+    class Scorer:
+        def __call__(self, users):
+            calls.append(("call", users.tolist()))
+            return torch.zeros(len(users), 3)
+
+        def into(self, users, out):
+            calls.append(("into", users.tolist()))
+            out.fill_(1.0)
+
+    found = recommend(Scorer(), np.arange(5), 1, block=2)
+    assert calls == [("call", [0, 1]), ("into", [2, 3]), ("into", [4])]
+    assert found.scores.ravel().tolist() == [0, 0, 1, 1, 1]
+
+
+def test_inner_products_of_low_precision_are_ranked_too():
+    vectors = torch.tensor([[1.0, 0.5], [0.5, 1.0]], dtype=torch.bfloat16)
+    assert recommend(dot_scorer(vectors, vectors), np.array([0, 1, 1]), 2, block=1).items.tolist() == [
+        [0, 1],
+        [1, 0],
+        [1, 0],
+    ]
+
+
 def test_the_block_is_chosen_by_the_number_of_items(monkeypatch):
-    monkeypatch.setattr(ranking, "_BLOCK_SCORES", 35)
+    monkeypatch.setattr(ranking, "_CACHED", 35)
+    monkeypatch.setattr(ranking, "_USERS", 2)
     sizes = []
 
     def scorer(users):
@@ -113,6 +178,14 @@ def test_the_block_is_chosen_by_the_number_of_items(monkeypatch):
 
     recommend(scorer, np.arange(8), 2, (pairs([0], [0], 8, 10),))
     assert sizes == [3, 3, 2]
+    sizes.clear()
+    recommend(scorer, np.arange(8), 2)  # the first user shows how many items there are
+    assert sizes == [1, 3, 3, 1]
+
+
+def test_a_block_holds_two_mebibytes_or_64_users_and_never_more_than_128_mebibytes():
+    assert [block_users(n) for n in (1, 1024, 7050, 10**5, 10**6, 10**9)] == [2**19, 512, 74, 64, 33, 1]
+    assert [block_users(n, "cuda") for n in (7050, 10**6)] == [4759, 33]
 
 
 def test_a_nan_score_is_refused_with_its_user_and_item():
@@ -146,6 +219,8 @@ def test_scores_without_items_are_refused():
 
 def test_a_bad_k_and_users_out_of_range_are_refused():
     scorer, train = scorer_of(torch.zeros(3, 4)), pairs([0], [0], 3, 4)
+    with pytest.raises(DataError, match="excluded pairs must be over the same items, found 4, 5"):
+        recommend(scorer, np.array([0]), 1, (train, pairs([0], [0], 3, 5)))
     with pytest.raises(ConfigError, match="k must be at least 1, found 0"):
         recommend(scorer, np.array([0]), 0)
     for wrong in (3, -1):

@@ -75,6 +75,15 @@ def test_test_figures_come_from_the_explicit_call_only(catalogue, tmp_path):
     assert Run.load(run.folder).finished
 
 
+def test_a_run_validated_on_few_users_says_so_in_its_report(finished, catalogue, tmp_path):
+    run = Run.create(gtcrec.resolve(str(catalogue), "popular", given=["valid_users=20"]), tmp_path / "run")
+    list(run.epochs())
+    reports = [json.loads((one.folder / "report.json").read_text())["valid"] for one in (run, finished)]
+    assert [report["users"] for report in reports] == [20, reports[1]["users"]]
+    assert [report["about"]["users"] for report in reports] == [f"20 of {reports[1]['users']}", "all"]
+    assert run.evaluate().about["users"] == "all"
+
+
 def test_an_unfinished_run_does_not_recommend_and_says_how_to_go_on(catalogue, tmp_path):
     run = Run.create(gtcrec.resolve(str(catalogue), "bpr", given=FAST), tmp_path / "run")
     next(iter(run.epochs()))

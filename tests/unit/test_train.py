@@ -9,14 +9,16 @@ from torch import nn
 
 from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, RunError
+from gtcrec.evaluate import evaluate_split, valid_users
 from gtcrec.train import Negatives, TrainConfig, Training, epochs, fit
-from gtcrec.types import Interactions, ItemFeatures, Split
+from gtcrec.types import Batch, Interactions, ItemFeatures, Split
+from gtcrec.workers import Workers
 
 FAST = {"batch_size": 64, "learning_rate": 0.02, "valid_metric": "recall@10"}
 
 
-def build(split, name="bpr", seed=0):
-    return models.build(name, split.train, split.features, models.settings(name, {"dim": 8}), seed)
+def bpr(split, seed=0):
+    return models.build("bpr", split.train, split.features, models.settings("bpr", {"dim": 8}), seed)
 
 
 @given(st.integers(2, 12).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=n - 1))))
@@ -36,8 +38,13 @@ def test_negatives_are_uniform_over_the_unliked_items():
     assert np.abs(counts[[0, 2, 4, 5]] / 10_000 - 1).max() < 0.05  # 5 standard deviations
 
 
-def test_a_resumed_training_equals_the_unbroken_one_to_the_last_bit(checkerboard, tmp_path):
-    split, config = checkerboard(), TrainConfig(epochs=6, seed=4, **FAST)
+@pytest.mark.parametrize("rows", [False, True], ids=["one optimiser", "row-sparse too"])
+def test_a_resumed_training_equals_the_unbroken_one_to_the_last_bit(rows, checkerboard, row_bpr, tmp_path):
+    split, config = checkerboard(), TrainConfig(epochs=6, seed=4, refresh_every=3, **FAST)
+
+    def build(split, seed=0):
+        return row_bpr(split.train, seed) if rows else bpr(split, seed)
+
     whole = build(split)
     unbroken = fit(whole, split, config)
     first = build(split)
@@ -60,7 +67,7 @@ def test_a_resumed_training_equals_the_unbroken_one_to_the_last_bit(checkerboard
 
 def test_training_stops_early_and_leaves_the_best_weights(checkerboard):
     split = checkerboard()
-    model = build(split)
+    model = bpr(split)
     config = TrainConfig(epochs=200, patience=3, **FAST)
     training = fit(model, split, config)
     best = max(training.history, key=lambda epoch: epoch.valid["recall@10"])  # the first of equals
@@ -72,7 +79,7 @@ def test_training_stops_early_and_leaves_the_best_weights(checkerboard):
 
 def test_validation_can_be_less_frequent_than_epochs(checkerboard):
     split = checkerboard()
-    training = fit(build(split), split, TrainConfig(epochs=5, valid_every=2, **FAST))
+    training = fit(bpr(split), split, TrainConfig(epochs=5, valid_every=2, **FAST))
     assert [bool(epoch.valid) for epoch in training.history] == [False, True, False, True, True]
     assert training.stop == "all 5 epochs done"
 
@@ -82,6 +89,75 @@ def test_a_model_without_weights_has_nothing_to_train(checkerboard):
     model = models.build("popular", split.train, split.features, models.settings("popular", {}), 0)
     training = fit(model, split, TrainConfig(valid_metric="recall@10"))
     assert [(e.number, e.losses, e.stop) for e in training.history] == [(1, {}, "nothing to train")]
+
+
+@pytest.mark.parametrize(("every", "refreshed"), [(0, [0]), (3, [0, 3, 6])])
+def test_what_steps_hold_fixed_is_refreshed_before_an_epoch_and_every_so_many_steps(
+    every, refreshed, checkerboard, row_bpr
+):
+    seen = []
+
+    class Watched(row_bpr):
+        def loss(self, batch, rng):
+            seen[-1][0] += 1
+            assert not torch.equal(self.held, self.items) or seen[-1][0] == 1
+            return super().loss(batch, rng)
+
+        def refresh(self):
+            assert not torch.is_grad_enabled()
+            super().refresh()
+            seen.append([0])
+
+    split = checkerboard()
+    size = -(-len(split.train) // 8)  # 8 steps
+    config = TrainConfig(epochs=2, refresh_every=every, **FAST | {"batch_size": size})
+    fit(Watched(split.train), split, config)
+    gaps = [b - a for a, b in zip(refreshed, [*refreshed[1:], 8], strict=True)]
+    assert [steps for (steps,) in seen] == gaps * 2
+
+
+def test_rows_that_a_batch_does_not_name_stay_as_they_are(checkerboard, row_bpr):
+    split = checkerboard()
+    model = row_bpr(split.train)
+    training = Training(model, TrainConfig(**FAST))
+    before = model.users.detach().clone()
+    some = Batch(torch.tensor([3, 5]), torch.tensor([1, 1]), torch.tensor([0, 2]))
+    training.step(some, 1.0, torch.Generator(), Workers())
+    assert (model.users != before).any(dim=1).nonzero().flatten().tolist() == [3, 5]
+    assert [type(one).__name__ for one in training.optimizers] == ["Adam", "RowAdam"]
+    assert model.scale.item() != 1
+
+
+def test_validation_on_few_users_is_the_evaluation_of_those(checkerboard):
+    split = checkerboard()
+    model = bpr(split)
+    training = fit(model, split, TrainConfig(epochs=1, valid_users=7, seed=5, **FAST))
+    users = valid_users(split, at_most=7, seed=5)
+    found = evaluate_split(model.scorer(), split, "valid", metrics=["recall@10"], details=False, users=users)
+    assert training.history[0].valid["recall@10"] == found["recall@10"]
+    assert found.about["users"] == "7 of 40"
+    everyone = evaluate_split(model.scorer(), split, "valid", metrics=["recall@10"], details=False)
+    rows = np.isin(everyone.users, users)
+    assert everyone.about["users"] == "all"
+    assert found["recall@10"] == everyone.per_user["recall@10"][rows].mean()
+
+
+@pytest.mark.parametrize("name", ["lightgcn", "gtc"])
+def test_bfloat16_learns_what_float32_learns(name, checkerboard):
+    split, last = checkerboard(), {}
+    for precision in ("float32", "bfloat16"):
+        model = models.build(name, split.train, split.features, models.settings(name, {"dim": 8}), 0)
+        training = fit(model, split, TrainConfig(epochs=10, precision=precision, **FAST))
+        assert all(np.isfinite(value) for epoch in training.history for value in epoch.losses.values())
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        last[precision] = training.history[-1].losses["bpr"]
+    assert last["float32"] < 0.3  # log 2 = 0.69 at chance
+    assert last["bfloat16"] == pytest.approx(last["float32"], rel=0.05)
+
+
+def test_a_device_that_is_not_there_is_named(checkerboard):
+    with pytest.raises(ConfigError, match=r"there is no device 'gpu'; torch sees cpu"):
+        Training(bpr(checkerboard()), TrainConfig(device="gpu"))
 
 
 class Explodes(nn.Module):
@@ -102,18 +178,18 @@ def test_users_who_like_everything_are_left_out_and_nothing_else_is_an_error():
     everything = Interactions(np.array([0, 0]), np.array([0, 1]), 2, 2)
     split = Split(everything, everything, everything, ItemFeatures(2), {})
     with pytest.raises(ConfigError, match="nothing to train on: no user has both a liked and an unliked item"):
-        fit(build(split), split, TrainConfig(**FAST))
+        fit(bpr(split), split, TrainConfig(**FAST))
 
 
 def test_a_checkpoint_may_be_read_by_whoever_may_read_other_files(checkerboard, tmp_path):
-    Training(build(checkerboard()), TrainConfig(**FAST)).save(tmp_path / "c.safetensors")
+    Training(bpr(checkerboard()), TrainConfig(**FAST)).save(tmp_path / "c.safetensors")
     (tmp_path / "plain").touch()
     assert (tmp_path / "c.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
     split, path = checkerboard(), tmp_path / "c.safetensors"
-    training = Training(build(split), TrainConfig(**FAST))
+    training = Training(bpr(split), TrainConfig(**FAST))
     training.save(path)
     content = bytearray(path.read_bytes())
     content[-20] ^= 1  # one bit of one weight: safetensors itself does not notice

@@ -9,7 +9,7 @@ from gtcrec.data.tables import Table
 from gtcrec.errors import DataError
 from gtcrec.types import Ints, ItemCards
 
-__all__ = ["read_cards"]
+__all__ = ["image_path", "read_cards"]
 
 
 def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemCards | None, dict[str, int]]:
@@ -25,7 +25,8 @@ def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemCards | Non
     blank = [""] * len(table)
     titles = read_texts(table, "title") if "title" in table.names else blank
     paths = read_texts(table, "image") if "image" in table.names else blank
-    images = [_image(table, row, path) for row, path in enumerate(paths)]
+    places = [image_path(table, row, path) for row, path in enumerate(paths)]
+    images = [place if place and place.is_file() else None for place in places]
     rows = row_of.tolist()
     cards = ItemCards(
         tuple(titles[row] if row >= 0 else "" for row in rows),
@@ -35,10 +36,14 @@ def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemCards | Non
     return cards, {"image files not found": lost} if lost else {}
 
 
-def _image(table: Table, row: int, path: str) -> Path | None:
+def image_path(table: Table, row: int, path: str) -> Path | None:
+    """Return the place of an image that `path`, relative to the table's folder, names; None for "".
+
+    Raises `DataError` for a path that leads out of the folder.
+    """
     if not path:
         return None
     folder = table.path.parent
     if "\0" in path or not (folder / path).resolve().is_relative_to(folder.resolve()):
         raise DataError(f"image {path!r} ({table.place(row)}) must be a path inside {folder}")
-    return folder / path if (folder / path).is_file() else None
+    return folder / path

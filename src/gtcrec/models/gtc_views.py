@@ -42,13 +42,12 @@ class _Sides(NamedTuple):
 
     def rows(self, users: Tensor, items: Tensor) -> "_Sides":
         """Those of some users and items."""
-        of_user, of_item = (lambda x: F.embedding(users, x)), (lambda x: F.embedding(items, x))
         return _Sides(
-            of_user(self.own_user),
-            of_item(self.own_item),
-            of_user(self.user),
-            of_item(self.item),
-            of_item(self.condition),
+            F.embedding(users, self.own_user),
+            F.embedding(items, self.own_item),
+            F.embedding(users, self.user),
+            F.embedding(items, self.item),
+            F.embedding(items, self.condition),
         )
 
 
@@ -151,13 +150,14 @@ class Views(nn.Module):
         Of the user graph only the held part counts.
         """
         b, old, layers = len(users), held.identity, self.config.layers
-        starts = torch.arange(b + len(items), device=users.device).split([b, len(items)])
+        rows = torch.arange(b + len(items), device=users.device)
+        starts = rows[:b], rows[b:]
         parts: tuple[list[Any], list[Any]] = [], []  # of the sums over the users' table and over the items' table
-        for from_users, rows, start in ((True, starts[0], users), (False, starts[1], items)):
+        for from_users, sums, start in ((True, starts[0], users), (False, starts[1], items)):
             own = start[:, None], torch.ones(len(start), 1, device=start.device)
             hops = walk(self.r, start, from_users, self.config.walks, layers, rng)
             for hop, (nodes, weights) in enumerate((own, *hops)):
-                parts[(hop % 2 == 0) != from_users].append((rows, nodes, weights / (layers + 1)))
+                parts[(hop % 2 == 0) != from_users].append((sums, nodes, weights / (layers + 1)))
         if hasattr(self, "item_graph"):
             parts[1].append((starts[1], *neighbours(self.item_graph, items, self.config.walks, rng)))
         drift, own_rows = torch.zeros(()), []
@@ -168,7 +168,7 @@ class Views(nn.Module):
             now = F.embedding(reached.nodes, table, sparse=True)
             drift = drift + reached(now - before[reached.nodes])
             own_rows.append(F.embedding(reached.places(wanted), now))
-        user, item = drift.split([b, len(items)])
+        user, item = drift[:b], drift[b:]
         condition = _scaled(own_rows[1]) if self.config.condition == "identity" else old.condition[items]
         return _Sides(own_rows[0], own_rows[1], old.user[users] + user, old.item[items] + item, condition)
 

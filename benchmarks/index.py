@@ -1,0 +1,130 @@
+"""Exact top-k against approximate indexes, side by side: seconds to build, milliseconds a query, recall.
+
+    python benchmarks/index.py --out runs/index.json
+
+Random vectors in clusters, as many users' as are asked for, each with some items that must not come back. Every way
+gets the same queries in the same batches. Seconds are CPU seconds; `rows` gives the table for the results page.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from speed_clock import Clock
+from torch import Tensor
+
+from gtcrec import index
+from gtcrec.models.vectors import dot_scorer
+from gtcrec.ranking import recommend
+from gtcrec.types import Interactions, Ints, TopK
+
+DIM, K, SEEN, BATCH, BATCHES, WIDER = 64, 20, 20, 256, 8, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**4, 10**5, 10**6], help="numbers of items")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    result: dict[str, Any] = {
+        "about": {"dim": DIM, "k": K, "seen": SEEN, "batch": BATCH, "batches": BATCHES, "threads": given.threads}
+        | {"seed": given.seed, "cores": os.cpu_count(), "load": [os.getloadavg()[0]]}
+        | {"config": index.IndexConfig().model_dump(exclude={"kind"})},
+        "sizes": {},
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    for n_items in given.sizes:
+        result["sizes"][str(n_items)] = measure(n_items, given.seed)
+        result["about"]["load"].append(os.getloadavg()[0])
+        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(*rows(result)[-len(result["sizes"][str(n_items)]) :], sep="\n", flush=True)
+
+
+def measure(n_items: int, seed: int) -> list[dict[str, Any]]:
+    """Search every way over one set of vectors; indexes as configured, and `WIDER` times as wide."""
+    items, users, seen = draw(n_items, BATCH * BATCHES, seed)
+    scorer = dot_scorer(users, items)
+    exact, laps = _searched(lambda batch: recommend(scorer, batch, K, [seen]), len(users))
+    found = [{"search": "exact", "build_seconds": 0.0, "query_ms": laps, "recall": 1.0}]
+    for kind, width in (("ivf", "probes"), ("hnsw", "search_width")):
+        clock = Clock()
+        built = index.build(items, index.IndexConfig(kind=kind))
+        seconds = clock.lap()["cpu"]
+        for wider in (1, WIDER):
+            at = wider * getattr(built.config, width)
+            one = replace(built, config=built.config.model_copy(update={width: at}))
+            lists, laps = _searched(partial(_search, one, users, seen), len(users))
+            recall = index.recall_against_exact(lists, exact)
+            found.append({"search": f"{kind} {at}", "build_seconds": seconds, "query_ms": laps, "recall": recall})
+    return found
+
+
+def _search(built: index.Index, users: Tensor, seen: Interactions, batch: Ints) -> TopK:
+    return built.search(users, batch, K, [seen])
+
+
+def _searched(search: Callable[[Ints], TopK], n_users: int) -> tuple[TopK, dict[str, float]]:
+    """The lists of all users and the spread of CPU-ms a query over batches."""
+    search(np.arange(BATCH))  # touches code and memory for the first time
+    parts, laps = [], []
+    for batch in np.split(np.arange(n_users), BATCHES):
+        clock = Clock()
+        parts.append(search(batch))
+        laps.append(clock.lap()["cpu"] / BATCH * 1000)
+    whole = TopK(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items", "scores")))
+    return whole, {"min": min(laps), "median": median(laps), "max": max(laps)}
+
+
+def draw(n_items: int, n_users: int, seed: int) -> tuple[Tensor, Tensor, Interactions]:
+    """Item and user vectors around the same centres, of unequal length as popularity makes them; and the seen items.
+
+    Half of an item's variance is its centre's; 100 items a centre; lengths are log-normal (0.3).
+    """
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(10, n_items // 100), DIM), dtype=np.float32)
+
+    def near(n: int) -> Any:
+        return centres[rng.integers(len(centres), size=n)] + rng.standard_normal((n, DIM), dtype=np.float32)
+
+    items = near(n_items) * rng.lognormal(0, 0.3, size=(n_items, 1)).astype(np.float32)
+    users = near(n_users)
+    best = recommend(dot_scorer(torch.from_numpy(users), torch.from_numpy(items)), np.arange(n_users), 2 * SEEN).items
+    seen = Interactions(np.repeat(np.arange(n_users), SEEN), best[:, ::2].ravel(), n_users, n_items)
+    return torch.from_numpy(items), torch.from_numpy(users), seen
+
+
+def rows(result: dict[str, Any]) -> list[str]:
+    """The Markdown table of a result, line by line; a search's number is its cells or candidates."""
+    return [
+        f"| items | search | build, CPU-s | a query, CPU-ms | recall@{result['about']['k']} |",
+        "|---|---|---|---|---|",
+        *(_row(int(n_items), one) for n_items, found in result["sizes"].items() for one in found),
+    ]
+
+
+def _row(n_items: int, one: dict[str, Any]) -> str:
+    name, _, width = one["search"].partition(" ")
+    low, middle, high = (one["query_ms"][key] for key in ("min", "median", "max"))
+    cells = (
+        f"{n_items:,}",
+        {"exact": "exact", "ivf": f"IVF, {width} cells", "hnsw": f"HNSW, {width} candidates"}[name],
+        "none" if name == "exact" else f"{one['build_seconds']:.3g}",
+        f"{middle:.3g} [{low:.3g}, {high:.3g}]",
+        f"{one['recall']:.3f}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The commands of `gtcrec data`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from gtcrec.options import Engine, RayAddress, WorkerCount
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(help="Look at data, make some, and turn texts and images into features.", no_args_is_help=True)
+
+
+@data_app.command("inspect")
+def inspect(
+    path: Annotated[str, typer.Argument(help="A data folder or a file of interactions.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a data set holds, and what to beware of."""
+    from gtcrec.console import nested, print_json, print_table
+    from gtcrec.data import describe, load
+
+    facts = describe(load(path))
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(*nested(facts))
+
+
+@data_app.command("make-synthetic")
+def make_synthetic(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 1200,
+    items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes.")] = 0,
+) -> None:
+    """Write a catalogue with planted tastes, drawn images and product texts."""
+    from gtcrec.data import write_catalogue
+
+    sys.stdout.write(f"{write_catalogue(out, users, items, seed=seed)}\n")
+
+
+@data_app.command("encode")
+def encode(
+    items: Annotated[Path, typer.Argument(metavar="ITEMS", help="The items table: .csv, .tsv, .jsonl or .parquet.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to make, FOLDER/NAME_feat.npy.")],
+    text: Annotated[str, typer.Option("--text", metavar="COL[,COL]", help="Columns of text to encode together.")] = "",
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="COL", help="Column of image files, paths beside the table.")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option("--encoder", help="A model's folder or name on the hub; for text all-MiniLM-L6-v2.")
+    ] = "",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype", help="Numbers in the file.")] = "float32",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Items encoded at once.")] = 32,
+    block: Annotated[int, typer.Option("--block-items", min=1, help="Items that a kill loses at most.")] = 512,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
+) -> None:
+    """Turn the texts or images of an items table into a feature matrix, a row an item."""
+    if bool(text) == bool(image):
+        raise typer.BadParameter("wanted --text COL[,COL] or --image COL")
+    from gtcrec.blocks import choose_executor
+    from gtcrec.console import counted, resumable, say
+    from gtcrec.data.encode import EncodeConfig, encode
+
+    columns = tuple(filter(None, text.split(",")))
+    config = EncodeConfig(
+        text=columns, image=image, encoder=encoder, dtype=dtype, batch=batch, block=block, device=device
+    )
+    executor = choose_executor(engine, workers, ray_address, device)
+    with resumable("the same command goes on from here"), counted("blocks") as on_block:
+        found = encode(items, out, config, executor=executor, on_block=on_block)
+    say(f"{found.present:,} of {found.rows:,} items have a vector of {found.width} numbers: {out}")
+    if found.failures:
+        count, first, listed = len(found.failures), found.failures[0], out.with_suffix(".json")
+        say(f"{count:,} could not be read, such as row {first['row']} ({first['reason']}); all are in {listed}")
