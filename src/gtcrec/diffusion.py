@@ -67,10 +67,11 @@ class ConditionalDenoiser(nn.Module):
         The conditions must broadcast with x_t's rows, and t must, which is int64 of their number of axes less one.
         """
         activity = F.layer_norm(self.enter(xt), (self.enter.out_features,))  # [..., hidden]
-        given = zip(self.modulate, (self._waves(t), *conditions), strict=True)
-        scales, shifts = zip(*(one(condition).chunk(2, dim=-1) for one, condition in given), strict=True)
-        scale, shift = sum(scales[1:], start=1 + scales[0]), sum(shifts[1:], start=shifts[0])  # [..., hidden]
-        noise: Tensor = self.leave(F.silu(activity * scale + shift))
+        shifted = activity
+        for one, given in zip(self.modulate, (self._waves(t), *conditions), strict=True):
+            scale, shift = one(given).chunk(2, dim=-1)  # [..., hidden]
+            shifted = torch.addcmul(shifted + shift, activity, scale)  # few passes over what is as large as the output
+        noise: Tensor = self.leave(F.silu(shifted))
         return noise
 
     def _waves(self, t: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def ddim_filter(
     for now, after in zip(levels, [*levels[1:], None], strict=True):
         t = torch.full((1,), now, device=x.device)
         eps = predict(xt, t)
-        clean = (xt - schedule.noise[now] * eps) / schedule.signal[now]
+        clean = torch.add(xt / schedule.signal[now], eps, alpha=-float(schedule.noise[now] / schedule.signal[now]))
         if after is not None:
             xt = schedule.signal[after] * clean + schedule.noise[after] * eps
     return clean

@@ -127,8 +127,9 @@ def evaluate(
     """
     _check(liked, train, exclude)
     everyone = _users(liked, train, config)
-    users = np.unique(users).astype(np.int64) if len(users) else everyone
-    for user in np.setdiff1d(users, everyone)[:1]:
+    chosen = np.unique(users).astype(np.int64)
+    users = chosen if len(chosen) else everyone
+    for user in np.setdiff1d(chosen, everyone)[:1]:
         raise DataError(f"user {user} cannot be measured: without a liked item, or left out by {config.protocol}")
     wanted, wanted_lists = tuple(metrics) or config.metrics, config.lists if details else ()
     lists = recommend(scorer, users, longest([*wanted, *wanted_lists]), (train, *exclude), config.block)

@@ -36,6 +36,7 @@ __all__ = [
     "contains",
     "hits",
     "longest",
+    "pairs_of",
     "parse",
 ]
 
@@ -89,10 +90,21 @@ def contains(pairs: Interactions, users: Ints, items: Ints) -> Masks:
     return found
 
 
+def pairs_of(pairs: Interactions, users: Ints) -> tuple[Ints, Ints]:
+    """Return the pairs of `users`, int64 [b], as (place in `users`, item), ordered by them; int64 [n] each."""
+    counts = pairs.user_counts[users]
+    row = np.repeat(np.arange(len(users)), counts)
+    first = pairs.indptr[users] - (np.cumsum(counts) - counts)
+    return row, pairs.items[first[row] + np.arange(len(row))]
+
+
 def hits(lists: TopK, liked: Interactions) -> Masks:
     """Say which places of the lists hold a liked item, bool [b, k]."""
-    users = np.broadcast_to(lists.users[:, None], lists.items.shape)
-    return contains(liked, users, lists.items)
+    row, items = pairs_of(liked, lists.users)
+    found = np.zeros(lists.items.shape, dtype=np.bool_)
+    for place in range(lists.k):  # one place of every list at a time: the lists are longer than users like items
+        found[row[lists.items[row, place] == items], place] = True
+    return found
 
 
 def compute(names: Iterable[str], hits: Masks, n_liked: Ints) -> dict[str, Floats]:

@@ -208,5 +208,5 @@ def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste
     for m in ("image", "text"):
         h = v.views.content[m] / 8**0.5
         echo = h * torch.from_numpy(1 / (2 * (degree_u * degree_i) ** 0.5)).float()[:, None]
-        wanted += (echo * (v.filtered[m][:, 0] + v.views.common[m])).sum(dim=1)
+        wanted += (echo * (v.filtered[m][:, 0] / 8**0.5 + v.views.common[m])).sum(dim=1)
     torch.testing.assert_close(plain - without, wanted)

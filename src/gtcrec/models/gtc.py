@@ -43,7 +43,7 @@ class GTCConfig(BaseModel):
     level: float = Field(0.25, ge=0, lt=1, description="noise level of the filter, as a share of T")
     filter_steps: int = Field(1, ge=1, description="DDIM steps of the filter")
     alignment: Literal["none", "pairwise", "n"] = Field("n", description="what ties the views of an item together")
-    aligned_items: int = Field(1024, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
+    aligned_items: int = Field(512, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
     taste: Literal["content", "own"] = Field(
         "content", description="user's side of content; own: plus a learned vector"
     )
@@ -58,6 +58,7 @@ class GTCConfig(BaseModel):
         "full", description="sampled: a step looks at walks from its own users and items, whatever the catalogue's size"
     )
     walks: int = Field(4, ge=1, description="walks from each user and item of a step, if sampled")
+    denoised_pairs: int = Field(1024, ge=0, description="liked pairs in the denoising loss of a step; 0: all")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
     alignment_weight: float = Field(0.01, ge=0, description="of the alignment loss")
     reg: float = Field(1e-4, ge=0, description="of the L2 term on the embeddings")
@@ -86,6 +87,7 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
             "prototypes": 1,
             "filter_steps": 1,
             "aligned_items": 0,
+            "denoised_pairs": 0,
             "taste": "own",
             "content_refresh": "step",
             "echo": True,
@@ -150,7 +152,7 @@ class GTC(nn.Module):
             for m, weight in self._weighted(self.weights if self.keys else None):
                 for k, kept in enumerate(v.filtered[m].unbind(1)):
                     users.append(weight[:, None] * v.mix[:, k, None] * v.views.taste[m])
-                    items.append(kept + v.views.common[m])
+                    items.append(kept / math.sqrt(self.config.dim) + v.views.common[m])
             return torch.cat(users, dim=1), torch.cat(items, dim=1)
 
     def scorer(self) -> Scorer:
@@ -206,10 +208,7 @@ class GTC(nn.Module):
         return self._with_filter(self.views.exact(users, items))
 
     def _with_filter(self, views: ViewRows) -> _Rows:
-        filtered = {
-            m: self._filter(m, views.content[m], views.identity.condition) / math.sqrt(self.config.dim)
-            for m in self.keys
-        }
+        filtered = {m: self._filter(m, views.content[m], views.identity.condition) for m in self.keys}
         return _Rows(views, self._mix(views.identity.user), filtered)
 
     def _pair_scores(self, v: _Rows, users: Tensor, places: Tensor, liked: bool = False) -> Tensor:
@@ -226,7 +225,7 @@ class GTC(nn.Module):
                 taste = taste - self._share(users, views.items[places])[:, None] * F.embedding(places, views.echo[m])
             content = F.embedding(places, views.common[m])
             kept = F.embedding(places, v.filtered[m].flatten(1)).view(len(places), -1, content.shape[1])  # [b, K, dim]
-            content = content + (v.mix[:, :, None] * kept).sum(dim=1)
+            content = content + (v.mix[:, :, None] / math.sqrt(self.config.dim) * kept).sum(dim=1)
             score = score + weight * (taste * content).sum(dim=1)
         return score
 
@@ -246,7 +245,7 @@ class GTC(nn.Module):
 
     def _averages(self, v: _Rows) -> list[Tensor]:
         """Each modality's filtered content, averaged over prototypes, [a, dim]."""
-        return [v.filtered[m].mean(dim=1) for m in self.keys]
+        return [v.filtered[m].mean(dim=1) / math.sqrt(self.config.dim) for m in self.keys]
 
     def _present(self, m: str, items: Tensor) -> Tensor:
         """Which items have the modality, bool [n]."""
@@ -271,6 +270,8 @@ class GTC(nn.Module):
 
         level = round(config.level * (config.diffusion_steps - 1))
         kept = diffusion.ddim_filter(self.schedule, predict, content[:, None], level, config.filter_steps)
+        if self.views.whole[m]:
+            return kept
         return torch.where((content != 0).any(dim=1)[:, None, None], kept, 0.0)
 
     def _denoising(self, v: _Rows, places: Tensor, rng: torch.Generator) -> Tensor:
@@ -278,9 +279,12 @@ class GTC(nn.Module):
 
         Content and condition are held fixed: else the projection could shrink to what the condition predicts.
         """
-        device = places.device
+        device, mix = places.device, v.mix.detach()
+        if 0 < self.config.denoised_pairs < len(places):
+            some = torch.randperm(len(places), generator=rng)[: self.config.denoised_pairs].to(device)
+            places, mix = places[some], mix[some]
         condition = F.embedding(places, v.views.identity.condition.detach())
-        drawn = torch.multinomial(v.mix.detach().cpu(), 1, generator=rng)[:, 0].to(device)
+        drawn = torch.multinomial(mix.cpu(), 1, generator=rng)[:, 0].to(device)
         prototype = F.embedding(drawn, self.prototypes)  # [b, dim]
         terms = []
         for m in self.keys:

@@ -84,6 +84,7 @@ class Views(nn.Module):
             self.item_graph = graph.SparseMatrix(near)
         if config.user_neighbours:
             self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
+        self.whole = {m: bool(features.present[m].all()) for m in keys}  # modalities that no item lacks
         self.projections, self.tastes = nn.ModuleDict(), nn.ParameterDict()
         for m, key in keys.items():
             self.projections[key] = ContentProjection(features.values[m], features.present[m], config.dim)
