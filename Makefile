@@ -31,8 +31,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/speed.py run --out runs/speed.json
-	$(BIN)/python benchmarks/speed.py page runs/speed.json docs/results/performance.md
+	$(BIN)/python benchmarks/speed.py run --out runs/performance/speed.json
+	$(BIN)/python benchmarks/growth.py run --out runs/performance/growth.json
+	$(BIN)/python benchmarks/performance.py write
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -89,7 +89,8 @@ def point(n_items: int, mode: str, steps: int, rounds: int) -> dict[str, Any]:
         costs = {"construction": clock.lap()["cpu"]}
         training.refresh()
         costs["refresh"] = clock.lap()["cpu"]
-        laps = _steps(training, batches.epoch(1, Workers()), 3 + steps * rounds)[3:]
+        every = itertools.chain.from_iterable(batches.epoch(number, Workers()) for number in itertools.count(1))
+        laps = _steps(training, every, 3 + steps * rounds)[3:]
         clock.lap()
         users = valid_users(split, EvaluateConfig(), VALID_USERS)
         evaluate_split(model.scorer(), split, "valid", EvaluateConfig(), details=False, users=users)

@@ -3,8 +3,8 @@
     python benchmarks/performance.py train tiktok      # and sports: hours; resumes what was stopped
     python benchmarks/performance.py write             # evaluates these runs on test once
 
-Measurements are read from runs/performance/{speed,growth,index,ray,blocks}.json, each written by the script of that
-name with --out; what is missing is listed on the page as not measured.
+Measurements are read from runs/performance/{speed,growth,index,ray_training,blocks}.json, each written by the script of
+that name with --out; what is missing is listed on the page as not measured.
 """
 
 import argparse
@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import blocks
 import growth
+import index
 import numpy as np
 import pyarrow.parquet as pq
+import ray_training
 import results
 import speed_page
 
@@ -61,6 +64,12 @@ def page() -> list[str]:
     if "growth" in found:
         growth.plot(found["growth"], PAGE.with_name("growth.svg"))
         lines += ["", *grown(found["growth"])]
+    if "ray_training" in found:
+        lines += ["", "## Several workers", "", *ray_training.page(found["ray_training"], METRIC)]
+    if "blocks" in found:
+        lines += ["", "## Batch recommendation and encoding", "", *blocks.lines(found["blocks"])]
+    if "index" in found:
+        lines += ["", "## Approximate search", "", *index.rows(found["index"])]
     return [*lines, "", *not_measured(found)]
 
 
@@ -163,7 +172,7 @@ def not_measured(found: dict[str, Any]) -> Iterator[str]:
     absent = found["speed"]["absent"]
     if absent:
         yield f"- {', '.join(speed_page.NAMES[name] for name in absent)}: not among the models."
-    for name in ("growth", "index", "ray", "blocks"):
+    for name in ("growth", "ray_training", "blocks", "index"):
         if name not in found:
             yield f"- {name}: `benchmarks/{name}.py` has not been run."
 

@@ -2,7 +2,6 @@
 
     python benchmarks/speed.py run --out result.json               # minutes; wants an idle machine
     python benchmarks/speed.py compare before.json after.json      # what changed, and by how much
-    python benchmarks/speed.py page result.json docs/results/performance.md
 
 In each round every candidate runs once, in an order drawn anew, in a process of its own, so that its peak memory is
 its own. Seconds are CPU time (all threads) and wall time.
@@ -23,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import speed_data
-from speed_page import compare, page
+from speed_page import compare
 
 HERE = Path(__file__).resolve().parent
 CANDIDATES = ("gtc", "gtc-released", "freedom", "lightgcn", "bpr", "naive_gtc")
@@ -46,17 +45,11 @@ def main() -> None:
     compare_ = verbs.add_parser("compare", help="print the ratios of two results")
     compare_.add_argument("before", type=Path)
     compare_.add_argument("after", type=Path)
-    page_ = verbs.add_parser("page", help="write the results page")
-    page_.add_argument("result", type=Path)
-    page_.add_argument("out", type=Path)
     given = parser.parse_args()
     if given.verb == "run":
         run(given)
-    elif given.verb == "compare":
-        print("\n".join(compare(_read(given.before), _read(given.after))))
     else:
-        given.out.write_text("\n".join(page(_read(given.result))) + "\n", encoding="utf-8")
-        print(given.out)
+        print("\n".join(compare(_read(given.before), _read(given.after))))
 
 
 def run(given: argparse.Namespace) -> None:

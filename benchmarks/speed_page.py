@@ -59,7 +59,7 @@ def _about(result: Result) -> Iterator[str]:
     content = ", ".join(
         f"{m} ({width:,}{', random' * (m in data['content']['random'])})" for m, width in widths.items()
     )
-    yield "Written by `python benchmarks/speed.py page` from one `python benchmarks/speed.py run`; do not edit."
+    yield "Written by `benchmarks/performance.py write`; do not edit. The first part is one `benchmarks/speed.py run`."
     yield ""
     yield (
         f"Size `{about['size']}`: {data['users']:,} users, {data['items']:,} items, {data['train']:,} training pairs; "

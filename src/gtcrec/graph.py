@@ -204,10 +204,14 @@ class _LightPropagation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, r: Tensor, rt: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         ctx.r, ctx.rt, ctx.layers = r, rt, layers
-        user, item = users, items
-        for _ in range(layers):
-            user, item = torch.addmm(users, r, item), torch.addmm(items, rt, user)
-        return user / (layers + 1), item / (layers + 1)
+        user, item = (users, items) if layers else (users.clone(), items.clone())
+        for left in reversed(range(layers)):
+            share = 1.0 if left else 1 / (layers + 1)  # the mean is taken in the last product
+            user, item = (
+                torch.addmm(users, r, item, beta=share, alpha=share),
+                torch.addmm(items, rt, user, beta=share, alpha=share),
+            )
+        return user, item
 
     @staticmethod
     def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None]:

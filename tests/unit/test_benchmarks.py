@@ -144,10 +144,40 @@ def test_compare_prints_the_ratios_and_refuses_other_data(result: Path, tmp_path
     assert "the results differ in threads: 1 before, 2 after" in done.stderr
 
 
-def test_the_page_holds_every_candidate_and_says_what_was_not_measured(result: Path, tmp_path: Path) -> None:
-    _speed("page", str(result), str(tmp_path / "performance.md"))
-    page = (tmp_path / "performance.md").read_text(encoding="utf-8")
+def test_the_page_holds_every_candidate_and_says_what_was_not_measured(
+    result: Path, tmp_path: Path, script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no runs are
+    performance = script("performance")
+    performance.MEASURED.mkdir(parents=True)
+    (performance.MEASURED / "speed.json").write_text(result.read_text(encoding="utf-8"), encoding="utf-8")
+    page = "\n".join(performance.page())
     for name in ("GTC, `default`", "GTC, `released`", "FREEDOM", "LightGCN", "BPR", "naive GTC"):
         assert page.count(f"| {name} |") == 4
-    assert "GPU: not measured." in page
+    assert "- GPU: not measured." in page
+    assert page.count("not measured | – | – | – | – |") == 2 * len(performance.SETTINGS)
+    assert "- growth: `benchmarks/growth.py` has not been run." in page
     assert str(tmp_path) not in page
+
+
+def test_growth_measures_both_ways_of_propagation_and_draws_them(
+    tmp_path: Path, script: Callable[[str], ModuleType]
+) -> None:
+    growth, out = script("growth"), tmp_path / "growth.json"
+    words = ["run", "--out", out, "--items", "300", "600", "--steps", "2", "--rounds", "2", "--full-up-to", "300"]
+    subprocess.run([sys.executable, str(BENCHMARKS / "growth.py"), *map(str, words)], check=True, capture_output=True)
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert [(one["items"], one["mode"]) for one in found["points"]] == [
+        (300, "sampled"),
+        (300, "full"),
+        (600, "sampled"),
+    ]
+    for one in found["points"]:
+        assert 0 < one["step"]["min"] <= one["step"]["median"] <= one["step"]["max"]
+        assert one["steps"] == -(-one["pairs"] // growth.BATCH)
+    assert growth.slope([{"items": 10, "y": 2.0}, {"items": 1000, "y": 20.0}], lambda one: one["y"]) == pytest.approx(
+        0.5
+    )
+    growth.plot(found, tmp_path / "growth.svg")
+    text = (tmp_path / "growth.svg").read_text(encoding="utf-8")
+    assert "<svg" in text
