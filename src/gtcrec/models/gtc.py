@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gtcrec import diffusion, losses
 from gtcrec.models.gtc_views import ViewRows, Views
 from gtcrec.models.names import module_keys
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import DotScorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["GTC", "PRESETS", "GTCConfig"]
@@ -148,15 +148,20 @@ class GTC(nn.Module):
         """
         with torch.no_grad():
             v = self._exact(*(torch.arange(n, device=self.user_counts.device) for n in (self.n_users, self.n_items)))
-            users, items = [v.views.identity.user], [self._identity(v)]
+            dim, blocks = self.config.dim, sum(kept.shape[1] for kept in v.filtered.values())
+            users, items = (v.mix.new_empty(n, dim * (1 + blocks)) for n in (self.n_users, self.n_items))
+            users[:, :dim], items[:, :dim] = v.views.identity.user, self._identity(v)
+            start = dim
             for m, weight in self._weighted(self.weights if self.keys else None):
                 for k, kept in enumerate(v.filtered[m].unbind(1)):
-                    users.append(weight[:, None] * v.mix[:, k, None] * v.views.taste[m])
-                    items.append(kept / math.sqrt(self.config.dim) + v.views.common[m])
-            return torch.cat(users, dim=1), torch.cat(items, dim=1)
+                    columns = slice(start, start + dim)
+                    torch.mul(weight[:, None] * v.mix[:, k, None], v.views.taste[m], out=users[:, columns])
+                    torch.add(v.views.common[m], kept, alpha=1 / math.sqrt(dim), out=items[:, columns])
+                    start += dim
+            return users, items
 
     def scorer(self) -> Scorer:
-        return dot_scorer(*self.vectors())
+        return DotScorer(*self.vectors())  # which are its own already
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the scores [b] of pairs, each item filtered for its own user: the sum over views written out."""
