@@ -6,7 +6,6 @@ The run folder must lie where all workers and this process see it; each worker r
 import json
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,14 +73,11 @@ def epochs(
 
 @contextmanager
 def _session(cluster: Cluster) -> Iterator[None]:
-    """Ray for the block, with SIGTERM left as it was."""
+    """Ray for the block, set up for training."""
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the other generation of Ray Train reports failures otherwise
     if not cluster.address:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that this machine does not need
-    on_term = signal.getsignal(signal.SIGTERM)
     with ray_session(cluster.address or None, cpus=max(_cores(), cluster.workers)):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)
         yield
 
 

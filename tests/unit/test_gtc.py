@@ -97,6 +97,19 @@ def test_the_bound_on_total_correlation_stays_below_its_ceiling(checkerboard):
     assert terms["log.tc_bound_nats"] <= torch.log(torch.tensor(float(n)))
 
 
+@pytest.mark.parametrize("alignment", ["n", "pairwise"])
+def test_the_scale_of_the_alignment_ends_at_100(alignment, checkerboard):
+    split = checkerboard()
+    model = make(split, alignment=alignment)
+    found = []
+    for scale in (90.0, 100.0, 1000.0):
+        with torch.no_grad():
+            model.log_scale.fill_(torch.tensor(scale).log())
+        found.append(model.loss(a_batch(split), torch.Generator().manual_seed(0))["alignment"].item())
+    assert found[1] == pytest.approx(found[2], rel=1e-4)
+    assert found[0] != pytest.approx(found[1], rel=1e-2)
+
+
 @pytest.mark.parametrize(("given", "absent"), [({"alignment": "none"}, "alignment"), ({"filter": "off"}, "diffusion")])
 def test_a_part_that_is_switched_off_has_no_loss_term(given, absent, checkerboard):
     split = checkerboard()

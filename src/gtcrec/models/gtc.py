@@ -309,7 +309,7 @@ class GTC(nn.Module):
         # Entries of root-mean-square 1, so that the neutral element 1 of an absent view has their scale.
         rows = [F.embedding(places, view) for view in (self._identity(v), *self._averages(v))]
         views = [F.normalize(view, dim=1) * math.sqrt(self.config.dim) for view in rows]
-        scale = self.log_scale.exp() / self.config.dim
+        scale = self.log_scale.exp().clamp(max=100.0) / self.config.dim
         items = v.views.items[places]
         has = [torch.ones_like(items, dtype=torch.bool), *(self._present(m, items) for m in self.keys)]
         if self.config.alignment == "pairwise":

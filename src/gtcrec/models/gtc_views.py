@@ -58,11 +58,9 @@ class _Content(NamedTuple):
 
 
 class _Held(NamedTuple):
-    """What the steps between two refreshes hold fixed: embeddings as they were, and what followed from them."""
+    """What the steps between two refreshes hold fixed, from the weights as they were."""
 
-    users: Tensor  # [n_users, dim]
-    items: Tensor  # [n_items, dim]
-    identity: _Sides
+    identity: _Sides | None  # of no use to steps that go over the whole graph
     content: _Content
 
 
@@ -103,11 +101,10 @@ class Views(nn.Module):
         if config.content_refresh == "step":
             return self.exact(users, items)
         held = self._held or self.refresh()
-        sampled = config.propagation == "sampled"
-        old = held.content
+        whole, old = held.identity, held.content
         return ViewRows(
             items,
-            self._sampled(held, users, items, rng) if sampled else self._identity().rows(users, items),
+            self._identity().rows(users, items) if whole is None else self._sampled(whole, users, items, rng),
             {m: self.projections[key](items) for m, key in self.keys.items()},
             {m: old.content[m][items] for m in self.keys},
             {m: old.taste[m][users] for m in self.keys},
@@ -117,9 +114,10 @@ class Views(nn.Module):
     @torch.no_grad()
     def refresh(self) -> _Held:
         """Recompute what the steps hold fixed, from the weights as they are now."""
-        identity = self._identity()
-        users, items = self.users.clone(), self.items.clone()
-        self._held = _Held(users, items, identity._replace(own_user=users, own_item=items), self._content())
+        identity = None
+        if self.config.propagation == "sampled":
+            identity = self._identity()._replace(own_user=self.users.clone(), own_item=self.items.clone())
+        self._held = _Held(identity, self._content())
         return self._held
 
     def _identity(self) -> _Sides:
@@ -145,12 +143,12 @@ class Views(nn.Module):
             common[m] = around - scaled / (layers + 1)
         return _Content(content, taste, common)
 
-    def _sampled(self, held: _Held, users: Tensor, items: Tensor, rng: torch.Generator) -> _Sides:
+    def _sampled(self, old: _Sides, users: Tensor, items: Tensor, rng: torch.Generator) -> _Sides:
         """Unbiased estimates of `_identity` at users and items: the held one, and how far walks have drifted from it.
 
         Of the user graph only the held part counts.
         """
-        b, old, layers = len(users), held.identity, self.config.layers
+        b, layers = len(users), self.config.layers
         rows = torch.arange(b + len(items), device=users.device)
         starts = rows[:b], rows[b:]
         parts: tuple[list[Any], list[Any]] = [], []  # of the sums over the users' table and over the items' table
@@ -163,7 +161,7 @@ class Views(nn.Module):
             parts[1].append((starts[1], *neighbours(self.item_graph, items, self.config.walks, rng)))
         drift, own_rows = torch.zeros(()), []
         for table, before, part, wanted in zip(
-            (self.users, self.items), (held.users, held.items), parts, (users, items), strict=True
+            (self.users, self.items), (old.own_user, old.own_item), parts, (users, items), strict=True
         ):
             reached = reach(b + len(items), *part)
             now = F.embedding(reached.nodes, table, sparse=True)
