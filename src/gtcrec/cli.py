@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gtcrec.cli_data import data_app
+from gtcrec.cli_study import COMPARED, ablate, knockout
 from gtcrec.errors import GtcrecError, RunError
 from gtcrec.options import DataPath, Device, Engine, RayAddress, RunFolder, WorkerCount
 
@@ -33,7 +34,6 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
-COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
 DEMO_MODELS = ("popular", "bpr", "lightgcn", "gtc")
 DEMO_SETTINGS = (
     "batch_size=512",
@@ -223,6 +223,10 @@ def compare(
         from gtcrec.console import say
 
         say(f"page: {render_comparison(runs, tests, html)}")
+
+
+app.command()(ablate)
+app.command()(knockout)
 
 
 @app.command()

@@ -1,21 +1,43 @@
-"""Diffusion of item content: the noise schedule, the conditional denoiser, and the deterministic filter.
+"""Diffusion of item content: noise levels, kinds of prediction, the conditional denoiser, samplers and the filter.
 
-Forward process (Ho et al. 2020): x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps with a_t = prod_{s<=t} (1 - beta_s).
-Deterministic sampling is DDIM (Song et al. 2021) with eta = 0.
+Forward process (Ho et al. 2020): x_t = a_t x_0 + s_t eps with a_t^2 = prod_{r<=t} (1 - beta_r) and s_t^2 = 1 - a_t^2.
+A denoiser predicts one of three things, and x_t and any of them give the other two (Salimans & Ho 2022): the noise
+eps, the clean x_0, or the velocity v = a_t eps - s_t x_0.
 """
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConditionalDenoiser", "Schedule", "ddim_filter", "linear_schedule"]
+__all__ = [
+    "ConditionalDenoiser",
+    "Predict",
+    "Prediction",
+    "Schedule",
+    "cosine_schedule",
+    "ddim",
+    "ddim_filter",
+    "ddpm",
+    "guided",
+    "linear_schedule",
+    "min_snr_weights",
+]
+
+Prediction = Literal["noise", "clean", "velocity"]  # what a denoiser returns
+Predict = Callable[[Tensor, Tensor], Tensor]  # x_t [..., d] and levels int64 -> a prediction [..., d]
 
 
 class Schedule(nn.Module):
-    """The noise levels: `signal[t]` = sqrt(a_t) and `noise[t]` = sqrt(1 - a_t) for t = 0 .. steps - 1."""
+    """The noise levels: `signal[t]` = a_t and `noise[t]` = s_t for t = 0 .. steps - 1, from betas [steps].
+
+    Where a method takes levels t, they are int64 [n], one for each row of [n, d], or one int for all rows.
+    """
 
     signal: Tensor
     noise: Tensor
@@ -25,26 +47,119 @@ class Schedule(nn.Module):
         kept = torch.cumprod(1.0 - betas.double(), dim=0)
         self.register_buffer("signal", kept.sqrt().float(), persistent=False)
         self.register_buffer("noise", (1.0 - kept).sqrt().float(), persistent=False)
+        if not len(betas):
+            raise ValueError("a schedule needs at least 1 level, found 0")
+        usable = (betas > 0) & (betas < 1) & (self.signal > 0) & (self.noise > 0)  # the conversions divide by both
+        if not usable.all():
+            t = int(usable.int().argmin())
+            found = f"beta {betas[t]:g} at level {t}: signal {self.signal[t]:g}, noise {self.noise[t]:g}"
+            raise ValueError(f"betas must lie in (0, 1) and leave signal and noise at each level, found {found}")
 
     def __len__(self) -> int:
         return len(self.signal)
 
-    def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Return x_t for x0, eps [n, d] and levels t int64 [n]."""
-        return self.signal[t, None] * x0 + self.noise[t, None] * eps
+    def add_noise(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
+        """Return x_t = a_t x_0 + s_t eps for x0, eps [n, d]."""
+        a, s = self._at(t)
+        return a * x0 + s * eps
 
-    def clean(self, xt: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """Return the estimate of x_0 that x_t and a predicted noise imply; the inverse of `add_noise`."""
-        return (xt - self.noise[t, None] * eps) / self.signal[t, None]
+    def target(self, kind: Prediction, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
+        """Return what a denoiser of this kind should predict for x0, eps [n, d]: eps, x_0 or v = a_t eps - s_t x_0."""
+        a, s = self._at(t)
+        match kind:
+            case "noise":
+                return eps
+            case "clean":
+                return x0
+            case "velocity":
+                return a * eps - s * x0
+            case _:
+                raise _unknown(kind)
+
+    def to_clean(self, kind: Prediction, xt: Tensor, t: Tensor | int, out: Tensor) -> Tensor:
+        """Return the x_0 that x_t and a prediction imply, [n, d]: (x_t - s_t eps) / a_t, x_0 or a_t x_t - s_t v."""
+        a, s = self._at(t)
+        match kind:
+            case "noise":
+                return torch.addcmul(xt / a, out, -s / a)  # x_t may be smaller than what comes out: one pass over that
+            case "clean":
+                return out
+            case "velocity":
+                return torch.addcmul(a * xt, out, -s)
+            case _:
+                raise _unknown(kind)
+
+    def to_noise(self, kind: Prediction, xt: Tensor, t: Tensor | int, out: Tensor) -> Tensor:
+        """Return the eps that x_t and a prediction imply, [n, d]: eps, (x_t - a_t x_0) / s_t or s_t x_t + a_t v."""
+        a, s = self._at(t)
+        match kind:
+            case "noise":
+                return out
+            case "clean":
+                return torch.addcmul(xt / s, out, -a / s)
+            case "velocity":
+                return torch.addcmul(s * xt, out, a)
+            case _:
+                raise _unknown(kind)
+
+    def levels(self, start: int, steps: int) -> list[int]:
+        """Return `steps` levels for a sampler, evenly spaced from `start` down; all of them if steps = start + 1.
+
+        >>> linear_schedule(600, 1e-4, 0.01).levels(500, 5)
+        [500, 400, 300, 200, 100]
+        """
+        if not 0 <= start < len(self):
+            raise ValueError(f"the start must be a level in [0, {len(self)}), found {start}")
+        if not 1 <= steps <= start + 1:
+            raise ValueError(f"from level {start} there are 1 to {start + 1} steps down, found {steps}")
+        end = 0 if steps <= start else -1  # the step from the last level to the clean x_0 is one of them
+        spread: list[int] = torch.linspace(start, end, steps + 1).round().long()[:-1].tolist()
+        return spread
+
+    def _at(self, t: Tensor | int) -> tuple[Tensor, Tensor]:
+        """a_t and s_t, [n, 1]; [] for one level of all rows."""
+        place = t if isinstance(t, int) else (t, None)
+        return self.signal[place], self.noise[place]
 
 
 def linear_schedule(steps: int, beta_start: float, beta_end: float) -> Schedule:
-    """Return the schedule whose betas grow evenly from `beta_start` to `beta_end`."""
+    """Return the schedule whose betas grow evenly from `beta_start` to `beta_end` (Ho et al. 2020)."""
     return Schedule(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64))
 
 
+def cosine_schedule(steps: int, offset: float = 0.008, largest: float = 0.999) -> Schedule:
+    """Return the schedule whose signal falls as a cosine (Nichol & Dhariwal 2021).
+
+    a_t^2 = f(t + 1) / f(0) with f(r) = cos^2((r / steps + offset) / (1 + offset) pi / 2), its betas cut at `largest`.
+    """
+    share = torch.arange(steps + 1, dtype=torch.float64) / steps  # [steps + 1]
+    f = torch.cos((share + offset) / (1 + offset) * math.pi / 2).square()
+    return Schedule((1 - f[1:] / f[:-1]).clamp(max=largest))
+
+
+def min_snr_weights(schedule: Schedule, kind: Prediction, gamma: float = 5.0) -> Tensor:
+    """Return the weight of each level's squared error in the loss of a denoiser of this kind, [steps].
+
+    An error of x_0 counts min(snr, gamma), snr = a_t^2 / s_t^2 (min-SNR weighting, Hang et al. 2023). As an error of
+    eps is snr times, and one of v snr + 1 times, that of x_0, theirs count min(snr, gamma) over snr and snr + 1.
+    """
+    if not gamma > 0:
+        raise ValueError(f"gamma must be above 0, found {gamma:g}")
+    snr = (schedule.signal.double() / schedule.noise.double()).square()  # float32 has no room for small squares
+    kept = snr.clamp(max=gamma)
+    match kind:
+        case "noise":
+            return (kept / snr).float()
+        case "clean":
+            return kept.float()
+        case "velocity":
+            return (kept / (snr + 1)).float()
+        case _:
+            raise _unknown(kind)
+
+
 class ConditionalDenoiser(nn.Module):
-    """Predicts the noise in x_t [n, dim] from x_t, the level t and any number of conditions.
+    """Predicts from x_t [n, dim], the level t and any number of conditions, what it was trained for: a `Prediction`.
 
     One hidden layer; level and conditions enter as scale and shift of its normalised activations (adaptive layer
     norm, Peebles & Xie 2023). Their effects add up, so that K conditions for each of n inputs cost K + n small
@@ -62,7 +177,7 @@ class ConditionalDenoiser(nn.Module):
         self.leave = nn.Linear(hidden, dim)
 
     def forward(self, xt: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-        """Return the predicted noise [..., dim].
+        """Return the prediction [..., dim].
 
         The conditions must broadcast with x_t's rows, and t must, which is int64 of their number of axes less one.
         """
@@ -71,8 +186,8 @@ class ConditionalDenoiser(nn.Module):
         for one, given in zip(self.modulate, (self._waves(t), *conditions), strict=True):
             scale, shift = one(given).chunk(2, dim=-1)  # [..., hidden]
             shifted = torch.addcmul(shifted + shift, activity, scale)  # few passes over what is as large as the output
-        noise: Tensor = self.leave(F.silu(shifted))
-        return noise
+        out: Tensor = self.leave(F.silu(shifted))
+        return out
 
     def _waves(self, t: Tensor) -> Tensor:
         """Sinusoidal features of the level, [..., 2 * waves]."""
@@ -81,21 +196,91 @@ class ConditionalDenoiser(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def ddim_filter(
-    schedule: Schedule, predict: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: int, steps: int
-) -> Tensor:
-    """Return x [..., d] as the denoiser `predict(xt, t) -> eps` sees it: what of it survives at noise level `level`.
+def guided(predict_conditional: Predict, predict_unconditional: Predict, strength: float) -> Predict:
+    """Return the denoiser out_u + strength (out_c - out_u): classifier-free guidance (Ho & Salimans 2022).
 
-    Places x on the forward process without noise, x_t = sqrt(a_t) x, and follows `steps` deterministic DDIM
-    steps from `level` down; the last one returns the estimate of x_0. No randomness is involved. `predict` is given
-    a t of length 1: all rows are at one level.
+    Strength 0 is the unconditional prediction, 1 the conditional one, and more goes beyond; the paper's w is
+    strength - 1. Both must predict the same kind; which one does not matter, as one kind is affine in another.
+
+    >>> one, none = (lambda xt, t: xt + 1), (lambda xt, t: xt)
+    >>> guided(one, none, 3.0)(torch.zeros(2), torch.tensor([0]))
+    tensor([3., 3.])
     """
-    levels = torch.linspace(level, 0, steps + 1).round().long()[:-1].tolist()
-    xt, clean = schedule.signal[level] * x, x
-    for now, after in zip(levels, [*levels[1:], None], strict=True):
-        t = torch.full((1,), now, device=x.device)
-        eps = predict(xt, t)
-        clean = torch.add(xt / schedule.signal[now], eps, alpha=-float(schedule.noise[now] / schedule.signal[now]))
-        if after is not None:
-            xt = schedule.signal[after] * clean + schedule.noise[after] * eps
-    return clean
+
+    def predict(xt: Tensor, t: Tensor) -> Tensor:
+        return torch.lerp(predict_unconditional(xt, t), predict_conditional(xt, t), strength)
+
+    return predict
+
+
+def ddim(
+    schedule: Schedule, predict: Predict, xt: Tensor, levels: Sequence[int], *, kind: Prediction = "noise"
+) -> Tensor:
+    """Return the x_0 [..., d] that the deterministic sampler reaches from x_t [..., d] at level `levels[0]`.
+
+    x_r = a_r x_0 + s_r eps from each level t to the next r, with the denoiser's x_0 and eps, and x_0 itself at last
+    (DDIM with eta = 0, Song et al. 2021). `levels` fall, as `Schedule.levels` gives them. `predict` is given a t of
+    length 1: all rows are at one level.
+    """
+    levels = _falling(schedule, levels)
+    for now, after in pairwise(levels):
+        clean, eps = _look(schedule, predict, xt, now, kind)
+        xt = schedule.add_noise(clean, after, eps)
+    return _look(schedule, predict, xt, levels[-1], kind)[0]
+
+
+def ddpm(
+    schedule: Schedule,
+    predict: Predict,
+    xt: Tensor,
+    levels: Sequence[int],
+    rng: torch.Generator,
+    *,
+    kind: Prediction = "noise",
+) -> Tensor:
+    """Return an x_0 [..., d] drawn by the ancestral sampler from x_t [..., d] at level `levels[0]`.
+
+    From level t to the next r it draws from the posterior q(x_r | x_t, x_0) at the denoiser's x_0 (Ho et al. 2020,
+    equation 7, for levels any distance apart): x_r = a_r x_0 + s_r (c eps + sqrt(1 - c^2) z) with z normal and
+    c = (a_t / s_t) / (a_r / s_r), which is DDIM's step with part of the noise renewed. `levels` and `predict` are as
+    for `ddim`.
+    """
+    levels = _falling(schedule, levels)
+    ratio = schedule.signal / schedule.noise
+    for now, after in pairwise(levels):
+        clean, eps = _look(schedule, predict, xt, now, kind)
+        c = ratio[now] / ratio[after]  # never above 1: the ratio falls with the level, rounded too
+        z = torch.randn(eps.shape, generator=rng, device=rng.device, dtype=eps.dtype).to(eps.device)
+        xt = schedule.add_noise(clean, after, c * eps + (1 - c.square()).sqrt() * z)
+    return _look(schedule, predict, xt, levels[-1], kind)[0]
+
+
+def ddim_filter(
+    schedule: Schedule, predict: Predict, x: Tensor, level: int, steps: int, *, kind: Prediction = "noise"
+) -> Tensor:
+    """Return x [..., d] as the denoiser sees it: what of it survives at noise level `level`.
+
+    Places x on the forward process without noise, x_t = a_t x, and follows `steps` deterministic steps (`ddim`) from
+    `level` down. No randomness is involved.
+    """
+    levels = schedule.levels(level, steps)
+    return ddim(schedule, predict, schedule.signal[level] * x, levels, kind=kind)
+
+
+def _falling(schedule: Schedule, levels: Sequence[int]) -> Sequence[int]:
+    """The levels, checked."""
+    falling = all(now > after for now, after in pairwise(levels))
+    if not levels or not falling or levels[0] >= len(schedule) or levels[-1] < 0:
+        found = reprlib.repr(list(levels))
+        raise ValueError(f"levels must be one or more, fall, and lie in [0, {len(schedule)}), found {found}")
+    return levels
+
+
+def _look(schedule: Schedule, predict: Predict, xt: Tensor, level: int, kind: Prediction) -> tuple[Tensor, Tensor]:
+    """The denoiser's x_0 and eps."""
+    out = predict(xt, torch.full((1,), level, device=xt.device))
+    return schedule.to_clean(kind, xt, level, out), schedule.to_noise(kind, xt, level, out)
+
+
+def _unknown(kind: str) -> ValueError:
+    return ValueError(f"a prediction is of the kind noise, clean or velocity, found {kind!r}")

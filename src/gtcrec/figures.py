@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DARK", "LIGHT", "Theme", "available", "curves", "losses"]
+__all__ = ["DARK", "LIGHT", "Mark", "Theme", "available", "curves", "forest", "losses"]
 
 PANEL = (3.6, 2.35)  # inches
 COLUMNS = 2
@@ -131,3 +131,51 @@ def _family(name: str) -> str:
 def _cut(name: str) -> int:
     cut = name.rpartition("@")[2]
     return int(cut) if cut.isdigit() else 0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A line of a forest plot: a value with its interval, `sure` where it is significant."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    sure: bool
+
+
+def forest(panels: Sequence[tuple[str, Sequence[Mark]]], label: str, theme: Theme = LIGHT) -> bytes:
+    """Draw a panel a title, side by side: a value and its interval a line, from the top down, and a rule at 0.
+
+    The panels share their lines. Returns SVG bytes, or b"" if there is no line.
+    """
+    names = list(dict.fromkeys(mark.name for _, marks in panels for mark in marks))
+    if not names:
+        return b""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    size = (1.5 + 2.3 * len(panels), 0.9 + 0.26 * len(names))
+    figure = Figure(figsize=size, layout="constrained", facecolor=theme.paper)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (title, marks) in zip(axes, panels, strict=True):
+        ax.set_facecolor(theme.paper)
+        ax.set_title(title, loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
+        ax.tick_params(colors=theme.ink, labelsize=8, length=0)
+        ax.grid(axis="x", color=theme.faint, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines[:].set_visible(False)
+        ax.axvline(0, color=theme.ink, linewidth=0.8)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        for mark in marks:
+            place, colour = names.index(mark.name), theme.loss if mark.sure else theme.logged
+            ax.plot([mark.low, mark.high], [place, place], color=colour, linewidth=1.5)
+            ax.plot(mark.value, place, "o", color=colour, markersize=4.5, fillstyle="full" if mark.sure else "none")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel(label, color=theme.ink, fontsize=8)
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "gtcrec"}):  # equal results give equal bytes
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from gtcrec.types import Floats, Masks
 
-__all__ = ["ContentProjection"]
+__all__ = ["ContentProjection", "directions"]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
 
@@ -85,3 +85,42 @@ def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         squares += block.square_().sum(dim=0, dtype=torch.float64)
     spread = (squares / max(len(items), 1)).sqrt().float()
     return mean, torch.where(spread > 1e-6 * (mean.abs() + 1e-12), 1.0 / spread, 0.0)
+
+
+def directions(x: Floats, present: Masks, width: int) -> Tensor:
+    """Return content as at most `width` directions of mean 0 and variance 1 over the present items, [n_items, W].
+
+    Content no wider than that keeps its own columns, standardised; wider content becomes its first principal
+    components, whitened (by subspace iteration, in blocks of rows). Absent items and directions without variance are 0.
+    """
+    content, has = torch.from_numpy(x), torch.from_numpy(present)
+    mean, inverse = _moments(content, has)
+    items = has.nonzero().flatten()
+    basis = torch.diag(inverse)
+    if x.shape[1] > width:
+        basis = inverse[:, None] * _components(content, mean, inverse, items, min(width, len(items)))
+    y = torch.zeros(len(x), basis.shape[1])
+    for rows, block in _blocks(content, mean, items):
+        y[items[rows]] = block @ basis
+    spread = y[items].square().mean(dim=0).sqrt() if len(items) else y.new_zeros(basis.shape[1])
+    return torch.where(spread > 1e-6, y / spread.clamp(min=1e-6), 0.0)
+
+
+def _components(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, width: int) -> Tensor:
+    """The first principal axes of standardised content, [d, width], largest variance first."""
+    rng = torch.Generator().manual_seed(0)
+    axes = torch.randn(x.shape[1], min(width + 16, x.shape[1]), generator=rng)
+    for _ in range(_ITERATIONS):
+        axes = torch.linalg.qr(axes).Q
+        image = torch.zeros_like(axes)  # X^T X axes
+        for _, block in _blocks(x, mean, items):
+            z = block * inverse
+            image.addmm_(z.T, z @ axes)
+        axes, before = image, axes
+    small = before.T @ image
+    variance, turn = torch.linalg.eigh((small + small.T) / 2)
+    found: Tensor = before @ turn[:, variance.argsort(descending=True)[:width]]
+    return found
+
+
+_ITERATIONS = 8

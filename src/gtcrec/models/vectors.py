@@ -1,11 +1,12 @@
 """Scoring by inner product, shared by the models whose score is one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["DotScorer", "dot_scorer"]
+__all__ = ["DotScorer", "Reranked", "dot_scorer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,3 +31,43 @@ class DotScorer:
 def dot_scorer(users: Tensor, items: Tensor) -> DotScorer:
     """Return the scorer of user vectors [n_users, d] and item vectors [n_items, d]; it keeps its own copies."""
     return DotScorer(users.detach().clone(), items.detach().clone())
+
+
+@dataclass(frozen=True, eq=False)
+class Reranked:
+    """Users -> the scores of `folded`, whose best `n` items that a user has not met change places by another score.
+
+    `told(users [b], items [b, n]) -> [b, n]` is that score; the n items keep their n scores among themselves, so that
+    they stay the best. `met` is a CSR tensor [n_users, n_items] whose entries are the items that users have met.
+    """
+
+    folded: DotScorer
+    told: Callable[[Tensor, Tensor], Tensor]
+    met: Tensor
+    n: int
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Return the scores [b, n_items] of users int64 [b]."""
+        scores = self.folded(index)
+        for rows in torch.split(torch.arange(len(index)), _RERANKED):
+            users = index[rows].to(scores.device)
+            best = scores[rows].masked_fill(self._met(users), -torch.inf).topk(min(self.n, scores.shape[1]))
+            order = self.told(users, best.indices).argsort(dim=1, descending=True, stable=True)
+            kept = best.values.isfinite()  # all but what users have met, should they have met nearly all
+            items = torch.where(kept, best.indices.gather(1, order), best.indices)
+            part = scores[rows]
+            scores[rows] = part.scatter(1, items, torch.where(kept, best.values, part.gather(1, items)))
+        return scores
+
+    def _met(self, users: Tensor) -> Tensor:
+        """Which items the users have met, bool [b, n_items]."""
+        start, columns = self.met.crow_indices().long(), self.met.col_indices().long()
+        counts = start[users + 1] - start[users]
+        rows = torch.arange(len(users), device=users.device).repeat_interleave(counts)
+        places = torch.arange(len(rows), device=users.device) - (counts.cumsum(0) - counts)[rows] + start[users][rows]
+        met = torch.zeros(len(users), self.met.shape[1], dtype=torch.bool, device=users.device)
+        met[rows, columns[places]] = True
+        return met
+
+
+_RERANKED = 64  # users at once: all contents of all their items are held

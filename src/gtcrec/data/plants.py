@@ -1,0 +1,128 @@
+"""Catalogues in numbers alone, each with one planted truth that a claim about the method can be tested on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gtcrec.errors import DataError
+from gtcrec.types import Dataset, Floats, Interactions, Ints, ItemFeatures, Masks, Vocabulary
+
+__all__ = ["Plant", "plant_chance", "plant_parts", "plant_xor"]
+
+_STREAM = 7  # keeps these draws apart from others that start from the same seed
+
+
+@dataclass(frozen=True, eq=False)
+class Plant:
+    """A catalogue and its truth: `relevant[m]` bool [n_users, d_m], the columns of content that a user cares about."""
+
+    dataset: Dataset
+    relevant: dict[str, Masks]
+
+
+def plant_parts(
+    seed: int = 0,
+    n_users: int = 2000,
+    n_items: int = 2000,
+    parts: int = 8,
+    width: int = 32,
+    clusters: int = 60,
+    train: int = 12,
+    held: int = 2,
+    noise: float = 0.3,
+) -> Plant:
+    """Users who care about disjoint parts of the content.
+
+    Content has `parts` parts of `width` columns; in each, an item belongs to one of `clusters` clusters with normal
+    centres, plus `noise`. A user cares about one part and likes items of two of its clusters: `train` training, `held`
+    validation and `held` test items.
+    """
+    rng = np.random.default_rng([_STREAM, seed])
+    centres = rng.normal(size=(parts, clusters, width))
+    codes = rng.integers(0, clusters, (n_items, parts))
+    content = np.concatenate([centres[p, codes[:, p]] for p in range(parts)], axis=1)
+    content += noise * rng.normal(size=content.shape)
+    cares = rng.integers(0, parts, n_users)
+    wanted = train + 2 * held
+    chosen = np.empty((n_users, wanted), dtype=np.int64)
+    for user, part in enumerate(cares):
+        sizes = np.bincount(codes[:, part], minlength=clusters)
+        first, second = rng.permutation(clusters)[:2]
+        if sizes[first] + sizes[second] < wanted:  # rare, and never with the sizes that are the defaults
+            first, second = np.argsort(-sizes)[:2]
+        liked = np.flatnonzero((codes[:, part] == first) | (codes[:, part] == second))
+        if len(liked) < wanted:
+            raise DataError(f"wanted at least {wanted} items in two clusters, found {len(liked)}; draw more items")
+        chosen[user] = rng.permutation(liked)[:wanted]
+    labels = np.repeat([0, 1, 2], [train, held, held])
+    relevant = np.repeat(cares[:, None] == np.arange(parts), width, axis=1)
+    features = {"content": content.astype(np.float32)}
+    return Plant(_dataset("parts", chosen, np.tile(labels, (n_users, 1)), features), {"content": relevant})
+
+
+def plant_xor(
+    seed: int = 0,
+    n_users: int = 1500,
+    n_items: int = 1200,
+    bits: int = 3,
+    width: int = 24,
+    train: int = 10,
+    held: int = 3,
+    noise: float = 0.5,
+    late: float = 0.4,
+) -> Plant:
+    """A dependency of three views that no pair of them shows: what a user likes is image code xor text code.
+
+    Each item has two independent codes of `bits` bits, seen in `image` and `text` through a random linear map plus
+    noise. A user likes one value of their exclusive or. A share `late` of the items is met in validation and test only.
+    """
+    rng = np.random.default_rng([_STREAM, 1, seed])
+    codes = rng.integers(0, 2, (2, n_items, bits))
+    features = {}
+    for name, code in zip(("image", "text"), codes, strict=True):
+        seen = (2.0 * code - 1) @ rng.normal(size=(bits, width)) + noise * rng.normal(size=(n_items, width))
+        features[name] = seen.astype(np.float32)
+    value = (codes[0] ^ codes[1]) @ (1 << np.arange(bits))
+    is_late = np.zeros(n_items, dtype=np.bool_)
+    is_late[rng.permutation(n_items)[: round(late * n_items)]] = True
+    wanted = rng.integers(0, 1 << bits, n_users)
+    chosen = np.empty((n_users, train + 2 * held), dtype=np.int64)
+    for user, one in enumerate(wanted):
+        early, new = (rng.permutation(np.flatnonzero((value == one) & (is_late == when))) for when in (False, True))
+        if len(early) < train or len(new) < 2 * held:
+            raise DataError(
+                f"wanted {train} early and {2 * held} late items of a value, found {len(early)}, {len(new)}"
+            )
+        chosen[user] = np.concatenate([early[:train], new[: 2 * held]])
+    labels = np.repeat([0, 1, 2], [train, held, held])
+    return Plant(_dataset("xor", chosen, np.tile(labels, (n_users, 1)), features), {})
+
+
+def plant_chance(
+    seed: int = 0, n_users: int = 1500, n_items: int = 1200, width: int = 64, per_user: int = 12, held: int = 2
+) -> Plant:
+    """Nothing planted in the content: users follow hidden tastes of their own, and content is noise."""
+    rng = np.random.default_rng([_STREAM, 2, seed])
+    tastes, traits = rng.normal(size=(n_users, 8)), rng.normal(size=(n_items, 8))
+    scores = tastes @ traits.T + rng.gumbel(size=(n_users, n_items))
+    chosen = np.argsort(-scores, axis=1)[:, : per_user + 2 * held]
+    labels = rng.permuted(np.tile(np.repeat([0, 1, 2], [per_user, held, held]), (n_users, 1)), axis=1)
+    features = {m: rng.normal(size=(n_items, width)).astype(np.float32) for m in ("image", "text")}
+    return Plant(_dataset("chance", chosen, labels, features), {})
+
+
+def _dataset(name: str, chosen: Ints, labels: NDArray[np.int64], features: dict[str, Floats]) -> Dataset:
+    """The data set of each user's chosen items [n_users, c] with their labels (0 train, 1 valid, 2 test)."""
+    n_users, n_items = len(chosen), len(next(iter(features.values())))
+    order = np.argsort(chosen, axis=1)
+    items, labels = np.take_along_axis(chosen, order, 1), np.take_along_axis(labels, order, 1)
+    users = np.repeat(np.arange(n_users), chosen.shape[1])
+    return Dataset(
+        name=name,
+        interactions=Interactions(users, items.ravel(), n_users, n_items),
+        features=ItemFeatures(n_items, features, {m: np.ones(n_items, dtype=np.bool_) for m in features}),
+        users=Vocabulary(np.arange(n_users), "user"),
+        items=Vocabulary(np.arange(n_items), "item"),
+        labels=labels.ravel().astype(np.int8),
+    )
