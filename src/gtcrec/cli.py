@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gtcrec.cli_data import data_app
-from gtcrec.cli_study import COMPARED, ablate, knockout
+from gtcrec.cli_study import COMPARED, ablate, explain, knockout
 from gtcrec.errors import GtcrecError, RunError
 from gtcrec.options import DataPath, Device, Engine, RayAddress, RunFolder, WorkerCount
 
@@ -227,6 +227,7 @@ def compare(
 
 app.command()(ablate)
 app.command()(knockout)
+app.command()(explain)
 
 
 @app.command()

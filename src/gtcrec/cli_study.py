@@ -1,4 +1,4 @@
-"""The commands that ask which part of a model its figures come from: `ablate` and `knockout`."""
+"""The commands that ask where a model's figures and scores come from: `ablate`, `knockout` and `explain`."""
 
 import shlex
 import sys
@@ -13,11 +13,12 @@ from gtcrec.options import DataPath, Device, RunFolder
 
 if TYPE_CHECKING:
     from gtcrec.ablation import Effect, Plan, Row
+    from gtcrec.explanation import Explanation, Reason, Survival, Taste
     from gtcrec.figures import Mark
     from gtcrec.knockout import Knockout
     from gtcrec.run import Run
 
-__all__ = ["COMPARED", "ablate", "knockout"]
+__all__ = ["COMPARED", "ablate", "explain", "knockout"]
 
 COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")]
@@ -85,6 +86,34 @@ def knockout(
         print_json({"on": "valid", **asdict(found)})
     else:
         print_table(*_knockout_tables(found, metrics))
+
+
+def explain(
+    folder: RunFolder,
+    user: Annotated[str, typer.Option("--user", "-u", metavar="ID", help="A user's id in the data.")],
+    item: Annotated[list[str], typer.Option("--item", "-i", metavar="ID", help="An item's id; once or more.")],
+    data: DataPath = None,
+    device: Device = None,
+    nearest: Annotated[int, typer.Option("--nearest", min=0, help="How many liked items to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why a user gets an item: the parts of its score, what was kept of its content, the liked items near it.
+
+    matters: the share of the item's content that counts for the user; its residual: what does not count.
+
+    filtered: the share of the content that the filter keeps; its residual: what the filter turned aside.
+    """
+    from dataclasses import asdict
+
+    from gtcrec.console import print_json, print_table
+    from gtcrec.explanation import explain
+    from gtcrec.run import Run
+
+    found = explain(Run.load(folder, data, device), user, item, nearest)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_table(*_explanation_tables(found))
 
 
 def _seeds(text: str) -> list[int]:
@@ -266,3 +295,56 @@ def _knockout_tables(found: "Knockout", metrics: tuple[str, ...]) -> list[Any]:
     headers = ["content", "replaced by", *(cell for metric in metrics for cell in (metric, "against intact "))]
     title = f"validation, {found.users:,} users, 95 % interval (* Holm-corrected p < 0.05)"
     return [table(headers, rows, title, left=(0, 1))]
+
+
+def _explanation_tables(found: "Explanation") -> list[Any]:
+    """A table of the items, and for each that has parts one of those and one of the liked items near it."""
+    from rich.markup import escape
+
+    from gtcrec.console import table
+
+    rows = [
+        [escape(str(one.item)), f"{one.score:.4f}", str(one.rank), "met" if one.met else "", escape(one.title)]
+        for one in found.items
+    ]
+    title = f"{found.model}, user {found.user}: {found.met:,} items met in training, ranks among {found.unmet:,} others"
+    made = [table(["item", "score", "rank", "", "title"], rows, title, left=(0, 3, 4))]
+    for one in found.items:
+        name = f"{one.item} {one.title}".rstrip()
+        if one.parts:
+            made.append(_parts_table(one, {taste.modality: taste for taste in found.tastes}, name))
+        if one.nearest:
+            near = [[escape(str(n.item)), f"{n.similarity:.4f}", escape(n.title)] for n in one.nearest]
+            headers = ["item", "similarity", "title"]
+            made.append(table(headers, near, f"liked items near {name}, in what the user keeps of both", left=(0, 2)))
+    return made
+
+
+def _parts_table(one: "Reason", tastes: "dict[str, Taste]", name: str) -> Any:
+    """A line a view: its part of the score; for a modality also the user's taste and what was kept."""
+    from rich.markup import escape
+
+    from gtcrec.console import number, table
+
+    kept = {part.modality: part for part in one.kept}
+    rows = []
+    for place, part in enumerate(one.parts):
+        cells = [escape(part.view), f"{part.value:+.4f}", f"{part.percent:.1f}%"]
+        taste = tastes.get(part.view) if place else None  # the first is the identity, whatever a modality is called
+        if taste:
+            here = kept.get(taste.modality)
+            matters, filtered = (here.matters, here.filtered) if here else (None, None)
+            cells += [number(taste.weight), *_survival(matters), *_survival(filtered), _mix(taste)]
+        rows.append(cells)
+    headers = ["view", "part", "of score", "weight", "matters", "residual", "filtered", "residual", "user's prototypes"]
+    return table(headers, rows, f"score of {name}", left=(0, 8))
+
+
+def _survival(one: "Survival | None") -> list[str]:
+    return ["-", "-"] if one is None else [f"{one.along:.1%}", f"{one.residual:.1%}"]
+
+
+def _mix(taste: "Taste") -> str:
+    """The largest prototypes of a mix, by number."""
+    order = sorted(enumerate(taste.prototypes, 1), key=lambda pair: -pair[1])
+    return ", ".join(f"{k}: {share:.0%}" for k, share in order[:3])

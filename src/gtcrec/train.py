@@ -1,8 +1,8 @@
 """Training: the loop, its state, and a generator that yields after each epoch.
 
 The same loop serves one process and several (`gtcrec.workers`), any device, and every model that has `loss`. A model
-may also have `refresh()`, which recomputes from the weights what its steps hold fixed, and `sparse_parameters()`, the
-weights whose gradients are row-sparse.
+may also have `refresh()`, which recomputes from the weights what its steps hold fixed, `after_step()`, which is called
+when a step has moved the weights, and `sparse_parameters()`, the weights whose gradients are row-sparse.
 """
 
 import math
@@ -129,6 +129,7 @@ class Training:
             combine_gradients(self.dense, self.rows, share, workers)
         for optimizer in self.optimizers:
             optimizer.step()
+        getattr(self.model, "after_step", lambda: None)()
         return {name: value.detach() * share for name, value in terms.items()}
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:

@@ -151,6 +151,28 @@ def test_one_seed_gives_one_history_whatever_the_global_random_state(name, check
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize("name", [*TRAINED, "gtc, identity", "gtc that averages", "gtc, identity, that averages"])
+def test_a_resumed_training_ends_as_the_unbroken_one(name, checkerboard, tmp_path):
+    name, *more = name.replace("gtc that", "gtc, that").split(", ")
+    given = {"identity": {"condition": "identity"}, "that averages": {"ema": 0.9, "refine": True}}
+    settings = {key: value for one in more for key, value in given[one].items()}
+    split, config = checkerboard(), TrainConfig(epochs=4, batch_size=64, learning_rate=0.02, valid_metric="recall@10")
+    whole, first, second = (make(name, split, seed=seed, **settings) for seed in (0, 0, 77))
+    unbroken, begun = fit(whole, split, config), Training(first, config)
+    for epoch in epochs(first, split, config, begun):
+        if epoch.number == 2:
+            break
+    begun.save(tmp_path / "c.safetensors")
+    resumed = Training(second, config)
+    resumed.load(tmp_path / "c.safetensors")
+    list(epochs(second, split, config, resumed))
+    assert [(e.losses, e.valid) for e in resumed.history] == [(e.losses, e.valid) for e in unbroken.history]
+    ends = whole.state_dict(), second.state_dict()
+    assert any("average" in key for key in ends[0]) == ("that averages" in more)
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    assert torch.equal(scores(whole), scores(second))
+
+
 @pytest.mark.parametrize("name", models.MODELS)
 def test_an_unknown_setting_is_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"{name} has no setting 'dimm'"):

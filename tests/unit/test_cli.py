@@ -50,6 +50,9 @@ COMMANDS = (
     "evaluate",
     "recommend",
     "compare",
+    "ablate",
+    "knockout",
+    "explain",
     "models",
     "demo",
 )

@@ -2,19 +2,25 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.train import TrainConfig, fit
-from gtcrec.types import Batch
+from gtcrec.types import Batch, Interactions, ItemFeatures
 
 SMALL = {"dim": 8, "hidden": 16}
+ALL = np.ones(6000, dtype=bool)
 
 
 def make(split, seed=0, preset="default", **given):
     return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | given, preset), seed)
+
+
+def total(terms):
+    return sum(value for key, value in terms.items() if not key.startswith("log."))
 
 
 def a_batch(split):
@@ -23,16 +29,37 @@ def a_batch(split):
     return Batch(users, items, (items + 1) % split.train.n_items)
 
 
+IDENTITY, AUDIENCE = {"condition": "identity"}, {"condition": "audience"}
+SIDES = {"liked": {}, "identity": IDENTITY}
+
 CASES = {
     "default": {},
     "released": {"preset": "released"},
+    "paper": {"preset": "paper"},
     "one prototype": {"prototypes": 1},
     "off": {"filter": "off"},
-    "every step": {"content_refresh": "step", "content_layers": 2},
+    "off, identity": IDENTITY | {"filter": "off"},
+    "noise only": {"filter": "noise_only"},
+    "noise only, identity": IDENTITY | {"filter": "noise_only"},
+    "few directions": {"width": 3},
+    "every step": IDENTITY | {"content_refresh": "step", "content_layers": 2},
     "sampled": {"propagation": "sampled"},
+    "sampled, identity": IDENTITY | {"propagation": "sampled"},
     "pairwise": {"alignment": "pairwise"},
-    "audience": {"condition": "audience", "prototypes": 3, "filter_steps": 3},
-    "bare": {"item_neighbours": 0, "user_neighbours": 0, "content_layers": 0, "alignment": "none", "taste": "own"},
+    "chain": {"alignment": "chain"},
+    "n squared": {"alignment": "n_squared", "aligned_items": 6},
+    "no alignment": {"alignment": "none"},
+    "refined": {"refine": True, "alignment": "none"},
+    "echo": {"echo": True},
+    "pair": {"pair_weight": 0.5},
+    "pair alone": {"pair_weight": 0.5, "diffusion_weight": 0.0},
+    "identity": IDENTITY,
+    "audience": AUDIENCE | {"prototypes": 3, "filter_steps": 3, "pair_weight": 0.5},
+    "bare": IDENTITY | {"item_neighbours": 0, "content_layers": 0, "alignment": "none", "taste": "own"},
+    "options": {"schedule": "cosine", "prediction": "velocity", "min_snr": 5.0, "guidance": 1.5, "filter_steps": 4},
+    "options, audience": AUDIENCE | {"schedule": "cosine", "prediction": "clean", "min_snr": 5.0, "guidance": 2.0},
+    "average": {"ema": 0.9, "refine": True, "pair_weight": 0.5},
+    "average, identity": IDENTITY | {"ema": 0.9},
 }
 
 
@@ -47,47 +74,89 @@ def test_the_folded_score_equals_the_pair_by_pair_one(case, missing, checkerboar
     with torch.no_grad():
         pairwise = model.pair_scores(users, items).reshape(n, n)
     torch.testing.assert_close(model.scorer()(torch.arange(n)), pairwise, atol=1e-5, rtol=1e-5)
-    assert model.vectors()[0].shape[1] == 8 * (1 + 2 * (model.config.prototypes if model.config.filter != "off" else 1))
 
 
-def test_the_denoisers_are_in_the_module_tree_and_move_in_training(checkerboard):
+@pytest.mark.parametrize(
+    ("case", "widths"),
+    [
+        ("default", [2 * 6 + 1, 2 * 5 + 1]),  # content and its squares, and whether an item has it
+        ("few directions", [2 * 3 + 1, 2 * 3 + 1]),
+        ("off", [6 + 1, 5 + 1]),
+        ("identity", [8 * 8, 8 * 8]),
+        ("audience", [3 * 8, 3 * 8]),
+        ("off, identity", [8, 8]),
+    ],
+)
+def test_the_vectors_are_the_identity_view_and_what_each_modality_needs(case, widths, checkerboard):
+    model = make(checkerboard(), **CASES[case])
+    assert model.content.widths() == widths
+    assert [side.shape for side in model.vectors()] == [(40, 8 + sum(widths))] * 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_weight_that_is_to_be_trained_receives_a_gradient(case, checkerboard):
+    split = checkerboard(missing=0.3)
+    model = make(split, **CASES[case])
+    total(model.loss(a_batch(split), torch.Generator().manual_seed(0))).backward()
+    trained = {key: p.grad for key, p in model.named_parameters() if p.requires_grad}
+    assert [key for key, grad in trained.items() if grad is None or not grad.to_dense().abs().sum() > 0] == []
+
+
+def of_denoisers(model):
+    return [name for name, _ in model.named_parameters() if {"denoiser", "denoisers"} & set(name.split("."))]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_denoisers_are_in_the_module_tree_and_move_in_training(side, checkerboard):
     split = checkerboard()
-    model = make(split)
+    model = make(split, **SIDES[side])
     before = copy.deepcopy(model.state_dict())
-    names = [name for name, _ in model.named_parameters() if name.startswith("denoisers.")]
-    assert {name.split(".")[1] for name in names} == {"0_image", "1_text"}
+    names = of_denoisers(model)
+    assert all(any(f".{key}." in name for name in names) for key in ("0_image", "1_text"))
     fit(model, split, TrainConfig(epochs=1, batch_size=64, valid_metric="recall@10"))
     assert all(not torch.equal(before[name], model.state_dict()[name]) for name in names)
 
 
-def test_noise_only_keeps_its_untrained_denoisers(checkerboard):
+@pytest.mark.parametrize("side", SIDES)
+def test_noise_only_keeps_its_untrained_denoisers(side, checkerboard):
     split = checkerboard()
-    model = make(split, filter="noise_only")
+    model = make(split, filter="noise_only", **SIDES[side])
     before = copy.deepcopy(model.state_dict())
     terms = model.loss(a_batch(split), torch.Generator().manual_seed(0))
     assert "diffusion" not in terms
     fit(model, split, TrainConfig(epochs=1, batch_size=64, valid_metric="recall@10"))
-    frozen = [name for name in before if name.startswith("denoisers.")]
+    frozen = of_denoisers(model)
     assert frozen
     assert all(torch.equal(before[name], model.state_dict()[name]) for name in frozen)
 
 
+def everything(model):
+    with torch.no_grad():
+        return model._exact(torch.arange(40), torch.arange(40)).content
+
+
 def test_a_user_s_prototypes_change_what_the_filter_keeps(checkerboard):
     split = checkerboard()
-    model = make(split, prototypes=3)
-    with torch.no_grad():
-        filtered = model.filtered("image")
+    filtered = everything(make(split, prototypes=3, **IDENTITY)).filtered["image"]
     assert filtered.shape == (40, 3, 8)
     assert (filtered[:, 0] - filtered[:, 1]).abs().max() > 1e-3
+    interest = everything(make(split, prototypes=3)).interests["image"]
+    assert interest.mix.shape == (40, 3)
+    assert (interest.spread[0] - interest.spread[1]).abs().max() > 1e-3
 
 
-def test_absent_content_adds_nothing_of_its_own(checkerboard):
+@pytest.mark.parametrize("side", SIDES)
+def test_absent_content_adds_nothing_of_its_own(side, checkerboard):
     split = checkerboard(missing=0.4)
-    model = make(split)
+    model = make(split, **SIDES[side])
     absent = torch.from_numpy(~split.features.present["image"])
+    assert absent.any()
     with torch.no_grad():
-        assert absent.any()
-        assert model.filtered("image")[absent].abs().max() == 0
+        aligned = model.content.aligned(everything(model), torch.arange(40))[0]
+    assert aligned[absent].abs().max() == 0
+    assert aligned[~absent].abs().max() > 0
+    if side == "liked":
+        assert model.vectors()[1][:, 8 : 8 + 13][absent].abs().max() == 0
 
 
 def test_the_bound_on_total_correlation_stays_below_its_ceiling(checkerboard):
@@ -131,49 +200,87 @@ def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
         rng = torch.Generator().manual_seed(2)
         draws = [model.views.step(users, items, rng) for _ in range(300)]
     for view in ("user", "item", "condition"):
-        mean = torch.stack([getattr(one.identity, view) for one in draws]).mean(dim=0)
-        torch.testing.assert_close(mean, getattr(exact.identity, view), atol=0.03, rtol=0)
+        mean = torch.stack([getattr(one, view) for one in draws]).mean(dim=0)
+        torch.testing.assert_close(mean, getattr(exact, view), atol=0.03, rtol=0)
 
 
-def test_right_after_a_refresh_a_sampled_step_is_exact(checkerboard):
+@pytest.mark.parametrize("side", SIDES)
+def test_right_after_a_refresh_a_sampled_step_is_exact(side, checkerboard):
     split = checkerboard(missing=0.3)
     batch = a_batch(split)
-    sampled, full = (make(split, propagation=how, walks=1) for how in ("sampled", "full"))
+    sampled, full = (make(split, propagation=how, walks=1, **SIDES[side]) for how in ("sampled", "full"))
     for model in (sampled, full):
         model.refresh()
     found, wanted = (model.loss(batch, torch.Generator().manual_seed(0))["bpr"] for model in (sampled, full))
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("given", [{}, {"condition": "audience", "user_neighbours": 3}])
+@pytest.mark.parametrize("given", [{}, IDENTITY, AUDIENCE | {"user_neighbours": 3}])
 def test_a_sampled_step_gives_row_sparse_gradients_and_learns(given, checkerboard):
     split = checkerboard()
     model = make(split, propagation="sampled", **given)
-    terms = model.loss(a_batch(split), torch.Generator().manual_seed(0))
-    sum(value for key, value in terms.items() if not key.startswith("log.")).backward()
+    total(model.loss(a_batch(split), torch.Generator().manual_seed(0))).backward()
     assert all(p.grad.is_sparse for p in model.sparse_parameters())
-    silent = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.to_dense().abs().sum() > 0]
-    assert silent == []
     config = TrainConfig(epochs=60, batch_size=64, learning_rate=0.02, valid_metric="recall@10")
     valid = max(epoch.valid["recall@10"] for epoch in fit(model, split, config).history)
     assert valid > 0.4  # ten of the twenty items of a user's colour; ten of all forty would be 0.25
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (
-            {"content_refresh": "step"},
-            "gtc: propagation=sampled needs content_refresh=epoch, found content_refresh=step",
-        ),
-        ({"taste": "own"}, "gtc: propagation=sampled needs taste=content, found taste=own"),
-        ({"aligned_items": 0}, "gtc: propagation=sampled needs aligned_items > 0, found 0: the whole catalogue"),
-    ],
-)
-def test_what_a_sampled_step_cannot_do_is_refused(given, said, checkerboard):
+REFUSED = [
+    ({"condition": "liked", "taste": "own"}, "taste=own needs condition=identity or audience, found condition=liked"),
+    (
+        {"propagation": "sampled", "content_refresh": "step"},
+        "propagation=sampled needs content_refresh=epoch, found content_refresh=step",
+    ),
+    (
+        IDENTITY | {"propagation": "sampled", "taste": "own"},
+        "propagation=sampled needs taste=content, found taste=own",
+    ),
+    (
+        {"propagation": "sampled", "aligned_items": 0},
+        "propagation=sampled needs aligned_items > 0, found 0: the whole catalogue",
+    ),
+    (
+        {"filter_steps": 4, "diffusion_steps": 11, "level": 0.2},
+        "filter_steps must be at most 3, the noise levels up to level=0.2, found 4",
+    ),
+    ({"rerank": 5}, "rerank needs filter=trained and pair_weight > 0, which trains what it asks"),
+    (
+        {"rerank": 5, "pair_weight": 1.0, "filter": "noise_only"},
+        "rerank needs filter=trained and pair_weight > 0, which trains what it asks",
+    ),
+    ({"ema": 0.9, "filter": "off"}, "ema needs filter=trained, whose weights move, found filter=off"),
+    (
+        {"beta_start": 0.999, "beta_end": 0.999},  # a_t = 10^(-1.5 (t + 1)), and float32 ends near 10^-45
+        "betas must lie in (0, 1) and leave signal and noise at each level, "
+        "found beta 0.999 at level 30: signal 0, noise 1",
+    ),
+    (
+        {"alignment": "n_squared", "aligned_items": 5000},
+        "alignment=n_squared of 3 views needs aligned_items from 1 to 4096, "
+        "found 5000, which is 5000 items and 5000^2 combinations of the other views",
+    ),
+    (
+        {"alignment": "n_squared", "aligned_items": 0},
+        "alignment=n_squared of 3 views needs aligned_items from 1 to 4096, "
+        "found 0, which is 6000 items and 6000^2 combinations of the other views",
+    ),
+    ({"ema": 1.0}, "ema: Input should be less than 1, found 1.0"),
+    ({"prediction": "x0"}, "prediction: Input should be 'noise', 'clean' or 'velocity', found 'x0'"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED, ids=[said.split(",")[0][:40] for _, said in REFUSED])
+def test_settings_that_do_not_fit_together_are_refused(given, said):
+    pairs = Interactions(np.arange(4), np.arange(4), 4, 6000)
+    content = ItemFeatures(6000, dict.fromkeys("ab", np.ones((6000, 1), np.float32)), dict.fromkeys("ab", ALL))
     with pytest.raises(ConfigError) as error:
-        make(checkerboard(), propagation="sampled", **given)
-    assert str(error.value) == said
+        models.build("gtc", pairs, content, models.settings("gtc", SMALL | given), 0)
+    assert str(error.value) == f"gtc: {said}"
+
+
+def test_n_squared_counts_the_items_that_there_are(checkerboard):
+    make(checkerboard(), alignment="n_squared", aligned_items=5000)  # of 40 items
 
 
 def test_an_approximate_search_of_all_cells_finds_the_same_item_graph(checkerboard):
@@ -210,7 +317,7 @@ def test_released_has_the_published_settings():
 def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste, checkerboard):
     """With one hop the score of a liked pair must be that of the same weights on a graph without their edge's echo."""
     split = checkerboard()
-    model = make(split, filter="off", item_neighbours=0, alignment="none", taste=taste, content_weight=1.0)
+    model = make(split, filter="off", item_neighbours=0, alignment="none", taste=taste, content_weight=1.0, **IDENTITY)
     users, items = torch.from_numpy(split.train.users[:7]), torch.from_numpy(split.train.items[:7])
     with torch.no_grad():
         v = model._exact(users, items)
@@ -219,7 +326,41 @@ def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste
     wanted = torch.zeros(7)
     degree_u, degree_i = split.train.user_counts[split.train.users[:7]], split.train.item_counts[split.train.items[:7]]
     for m in ("image", "text"):
-        h = v.views.content[m] / 8**0.5
+        h = v.content.content[m] / 8**0.5
         echo = h * torch.from_numpy(1 / (2 * (degree_u * degree_i) ** 0.5)).float()[:, None]
-        wanted += (echo * (v.filtered[m][:, 0] / 8**0.5 + v.views.common[m])).sum(dim=1)
+        wanted += (echo * (v.content.filtered[m][:, 0] / 8**0.5 + v.content.common[m])).sum(dim=1)
     torch.testing.assert_close(plain - without, wanted)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_guided_filter_goes_from_the_blank_condition_through_the_item_s_own(preset, checkerboard):
+    """One step is affine in the noise: what strength w keeps is kept_0 + w (kept_1 - kept_0)."""
+    split, kept = checkerboard(), {}
+    for w in (0.0, 1.0, 2.5):
+        model = make(split, preset=preset, guidance=w, condition="audience", prototypes=2)
+        kept[w] = everything(model).filtered["text"]
+    torch.testing.assert_close(kept[2.5], kept[0.0] + 2.5 * (kept[1.0] - kept[0.0]))
+    assert (kept[1.0] - kept[0.0]).abs().max() > 1e-3
+    with torch.no_grad():  # what strength 0 keeps does not know the items' conditions
+        changed = model.views._whole()
+        model.config = model.content.config = model.config.model_copy(update={"guidance": 0.0})
+        rows = model.content.exact(changed._replace(condition=-changed.condition), *[torch.arange(40)] * 2)
+    torch.testing.assert_close(rows.filtered["text"], kept[0.0])
+
+
+@pytest.mark.parametrize(("guidance", "share"), [(1.0, 0.0), (1.5, 0.1)])
+def test_a_tenth_of_the_denoised_pairs_lacks_its_condition_if_the_filter_is_guided(guidance, share, checkerboard):
+    split = checkerboard()
+    model = make(split, guidance=guidance, pair_weight=1.0, **IDENTITY)
+    seen = []
+    batch = a_batch(split)
+    liked = batch.positives.repeat(20)
+    identity = model.views.step(batch.users.repeat(20), torch.arange(40), torch.Generator())
+    rows = model.content.step(identity, batch.users.repeat(20), torch.arange(40), liked)
+    for denoiser in model.content.denoisers.values():
+        denoiser.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
+    model.content.denoising(rows, batch.users.repeat(20), liked, torch.Generator().manual_seed(0))
+    blank = [(condition == 0).all(dim=1) for condition in seen]
+    assert len(blank) == 4  # two modalities, with and without the user
+    assert all(torch.equal(one, blank[0]) for one in blank)
+    assert abs(blank[0].float().mean() - share) < 0.03  # three standard deviations of 1024 pairs

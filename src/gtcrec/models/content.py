@@ -1,14 +1,31 @@
-"""Content of items projected to one length, a few items at a time, straight from the matrix that was read."""
+"""Content of items: projected to one length or turned into directions, and what GTC's denoisers of it share.
 
-from typing import Any
+Content is read a few items at a time, straight from the matrix that was read.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gtcrec import diffusion
 from gtcrec.types import Floats, Masks
 
-__all__ = ["ContentProjection", "directions"]
+if TYPE_CHECKING:
+    from gtcrec.models.gtc import GTCConfig
+
+__all__ = [
+    "ContentProjection",
+    "averaged",
+    "denoised_pairs",
+    "denoising_errors",
+    "denoising_terms",
+    "directions",
+    "noise_levels",
+]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
 
@@ -120,7 +137,63 @@ def _components(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, width: 
     small = before.T @ image
     variance, turn = torch.linalg.eigh((small + small.T) / 2)
     found: Tensor = before @ turn[:, variance.argsort(descending=True)[:width]]
-    return found
+    largest = found.gather(0, found.abs().argmax(dim=0, keepdim=True))
+    return found * largest.sign()  # else rounding would choose the sign, which a reloaded model's weights rely on
 
 
 _ITERATIONS = 8
+
+
+def noise_levels(config: "GTCConfig") -> diffusion.Schedule:
+    """Return the noise levels that the settings ask for."""
+    if config.schedule == "cosine":
+        return diffusion.cosine_schedule(config.diffusion_steps)
+    return diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
+
+
+def denoised_pairs(config: "GTCConfig", n: int, rng: torch.Generator) -> Tensor:
+    """Return which of a step's n liked pairs its denoising loss is over."""
+    if 0 < config.denoised_pairs < n:
+        return torch.randperm(n, generator=rng)[: config.denoised_pairs]
+    return torch.arange(n)
+
+
+def denoising_errors(
+    config: "GTCConfig",
+    schedule: diffusion.Schedule,
+    x0: Tensor,
+    present: Tensor,
+    rng: torch.Generator,
+    *denoisers: diffusion.Predict,
+) -> list[Tensor]:
+    """Return each denoiser's E w_t |prediction - target|^2 / d over the present rows (bool [n]) of x0 [n, d].
+
+    All of them see the same level and noise, drawn for each row; w_t is the min-SNR weight if there is one.
+    """
+    t = torch.randint(len(schedule), (len(x0),), generator=rng).to(x0.device)
+    eps = torch.randn(x0.shape, generator=rng).to(x0.device)
+    xt, target = schedule.add_noise(x0, t, eps), schedule.target(config.prediction, x0, t, eps)
+    errors = []
+    for predict in denoisers:
+        error = (predict(xt, t) - target).square().mean(dim=1)  # [n]
+        if config.min_snr:
+            error = error * diffusion.min_snr_weights(schedule, config.prediction, config.min_snr)[t]
+        errors.append((error * present).sum() / present.sum().clamp(min=1))
+    return errors
+
+
+def denoising_terms(config: "GTCConfig", errors: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+    """Return the weighted loss terms, means over the modalities, of each one's error and its error when told the user.
+
+    Without a pair term no error is told.
+    """
+    weights = {"diffusion": config.diffusion_weight, "pair": config.pair_weight}
+    columns = zip(weights.items(), zip(*errors, strict=True), strict=False)
+    return {name: weight * torch.stack(column).mean() for (name, weight), column in columns if weight}
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a network that keeps the exponential average of its weights (`update_parameters`)."""
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    average.requires_grad_(False)
+    return average

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import losses
+from gtcrec import diffusion, losses
+from gtcrec.errors import ConfigError
+from gtcrec.models.content import noise_levels
 from gtcrec.models.gtc_liked import LikedContent
 from gtcrec.models.gtc_projected import ProjectedContent
 from gtcrec.models.gtc_views import Sides, Views
@@ -49,6 +51,11 @@ class GTCConfig(BaseModel):
     diffusion_steps: int = Field(600, ge=2, description="noise levels T (paper)")
     beta_start: float = Field(1e-4, gt=0, lt=1, description="smallest beta (paper)")
     beta_end: float = Field(0.01, gt=0, lt=1, description="largest beta (paper)")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="of the noise levels; cosine needs no betas")
+    prediction: diffusion.Prediction = Field("noise", description="what the denoiser predicts")
+    min_snr: float = Field(0.0, ge=0, description="gamma of the denoising loss's min-SNR weights; 0: none")
+    guidance: float = Field(1.0, ge=0, description="how strongly the condition guides the denoiser; 1: as it says")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the denoiser that predicts; 0: none")
     level: float = Field(0.25, ge=0, lt=1, description="noise level of the filter, as a share of T")
     filter_steps: int = Field(1, ge=1, description="DDIM steps of the filter")
     alignment: Literal["none", "pairwise", "n", "n_squared", "chain"] = Field(
@@ -91,11 +98,14 @@ class GTCConfig(BaseModel):
     def _parts_fit_together(self) -> "GTCConfig":
         if self.rerank and not (self.pair_weight and self.filter == "trained"):
             raise ValueError("rerank needs filter=trained and pair_weight > 0, which trains what it asks")
+        if self.ema and self.filter != "trained":
+            raise ValueError(f"ema needs filter=trained, whose weights move, found filter={self.filter}")
         if self.filter_steps > self.filter_level + 1:
             raise ValueError(
                 f"filter_steps must be at most {self.filter_level + 1}, the noise levels up to level={self.level}, "
                 f"found {self.filter_steps}"
             )
+        noise_levels(self)  # says which betas leave no signal or no noise
         return self
 
     @model_validator(mode="after")
@@ -164,6 +174,7 @@ class GTC(nn.Module):
         self.config = config
         self.keys = module_keys(features.names)
         self.n_users, self.n_items = train.n_users, train.n_items
+        self._need_few_combinations()
         self.views = Views(config, train, features)
         self.content: LikedContent | ProjectedContent | None = None
         if not self.keys:
@@ -175,6 +186,18 @@ class GTC(nn.Module):
         self.weights = nn.Parameter(torch.zeros(train.n_users, len(self.keys)))
         if config.alignment != "none":
             self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
+
+    def _need_few_combinations(self) -> None:
+        """Raise `ConfigError` if a step's alignment could be refused for its size."""
+        n, others = min(self.config.aligned_items or self.n_items, self.n_items), len(self.keys)
+        if self.config.alignment != "n_squared" or n**others <= losses.MOST_COMBINATIONS:
+            return
+        most = round(losses.MOST_COMBINATIONS ** (1 / others))
+        most -= most**others > losses.MOST_COMBINATIONS
+        raise ConfigError(
+            f"gtc: alignment=n_squared of {others + 1} views needs aligned_items from 1 to {most}, "
+            f"found {self.config.aligned_items}, which is {n} items and {n}^{others} combinations of the other views"
+        )
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
@@ -229,6 +252,11 @@ class GTC(nn.Module):
         if self.content and self.config.content_refresh == "epoch":
             self.content.refresh()
 
+    def after_step(self) -> None:
+        """Let the average of the denoiser's weights follow them, if one is kept; training calls it after a step."""
+        if self.content and self.config.ema:
+            self.content.after_step()
+
     def sparse_parameters(self) -> list[nn.Parameter]:
         """The tables of which a step touches few rows and gives their gradient alone."""
         if self.config.propagation == "full":
@@ -258,7 +286,7 @@ class GTC(nn.Module):
             if len(aligned) > 1:  # an epoch's last batch may hold one pair, and one item has nothing to differ from
                 loss, bound = self._alignment(v, aligned, rng)
                 terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
-        if self.content and config.filter == "trained" and config.diffusion_weight > 0:
+        if self.content and config.filter == "trained" and (config.diffusion_weight or config.pair_weight):
             terms |= self.content.denoising(v.content, batch.users, liked_at, rng)
         return terms
 

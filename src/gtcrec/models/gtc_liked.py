@@ -19,6 +19,7 @@ in y, hence one inner product of 2 W + 1 numbers.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,7 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import diffusion
-from gtcrec.models.content import directions
+from gtcrec.models.content import (
+    averaged,
+    denoised_pairs,
+    denoising_errors,
+    denoising_terms,
+    directions,
+    noise_levels,
+)
 from gtcrec.models.gtc_views import Sides
 from gtcrec.types import Interactions, ItemFeatures
 
@@ -69,11 +77,14 @@ class LikedFilter(nn.Module):
         self.register_buffer("present", has, persistent=False)
         width = y.shape[1]
         self.strength = nn.Parameter(torch.zeros(()))
-        self.project = nn.Linear(width, config.dim)  # to the length of the identity view, for the alignment
+        if config.alignment != "none" or config.refine:
+            self.project = nn.Linear(width, config.dim)  # to the length of the identity view
         if config.filter == "off":
             return
-        self.schedule = diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
+        self.schedule = noise_levels(config)
         self.denoiser = diffusion.ConditionalDenoiser(width, (config.dim,) if config.pair_weight else (), config.hidden)
+        if config.ema:
+            self.average = averaged(self.denoiser, config.ema)
         self.spreads = nn.Parameter(1.5 + 0.3 * torch.randn(config.prototypes, width))
         if config.prototypes > 1:
             self.prior = nn.Parameter(torch.zeros(config.prototypes))
@@ -96,7 +107,8 @@ class LikedFilter(nn.Module):
         v = 1 / (mix @ (1 / v))  # [b, W]
         between = n * (1 - v)
         share = between / (between + v)
-        return Interest(share * mean, v + share * v / n.clamp(min=1), mix)
+        spread = torch.where(n > 0, v + share * v / n.clamp(min=1), 1.0)
+        return Interest(share * mean, spread, mix)
 
     def _mix(self, n: Tensor, scatter: Tensor, v: Tensor) -> Tensor:
         if self.config.prototypes == 1:
@@ -139,31 +151,41 @@ class LikedFilter(nn.Module):
         p, q, c = (one[:, None] for one in self.folded(self.interest(users)))
         y, has, level = F.embedding(items, self.y), self.present[items], self.config.filter_level
         score = (y * (p + q * y)).sum(dim=2) + c * has
-        t = torch.full((1, 1), level, device=y.device)
-        blank, told = (self.noise(self.schedule.signal[level] * y, t, one) for one in (None, user[:, None]))
+        t, xt = torch.full((1, 1), level, device=y.device), self.schedule.signal[level] * y
+        outs = (self.predict(xt, t, one) for one in (None, user[:, None]))
+        blank, told = (self.schedule.to_noise(self.config.prediction, xt, level, out) for out in outs)
         gain = 0.5 * (blank.square() - told.square()).sum(dim=2)  # y - x_0 = eps b / a at x_t = a y
         return score + self.strength.exp() / math.sqrt(self.y.shape[1]) * gain * has
 
     def denoise(self, xt: Tensor, t: Tensor, interest: Interest) -> Tensor:
-        """Return the noise in x_t [b, W] as guided by the users: eps_theta - b_t grad ln rho_t."""
+        """Return the network's prediction for x_t [b, W] as guided by the users: that of eps_theta - b_t grad ln rho_t.
+
+        The setting `guidance` multiplies the gradient.
+        """
         a, b = self.schedule.signal[t, None], self.schedule.noise[t, None]
         pull = xt - (xt - a * interest.mean) / (a**2 * interest.spread + b**2)  # grad ln rho_t
-        return self.noise(xt, t) - b * pull
+        eps = -b * (self.config.guidance * pull)  # what is added to the noise, which takes b / a of it from x_0
+        return self.predict(xt, t) + self.schedule.target(self.config.prediction, -b / a * eps, t, eps)
 
-    def noise(self, xt: Tensor, t: Tensor, user: Tensor | None = None) -> Tensor:
-        """Return the network's noise in x_t [b, W]; `user` [b, dim] conditions it directly."""
+    def predict(self, xt: Tensor, t: Tensor, user: Tensor | None = None) -> Tensor:
+        """Return the network's prediction for x_t [b, W]; `user` [b, dim] conditions it directly.
+
+        Where no gradient is asked for, the network is the average of its weights if one is kept.
+        """
+        network = self.average if self.config.ema and not torch.is_grad_enabled() else self.denoiser
         if not self.config.pair_weight:
-            return self.denoiser(xt, t)  # type: ignore[no-any-return]
+            return network(xt, t)  # type: ignore[no-any-return]
         if user is None:
             user = xt.new_zeros(*[1] * (xt.ndim - 1), self.config.dim)
-        return self.denoiser(xt, t, user)  # type: ignore[no-any-return]
+        return network(xt, t, user)  # type: ignore[no-any-return]
 
     def filtered(self, items: Tensor) -> Tensor:
         """Return what of the items' content survives at the filter's noise level, [n, W]."""
         y = F.embedding(items, self.y)
         if self.config.filter == "off":
             return y
-        return diffusion.ddim_filter(self.schedule, self.noise, y, self.config.filter_level, self.config.filter_steps)
+        level, steps, kind = self.config.filter_level, self.config.filter_steps, self.config.prediction
+        return diffusion.ddim_filter(self.schedule, self.predict, y, level, steps, kind=kind)
 
     def aligned(self, items: Tensor) -> Tensor:
         """Return the items' filtered content at the identity view's length, root-mean-square 1, [n, dim]."""
@@ -198,6 +220,11 @@ class LikedContent(nn.Module):
 
     def refresh(self) -> None:
         """Nothing: content is constant here."""
+
+    def after_step(self) -> None:
+        """Let the averages of the denoisers' weights follow them."""
+        for m in self.keys:
+            self[m].average.update_parameters(self[m].denoiser)
 
     def exact(self, identity: Sides, users: Tensor, items: Tensor) -> _Rows:
         """Return users int64 [b] and items int64 [a] as they will be met: all that users liked counts."""
@@ -250,25 +277,17 @@ class LikedContent(nn.Module):
 
     def denoising(self, rows: _Rows, users: Tensor, places: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """E |eps - eps_u(x_t, t)|^2 over liked pairs, and the pair term: the same with the network told the user."""
-        every = torch.arange(len(places), device=places.device)
-        if 0 < self.config.denoised_pairs < len(places):
-            every = torch.randperm(len(places), generator=rng)[: self.config.denoised_pairs].to(places.device)
-        items = rows.items[places[every]]
-        user = _scaled(rows.users[every].detach())
-        guided: list[Tensor] = []
-        told: list[Tensor] = []
+        some = denoised_pairs(self.config, len(places), rng).to(places.device)
+        items, user = rows.items[places[some]], _scaled(rows.users[some].detach())
+        errors = []
         for m in self.keys:
-            one = self[m]
+            one, interest = self[m], Interest(*(part[some] for part in rows.interests[m]))
+            denoisers: list[diffusion.Predict] = [partial(one.denoise, interest=interest)]
+            if self.config.pair_weight:
+                denoisers.append(partial(one.predict, user=user))
             y, has = F.embedding(items, one.y), one.present[items]
-            t = torch.randint(len(one.schedule), (len(items),), generator=rng).to(y.device)
-            eps = torch.randn(y.shape, generator=rng).to(y.device)
-            xt = one.schedule.add_noise(y, t, eps)
-            interest = Interest(*(part[every] for part in rows.interests[m]))
-            found = [one.denoise(xt, t, interest)] + ([one.noise(xt, t, user)] if self.config.pair_weight else [])
-            for noise, terms in zip(found, (guided, told), strict=False):
-                terms.append(((noise - eps).square().mean(dim=1) * has).sum() / has.sum().clamp(min=1))
-        loss = {"diffusion": self.config.diffusion_weight * torch.stack(guided).mean()}
-        return loss | ({"pair": self.config.pair_weight * torch.stack(told).mean()} if told else {})
+            errors.append(denoising_errors(self.config, one.schedule, y, has, rng, *denoisers))
+        return denoising_terms(self.config, errors)
 
 
 def _scaled(user: Tensor) -> Tensor:

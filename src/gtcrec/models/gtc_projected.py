@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import diffusion, graph
-from gtcrec.models.content import ContentProjection
+from gtcrec.models.content import (
+    ContentProjection,
+    averaged,
+    denoised_pairs,
+    denoising_errors,
+    denoising_terms,
+    noise_levels,
+)
 from gtcrec.models.gtc_views import Sides
 from gtcrec.types import Interactions, ItemFeatures
 
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
     from gtcrec.models.gtc import GTCConfig
 
 __all__ = ["ProjectedContent"]
+
+_DROPPED = 0.1  # share of the denoised pairs without their condition, if the filter is guided (Ho & Salimans 2022)
 
 
 class _Spread(NamedTuple):
@@ -77,18 +86,24 @@ class ProjectedContent(nn.Module):
 
     def _add_filter(self) -> None:
         config = self.config
-        self.schedule = diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
+        self.schedule = noise_levels(config)
         self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.dim))
         for key in self.keys.values():
             self.denoisers[key] = diffusion.ConditionalDenoiser(config.dim, (config.dim, config.dim), config.hidden)
         if config.filter == "noise_only":
             self.denoisers.requires_grad_(False)
+        if config.ema:
+            self.average = averaged(self.denoisers, config.ema)
 
     @torch.no_grad()
     def refresh(self) -> _Spread:
         """Recompute what the steps hold fixed, from the weights as they are now."""
         self._held = self._spread()
         return self._held
+
+    def after_step(self) -> None:
+        """Let the average of the denoisers' weights follow them."""
+        self.average.update_parameters(self.denoisers)
 
     def exact(self, identity: Sides, users: Tensor, items: Tensor) -> _Rows:
         """Return the content of `items` int64 [a] and the tastes of `users` int64 [b], from the weights as they are."""
@@ -150,28 +165,24 @@ class ProjectedContent(nn.Module):
 
         The pair term is the same with the user in the prototype's place.
 
-        Content and condition are held fixed: else the projection could shrink to what the condition predicts.
+        Content and condition are held fixed: else the projection could shrink to what the condition predicts. If the
+        filter is guided, some pairs lack their condition, so that the network knows what it is guided away from.
         """
-        device, mix, user = places.device, rows.mix.detach(), _direction(rows.user.detach())
-        if 0 < self.config.denoised_pairs < len(places):
-            some = torch.randperm(len(places), generator=rng)[: self.config.denoised_pairs].to(device)
-            places, mix, user = places[some], mix[some], user[some]
+        device = places.device
+        some = denoised_pairs(self.config, len(places), rng).to(device)
+        places, mix, user = places[some], rows.mix.detach()[some], _direction(rows.user.detach())[some]
         condition = F.embedding(places, rows.condition.detach())
         drawn = torch.multinomial(mix.cpu(), 1, generator=rng)[:, 0].to(device)
-        prototype = F.embedding(drawn, self.prototypes)  # [b, dim]
-        terms, told = [], []
+        if self.config.guidance != 1:
+            kept = torch.rand(len(places), 1, generator=rng).to(device) >= _DROPPED
+            condition = torch.where(kept, condition, 0.0)
+        tastes = [F.embedding(drawn, self.prototypes), *([user] if self.config.pair_weight else [])]  # [b, dim] each
+        errors = []
         for (m, key), has in zip(self.keys.items(), self.present(rows.items[places]), strict=True):
             h = F.embedding(places, rows.content[m].detach())  # [b, dim]
-            t = torch.randint(len(self.schedule), (len(h),), generator=rng).to(device)
-            eps = torch.randn(h.shape, generator=rng).to(device)
-            xt = self.schedule.add_noise(h, t, eps)
-            error = (self.denoisers[key](xt, t, condition, prototype) - eps).square().mean(dim=1)
-            terms.append((error * has).sum() / has.sum().clamp(min=1))
-            if self.config.pair_weight:
-                error = (self.denoisers[key](xt, t, condition, user) - eps).square().mean(dim=1)
-                told.append((error * has).sum() / has.sum().clamp(min=1))
-        loss = {"diffusion": self.config.diffusion_weight * torch.stack(terms).mean()}
-        return loss | ({"pair": self.config.pair_weight * torch.stack(told).mean()} if told else {})
+            denoisers = [self._predict(key, condition, taste) for taste in tastes]
+            errors.append(denoising_errors(self.config, self.schedule, h, has, rng, *denoisers))
+        return denoising_terms(self.config, errors)
 
     def told(self, identity: Sides, users: Tensor, items: Tensor) -> Iterator[Tensor]:
         """Yield for each modality the scores [b, n] of users [b] with items [b, n], the user in the prototype's place.
@@ -182,12 +193,7 @@ class ProjectedContent(nn.Module):
         condition, user = F.embedding(items, identity.condition), F.embedding(users, _direction(identity.user))[:, None]
         for m, key in self.keys.items():
             h = F.embedding(items, around.content[m])  # [b, n, dim]
-
-            def predict(xt: Tensor, t: Tensor, key: str = key) -> Tensor:
-                noise: Tensor = self.denoisers[key](xt, t[:, None], condition, user)
-                return noise
-
-            kept = diffusion.ddim_filter(self.schedule, predict, h, self.config.filter_level, self.config.filter_steps)
+            kept = self._kept(key, h, condition, user)
             kept = torch.where((h != 0).any(dim=2, keepdim=True), kept, 0.0)
             content = F.embedding(items, around.common[m]) + kept / math.sqrt(dim)
             yield torch.einsum("bd,bnd->bn", F.embedding(users, around.taste[m]), content)
@@ -240,18 +246,27 @@ class ProjectedContent(nn.Module):
 
     def _filter(self, m: str, content: Tensor, condition: Tensor) -> Tensor:
         """D(h | p_k, c) for each row and prototype, [a, K, dim]; deterministic; zero where content is."""
-        config = self.config
-        if config.filter == "off":
+        if self.config.filter == "off":
             return content[:, None]
-
-        def predict(xt: Tensor, t: Tensor) -> Tensor:
-            noise: Tensor = self.denoisers[self.keys[m]](xt, t, condition[:, None], self.prototypes)
-            return noise
-
-        kept = diffusion.ddim_filter(self.schedule, predict, content[:, None], config.filter_level, config.filter_steps)
+        kept = self._kept(self.keys[m], content[:, None], condition[:, None], self.prototypes)
         if self.whole[m]:
             return kept
         return torch.where((content != 0).any(dim=1)[:, None, None], kept, 0.0)
+
+    def _kept(self, key: str, h: Tensor, condition: Tensor, taste: Tensor) -> Tensor:
+        """What of content h survives at the filter's level, [..., dim]; `taste` is a prototype or a user."""
+        level, steps, kind = self.config.filter_level, self.config.filter_steps, self.config.prediction
+        predict = self._predict(key, condition, taste)
+        if self.config.guidance != 1:
+            blank = self._predict(key, torch.zeros_like(condition[:1]), taste)
+            predict = diffusion.guided(predict, blank, self.config.guidance)
+        return diffusion.ddim_filter(self.schedule, predict, h, level, steps, kind=kind)
+
+    def _predict(self, key: str, condition: Tensor, taste: Tensor) -> diffusion.Predict:
+        """The denoiser for conditions; where no gradient is asked for, by the average of its weights if one is kept."""
+        of_average = self.config.ema and not torch.is_grad_enabled()
+        networks: Any = self.average.module if of_average else self.denoisers
+        return lambda xt, t: networks[key](xt, t, condition, taste)
 
 
 def _direction(user: Tensor) -> Tensor:

@@ -52,9 +52,9 @@ class Reranked:
         for rows in torch.split(torch.arange(len(index)), _RERANKED):
             users = index[rows].to(scores.device)
             best = scores[rows].masked_fill(self._met(users), -torch.inf).topk(min(self.n, scores.shape[1]))
-            order = self.told(users, best.indices).argsort(dim=1, descending=True, stable=True)
             kept = best.values.isfinite()  # all but what users have met, should they have met nearly all
-            items = torch.where(kept, best.indices.gather(1, order), best.indices)
+            told = self.told(users, best.indices).masked_fill(~kept, -torch.inf)  # which stays last
+            items = best.indices.gather(1, told.argsort(dim=1, descending=True, stable=True))
             part = scores[rows]
             scores[rows] = part.scatter(1, items, torch.where(kept, best.values, part.gather(1, items)))
         return scores
