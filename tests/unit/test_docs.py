@@ -24,7 +24,7 @@ def test_the_method_page_names_tests_and_functions_that_exist():
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > 10
     assert [name for name in named if f"def {name}(" not in tests] == []
-    places = "GTC|Views|ContentProjection|graph|losses|Schedule"
+    places = "GTC|Views|ContentProjection|ProjectedContent|LikedContent|LikedFilter|content|graph|losses|Schedule"
     code = {name.split(".")[-1] for name in re.findall(rf"`((?:{places})\.(?!py)\w+|ddim_filter)`", page)}
     assert len(code) > 8
     assert [name for name in code if not re.search(rf"(def|class) {name}\b", source)] == []

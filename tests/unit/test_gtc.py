@@ -1,6 +1,7 @@
 """GTC's own claims: the folded score, the registered denoiser, and the faults it must not have."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -159,11 +160,17 @@ def test_absent_content_adds_nothing_of_its_own(side, checkerboard):
         assert model.vectors()[1][:, 8 : 8 + 13][absent].abs().max() == 0
 
 
-def test_the_bound_on_total_correlation_stays_below_its_ceiling(checkerboard):
+@pytest.mark.parametrize(("alignment", "times"), [("n", 1), ("pairwise", 1), ("chain", 2), ("n_squared", 2)])
+def test_the_bound_on_total_correlation_stays_below_its_ceiling(alignment, times, checkerboard):
     split = checkerboard()
-    terms = make(split).loss(a_batch(split), torch.Generator().manual_seed(0))
+    model = make(split, alignment=alignment)
+    terms = model.loss(a_batch(split), torch.Generator().manual_seed(0))
     n = len(a_batch(split).positives.unique())
-    assert terms["log.tc_bound_nats"] <= torch.log(torch.tensor(float(n)))
+    assert terms["log.tc_ceiling_nats"].item() == pytest.approx(times * math.log(n))
+    assert terms["log.tc_bound_nats"] <= terms["log.tc_ceiling_nats"]
+    loss = terms["alignment"] / model.config.alignment_weight
+    torch.testing.assert_close(terms["log.tc_bound_nats"] + loss, terms["log.tc_ceiling_nats"])
+    assert terms["log.tc_scale"].item() == pytest.approx(5.0 / model.config.dim)
 
 
 @pytest.mark.parametrize("alignment", ["n", "pairwise"])

@@ -63,19 +63,18 @@ def plant_parts(
 
 def plant_xor(
     seed: int = 0,
-    n_users: int = 1500,
-    n_items: int = 1200,
-    bits: int = 3,
+    n_users: int = 1000,
+    n_items: int = 2000,
+    bits: int = 6,
     width: int = 24,
-    train: int = 10,
-    held: int = 3,
+    train: int = 2,
+    held: int = 2,
     noise: float = 0.5,
-    late: float = 0.4,
 ) -> Plant:
     """A dependency of three views that no pair of them shows: what a user likes is image code xor text code.
 
     Each item has two independent codes of `bits` bits, seen in `image` and `text` through a random linear map plus
-    noise. A user likes one value of their exclusive or. A share `late` of the items is met in validation and test only.
+    noise. A user likes one value of their exclusive or: `train` training, `held` validation and `held` test items.
     """
     rng = np.random.default_rng([_STREAM, 1, seed])
     codes = rng.integers(0, 2, (2, n_items, bits))
@@ -83,20 +82,15 @@ def plant_xor(
     for name, code in zip(("image", "text"), codes, strict=True):
         seen = (2.0 * code - 1) @ rng.normal(size=(bits, width)) + noise * rng.normal(size=(n_items, width))
         features[name] = seen.astype(np.float32)
-    value = (codes[0] ^ codes[1]) @ (1 << np.arange(bits))
-    is_late = np.zeros(n_items, dtype=np.bool_)
-    is_late[rng.permutation(n_items)[: round(late * n_items)]] = True
-    wanted = rng.integers(0, 1 << bits, n_users)
-    chosen = np.empty((n_users, train + 2 * held), dtype=np.int64)
-    for user, one in enumerate(wanted):
-        early, new = (rng.permutation(np.flatnonzero((value == one) & (is_late == when))) for when in (False, True))
-        if len(early) < train or len(new) < 2 * held:
-            raise DataError(
-                f"wanted {train} early and {2 * held} late items of a value, found {len(early)}, {len(new)}"
-            )
-        chosen[user] = np.concatenate([early[:train], new[: 2 * held]])
-    labels = np.repeat([0, 1, 2], [train, held, held])
-    return Plant(_dataset("xor", chosen, np.tile(labels, (n_users, 1)), features), {})
+    values = (codes[0] ^ codes[1]) @ (1 << np.arange(bits))
+    wanted = train + 2 * held
+    least = np.bincount(values, minlength=1 << bits).min()
+    if least < wanted:
+        raise DataError(f"wanted at least {wanted} items of each value, found {least}; draw more items")
+    tastes = rng.integers(0, 1 << bits, n_users)
+    chosen = np.stack([rng.permutation(np.flatnonzero(values == taste))[:wanted] for taste in tastes])
+    labels = np.tile(np.repeat([0, 1, 2], [train, held, held]), (n_users, 1))
+    return Plant(_dataset("xor", chosen, labels, features), {})
 
 
 def plant_chance(

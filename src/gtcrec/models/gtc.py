@@ -284,8 +284,8 @@ class GTC(nn.Module):
                 else torch.searchsorted(asked, torch.unique(liked))
             )
             if len(aligned) > 1:  # an epoch's last batch may hold one pair, and one item has nothing to differ from
-                loss, bound = self._alignment(v, aligned, rng)
-                terms |= {"alignment": config.alignment_weight * loss, "log.tc_bound_nats": bound.detach()}
+                loss, about = self._alignment(v, aligned, rng)
+                terms |= {"alignment": config.alignment_weight * loss, **about}
         if self.content and config.filter == "trained" and (config.diffusion_weight or config.pair_weight):
             terms |= self.content.denoising(v.content, batch.users, liked_at, rng)
         return terms
@@ -317,8 +317,8 @@ class GTC(nn.Module):
         every = torch.arange(len(v.items), device=item.device)
         return item + _attend(item, self.content.aligned(v.content, every))
 
-    def _alignment(self, v: _Rows, places: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The alignment loss over a sample of items, and the bound on their total correlation in nats."""
+    def _alignment(self, v: _Rows, places: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The alignment loss over a sample of items; the bound on their total correlation, its ceiling, the scale."""
         assert self.content is not None
         drawn = torch.randperm(len(places), generator=rng)[: self.config.aligned_items or None]
         places = places[drawn.to(places.device)]
@@ -336,7 +336,9 @@ class GTC(nn.Module):
             loss = {"pairwise": losses.pairwise, "n_squared": losses.n_squared, "chain": losses.chain}[kind](
                 views, scale, has
             )
-        return loss, losses.ceiling(kind, len(items), len(views), has) - loss
+        ceiling = torch.tensor(losses.ceiling(kind, len(items), len(views), has))
+        bound = ceiling.to(loss.device) - loss.detach()
+        return loss, {"log.tc_bound_nats": bound, "log.tc_ceiling_nats": ceiling, "log.tc_scale": scale.detach()}
 
 
 def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:
