@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
+from gtcrec.graph import SparseMatrix
 from gtcrec.models.vectors import DotScorer, Reranked
 from gtcrec.train import TrainConfig, fit
 
@@ -32,6 +34,10 @@ def invented(n_users=90, n_items=13):
     return folded, other, met
 
 
+def csr(met):
+    return SparseMatrix(csr_array(met.float().numpy())).sides()[0]
+
+
 def by_loops(scores, other, met, n):
     """The same a user and an item at a time, in numpy."""
     wanted = scores.copy()
@@ -46,7 +52,7 @@ def by_loops(scores, other, met, n):
 @pytest.mark.parametrize("n", [1, 2, 5, 13, 50])
 def test_reranked_scores_are_those_of_a_loop_over_users_and_items(n):
     folded, other, met = invented()
-    reranked = Reranked(folded, lambda users, items: other[users[:, None], items], met.float().to_sparse_csr(), n)
+    reranked = Reranked(folded, lambda users, items: other[users[:, None], items], csr(met), n)
     for users in (torch.arange(90), torch.tensor([5, 1, 1, 0])):  # more than are held at once, and some twice
         wanted = by_loops(*(one[users].numpy() for one in (folded(torch.arange(90)), other, met)), n)
         np.testing.assert_array_equal(reranked(users), wanted)
@@ -54,7 +60,7 @@ def test_reranked_scores_are_those_of_a_loop_over_users_and_items(n):
 
 def test_the_same_items_stay_the_best_with_the_same_scores_and_met_ones_keep_theirs():
     folded, other, met = invented()
-    reranked = Reranked(folded, lambda users, items: other[users[:, None], items], met.float().to_sparse_csr(), 4)
+    reranked = Reranked(folded, lambda users, items: other[users[:, None], items], csr(met), 4)
     users = torch.arange(90)
     before, after = folded(users), reranked(users)
     assert torch.equal(before[met], after[met])

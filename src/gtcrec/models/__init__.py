@@ -10,11 +10,15 @@ from torch import nn
 
 from gtcrec.errors import ConfigError, nearest
 from gtcrec.models.bpr import BPR, BPRConfig
+from gtcrec.models.contentknn import ContentKNN, ContentKNNConfig
+from gtcrec.models.ease import EASE, EASEConfig
 from gtcrec.models.freedom import FREEDOM, FREEDOMConfig
 from gtcrec.models.gtc import GTC, PRESETS, GTCConfig
 from gtcrec.models.itemknn import ItemKNN, ItemKNNConfig
 from gtcrec.models.lightgcn import LightGCN, LightGCNConfig
 from gtcrec.models.popular import Popular, PopularConfig
+from gtcrec.models.rp3beta import RP3beta, RP3betaConfig
+from gtcrec.models.userknn import UserKNN, UserKNNConfig
 from gtcrec.types import Interactions, ItemFeatures
 
 __all__ = ["MODELS", "Entry", "build", "find", "settings"]
@@ -35,6 +39,10 @@ class Entry:
 MODELS: Mapping[str, Entry] = {
     "popular": Entry(Popular, PopularConfig, "the most liked items, the same for everyone"),
     "itemknn": Entry(ItemKNN, ItemKNNConfig, "items liked by the users of the user's items"),
+    "userknn": Entry(UserKNN, UserKNNConfig, "items liked by the users who resemble the user"),
+    "rp3beta": Entry(RP3beta, RP3betaConfig, "where short walks from the user end, with popularity discounted"),
+    "ease": Entry(EASE, EASEConfig, "a linear item-item model in closed form"),
+    "contentknn": Entry(ContentKNN, ContentKNNConfig, "items whose content is near that of the user's items"),
     "bpr": Entry(BPR, BPRConfig, "matrix factorisation trained on pairs"),
     "lightgcn": Entry(LightGCN, LightGCNConfig, "embeddings averaged over the user-item graph"),
     "freedom": Entry(FREEDOM, FREEDOMConfig, "LightGCN on a pruned graph plus a frozen item graph of content"),

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import graph, losses
-from gtcrec.errors import ConfigError, nearest
-from gtcrec.models.names import module_keys
+from gtcrec.models.names import modality_weights, module_keys
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
@@ -60,7 +59,7 @@ class FREEDOM(nn.Module):
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
         self.graph = graph.PrunableGraph(train)
         self.projections = nn.ModuleDict()
-        weights = _weights(config.modality_weights, self.names)
+        weights = modality_weights("freedom", config.modality_weights, self.names)
         if self.names:
             self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours, weights))
         for m in self.names if config.content_weight > 0 else ():
@@ -103,23 +102,3 @@ class FREEDOM(nn.Module):
         gap = (u * self.projections[self.keys[m]](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
         loss: Tensor = (F.softplus(-gap) * (present[i] & present[j])).mean()
         return loss
-
-
-def _weights(given: Mapping[str, float], names: tuple[str, ...]) -> Mapping[str, float]:
-    """The weight of each modality; raises `ConfigError` when the given names are not exactly the data's."""
-    if not given:
-        return dict.fromkeys(names, 1.0)
-    known = ", ".join(names) or "none"
-    for name in given:
-        if name not in names:
-            raise ConfigError(
-                f"freedom: modality_weights names {name!r}{nearest(name, names)}; the data's modalities: {known}"
-            )
-    for name in names:
-        if name not in given:
-            raise ConfigError(
-                f"freedom: modality_weights lacks {name!r}; wanted a weight for each of {known} (0 leaves one out)"
-            )
-    if not sum(given.values()) > 0:
-        raise ConfigError(f"freedom: modality_weights must not all be 0, found {dict(given)}")
-    return given

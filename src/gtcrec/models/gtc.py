@@ -233,11 +233,12 @@ class GTC(nn.Module):
         """Return a snapshot of the scores [b, n] of users [b] with items [b, n] each, filtered pair by pair."""
         every = [torch.arange(n, device=self.views.users.device) for n in (self.n_users, self.n_items)]
         v, weights, content = self._exact(*every), self.weights.clone(), copy.deepcopy(self.content)
+        assert content is not None
+        content.refresh()
         item = self._identity(v)
 
         @torch.no_grad()
         def told(users: Tensor, items: Tensor) -> Tensor:
-            assert content is not None
             score = torch.einsum("bd,bnd->bn", F.embedding(users, v.identity.user), F.embedding(items, item))
             for weight, one in zip(self._weights(weights[users]), content.told(v.identity, users, items), strict=True):
                 score += weight[:, None] * one

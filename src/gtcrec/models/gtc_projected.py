@@ -187,9 +187,9 @@ class ProjectedContent(nn.Module):
     def told(self, identity: Sides, users: Tensor, items: Tensor) -> Iterator[Tensor]:
         """Yield for each modality the scores [b, n] of users [b] with items [b, n], the user in the prototype's place.
 
-        `identity` is that of all users and items.
+        `identity` is that of all users and items; content is as at the last refresh.
         """
-        around, dim = self._spread(), self.config.dim
+        around, dim = self._held or self.refresh(), self.config.dim
         condition, user = F.embedding(items, identity.condition), F.embedding(users, _direction(identity.user))[:, None]
         for m, key in self.keys.items():
             h = F.embedding(items, around.content[m])  # [b, n, dim]

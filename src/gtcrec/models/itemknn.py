@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from gtcrec import graph
+from gtcrec.models.vectors import SparseScorer
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
 __all__ = ["ItemKNN", "ItemKNNConfig"]
@@ -42,11 +43,6 @@ class ItemKNN(nn.Module):
 
     def scorer(self) -> Scorer:
         n = len(self.indptr) - 1
-        parts = (self.weights.numpy().copy(), self.indices.numpy().copy(), self.indptr.numpy().copy())
+        parts = tuple(one.cpu().numpy().copy() for one in (self.weights, self.indices, self.indptr))
         to_items = csr_array(parts, shape=(n, n)).T.tocsr()  # row j: the items that have j among their nearest
-        liked = self._liked
-
-        def scores(users: Tensor) -> Tensor:
-            return torch.from_numpy((liked[users.cpu().numpy()] @ to_items).toarray())
-
-        return scores
+        return SparseScorer(self._liked, to_items)

@@ -1,12 +1,13 @@
-"""Scoring by inner product, shared by the models whose score is one."""
+"""Scoring by inner product or by sparse weights, shared by the models whose score is one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
-__all__ = ["DotScorer", "Reranked", "dot_scorer"]
+__all__ = ["DotScorer", "Reranked", "SparseScorer", "dot_scorer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,18 @@ class DotScorer:
 def dot_scorer(users: Tensor, items: Tensor) -> DotScorer:
     """Return the scorer of user vectors [n_users, d] and item vectors [n_items, d]; it keeps its own copies."""
     return DotScorer(users.detach().clone(), items.detach().clone())
+
+
+@dataclass(frozen=True, eq=False)
+class SparseScorer:
+    """Users -> their rows of `users` [n_users, m] times `weights` [m, n_items], both sparse and not to be changed."""
+
+    users: csr_array
+    weights: csr_array
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Return the scores [b, n_items] of users int64 [b]."""
+        return torch.from_numpy((self.users[index.cpu().numpy()] @ self.weights).toarray())
 
 
 @dataclass(frozen=True, eq=False)
