@@ -86,8 +86,8 @@ CASES = {
     "chance": Case(
         "Nothing planted: content is noise",
         plant_chance,
-        {},
-        {"learning_rate": 5e-3, "epochs": 30, "valid_every": 5},
+        {"reg": 1e-2},
+        {"learning_rate": 1e-2, "epochs": 60, "valid_every": 10},
         {
             "default": {},
             "user-agnostic, K = 1": {"prototypes": 1},

@@ -22,11 +22,16 @@ METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 RUNS: dict[str, dict[str, tuple[str, list[str]]]] = {
     "tiktok": {
         "gtc": ("gtc", []),
+        "gtc-1": ("gtc", ["seed=1"]),
+        "gtc-2": ("gtc", ["seed=2"]),
         "lightgcn": ("lightgcn", []),
         "lightgcn-1": ("lightgcn", ["seed=1"]),
         "lightgcn-2": ("lightgcn", ["seed=2"]),
         "bpr": ("bpr", []),
         "itemknn": ("itemknn", ["neighbours=200", "shrink=500", "activity=1"]),
+        "contentknn": ("contentknn", ["liked_neighbours=200", "shrink=500", "activity=1"]),
+        "rp3beta": ("rp3beta", ["alpha=1", "beta=0"]),
+        "ease": ("ease", ["reg=60"]),
         "popular": ("popular", []),
     },
     "baby": {
