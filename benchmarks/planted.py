@@ -21,13 +21,16 @@ from scipy.stats import rankdata
 from gtcrec import data, models
 from gtcrec.data.plants import Plant, plant_chance, plant_parts, plant_xor
 from gtcrec.evaluate import EvaluateConfig, evaluate_split
+from gtcrec.models.vectors import DotScorer
 from gtcrec.statistics import holm, paired_test
 from gtcrec.train import TrainConfig, fit
+from gtcrec.types import Split
 
 RESULTS = Path("runs/planted")
 PAGE = Path("docs/results/planted.md")
 SEEDS = range(5)
 METRICS = ("ndcg@10", "recall@20")
+TOLD = "told what matters, no model"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def measure(name: str, seed: int) -> None:
     case = CASES[name]
     plant = case.draw(seed)
     split = data.split(plant.dataset)
+    if plant.relevant:
+        keep(_path(name, TOLD, seed), evaluate(told(plant, split), split), None, None)
     for variant, settings in case.variants.items():
         path = _path(name, variant, seed)
         if path.exists():
@@ -124,15 +129,30 @@ def measure(name: str, seed: int) -> None:
         config = models.settings("gtc", case.model | settings)
         model = models.build("gtc", split.train, split.features, config, seed)
         training = fit(model, split, TrainConfig(**case.train, valid_metric=METRICS[0], seed=seed))
-        found = evaluate_split(model.scorer(), split, "test", EvaluateConfig(resamples=1), metrics=METRICS)
-        facts = {
-            "best_epoch": training.best.number if training.best else None,
-            "auc": _auc(model, plant),
-            "per_user": {metric: found.per_user[metric].tolist() for metric in METRICS},
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(facts), encoding="utf-8")
-        print(name, variant, seed, {m: round(found.means[m], 4) for m in METRICS}, facts["auc"], flush=True)
+        best = training.best.number if training.best else None
+        found = evaluate(model.scorer(), split)
+        keep(path, found, best, _auc(model, plant))
+        print(name, variant, seed, {m: round(float(np.mean(v)), 4) for m, v in found.items()}, flush=True)
+
+
+def evaluate(scorer: Any, split: Split) -> dict[str, list[float]]:
+    found = evaluate_split(scorer, split, "test", EvaluateConfig(resamples=1), metrics=METRICS)
+    return {metric: found.per_user[metric].tolist() for metric in METRICS}
+
+
+def keep(path: Path, per_user: dict[str, list[float]], best_epoch: int | None, auc: float | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"best_epoch": best_epoch, "auc": auc, "per_user": per_user}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def told(plant: Plant, split: Split) -> DotScorer:
+    """What no model knows: the mean of the contents that a user liked, in the columns that the user cares about."""
+    ((m, relevant),) = plant.relevant.items()
+    x = split.features.values[m]
+    y = (x - x.mean(axis=0)) / x.std(axis=0)
+    mean = (split.train.matrix() @ y) / split.train.user_counts[:, None]
+    return DotScorer(torch.from_numpy((mean * relevant).astype(np.float32)), torch.from_numpy(y))
 
 
 def _path(name: str, variant: str, seed: int) -> Path:
@@ -174,7 +194,8 @@ def page() -> Iterator[str]:
 
 
 def _table(name: str, case: Case) -> Iterator[str]:
-    found = {v: [json.loads(_path(name, v, seed).read_text(encoding="utf-8")) for seed in SEEDS] for v in case.variants}
+    names = [*case.variants, *([TOLD] if _path(name, TOLD, SEEDS[0]).exists() else [])]
+    found = {v: [json.loads(_path(name, v, seed).read_text(encoding="utf-8")) for seed in SEEDS] for v in names}
     rng, base = np.random.default_rng(0), next(iter(found))
     users = {v: {m: np.concatenate([one["per_user"][m] for one in runs]) for m in METRICS} for v, runs in found.items()}
     tests = {(v, m): paired_test(users[v][m], users[base][m], rng) for v in found if v != base for m in METRICS}
@@ -197,7 +218,25 @@ def _table(name: str, case: Case) -> Iterator[str]:
         yield f"| {v} | {' | '.join(cells)} | {f'{np.mean(aucs):.3f}' if aucs else '–'} |"
 
 
-NOTES = ""
+NOTES = """
+## What it says
+
+- **Which content matters to a user is recovered, and it pays.** With 16 parts the user-aware filter finds 40 % more
+  than the same filter with one prototype at ndcg@10, 67 % more at recall@20, and nearly four times what the paper's
+  form (`condition=identity`) finds; the columns that it calls relevant are the planted ones (AUC .95). With 8 parts it
+  finds twice what the paper's form does, but its lead over one prototype is 14 % at ndcg@10 and 29 % at recall@20:
+  there is little more to find, for whoever is told the part gets 6 % further, and the items of a user's two clusters
+  are alike. Training is what does it: with prototypes that are never trained (`noise_only`) nothing is recovered.
+- **A dependency of three views.** Aligned by total correlation (`n`, `chain`) GTC finds 19 % and 15 % more at ndcg@10
+  than aligned by pairs, 44 % and 36 % at recall@20; pairs are no better than no alignment at all. More weight helps
+  total correlation and harms the pairs.
+- **Where nothing is planted**, neither user-awareness nor total correlation makes a significant difference once
+  training has converged. In a first trial with weaker regularisation, stopped before convergence, total correlation was
+  2.7 % ahead of no alignment (p .0006): a contrast spreads the items' embeddings even if the content is noise. A lead of
+  that size says nothing of content.
+- The settings of each plant were tried on the validation part of one seed. Two easier sizes of `xor` were tried first;
+  there propagation alone finds nearly all, and nothing separates the variants.
+"""
 
 if __name__ == "__main__":
     main()
