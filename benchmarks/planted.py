@@ -232,9 +232,9 @@ NOTES = """
   total correlation and harms the pairs.
 - **Where nothing is planted**, neither user-awareness nor total correlation makes a significant difference once
   training has converged. In a first trial with weaker regularisation, stopped before convergence, total correlation was
-  2.7 % ahead of no alignment (p .0006): a contrast spreads the items' embeddings even if the content is noise. A lead of
+  2.7 % ahead of no alignment (p .0006): a contrast spreads items' embeddings even if content is noise. A lead of
   that size says nothing of content.
-- The settings of each plant were tried on the validation part of one seed. Two easier sizes of `xor` were tried first;
+- The settings of each plant were tried on the validation part of one seed. Two easier sizes of `xor` came first;
   there propagation alone finds nearly all, and nothing separates the variants.
 """
 
