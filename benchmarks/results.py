@@ -62,12 +62,12 @@ NOTES: dict[str, str] = {
 ## What it says
 
 - GTC finds more than every peer here on recall@20 and ndcg@20, by more than chance but for one case of fourteen:
-  recall@20 of ContentKNN, the training-free mix of liked and content neighbours. On ndcg@5 LightGCN stays within chance.
+  recall@20 of ContentKNN, a training-free mix of liked and content neighbours. On ndcg@5 LightGCN stays within chance.
   It is one seed, and no other multi-modal model that is trained stands in the table yet.
 - A few users have hundreds of items here and the median user three. Plain co-counts drown in them: `activity=1` in
-  ItemKNN, which divides a user's vote by the number of their items, takes it from below `popular` to the figure
+  ItemKNN, which divides a user's vote by the number of their items, takes it from below `popular` to its figure
   above; UserKNN stays below `popular` and is left out.
-- Settings tried on validation: GTC about 25 over two forms of it, LightGCN 6, BPR 6, ItemKNN 18, ContentKNN 3, RP3beta 6,
+- Settings tried on validation: GTC about 25 in two forms, LightGCN 6, BPR 6, ItemKNN 18, ContentKNN 3, RP3beta 6,
   EASE 7. The published BPR of this field is weaker than it need be: with `reg=0.1` instead of 0.001 its validation
   recall@20 goes from .044 to .084.
 """,
