@@ -35,7 +35,7 @@ from gtcrec.models.content import (
     directions,
     noise_levels,
 )
-from gtcrec.models.gtc_views import Sides
+from gtcrec.models.gtc_views import Sides, scaled
 from gtcrec.types import Interactions, ItemFeatures
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class LikedContent(nn.Module):
 
     def told(self, identity: Sides, users: Tensor, items: Tensor) -> Iterator[Tensor]:
         """Yield for each modality the scores [b, n] of users [b] with items [b, n], filtered pair by pair."""
-        user = _scaled(F.embedding(users, identity.user))
+        user = scaled(F.embedding(users, identity.user))
         for m in self.keys:
             yield self[m].told(users, user, items)
 
@@ -278,7 +278,7 @@ class LikedContent(nn.Module):
     def denoising(self, rows: _Rows, users: Tensor, places: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """E |eps - eps_u(x_t, t)|^2 over liked pairs, and the pair term: the same with the network told the user."""
         some = denoised_pairs(self.config, len(places), rng).to(places.device)
-        items, user = rows.items[places[some]], _scaled(rows.users[some].detach())
+        items, user = rows.items[places[some]], scaled(rows.users[some].detach())
         errors = []
         for m in self.keys:
             one, interest = self[m], Interest(*(part[some] for part in rows.interests[m]))
@@ -288,8 +288,3 @@ class LikedContent(nn.Module):
             y, has = F.embedding(items, one.y), one.present[items]
             errors.append(denoising_errors(self.config, one.schedule, y, has, rng, *denoisers))
         return denoising_terms(self.config, errors)
-
-
-def _scaled(user: Tensor) -> Tensor:
-    """Rows of root-mean-square 1."""
-    return F.normalize(user, dim=1) * math.sqrt(user.shape[1])

@@ -21,7 +21,7 @@ from gtcrec.models.content import (
     denoising_terms,
     noise_levels,
 )
-from gtcrec.models.gtc_views import Sides
+from gtcrec.models.gtc_views import Sides, scaled
 from gtcrec.types import Interactions, ItemFeatures
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class ProjectedContent(nn.Module):
         """
         device = places.device
         some = denoised_pairs(self.config, len(places), rng).to(device)
-        places, mix, user = places[some], rows.mix.detach()[some], _direction(rows.user.detach())[some]
+        places, mix, user = places[some], rows.mix.detach()[some], scaled(rows.user.detach())[some]
         condition = F.embedding(places, rows.condition.detach())
         drawn = torch.multinomial(mix.cpu(), 1, generator=rng)[:, 0].to(device)
         if self.config.guidance != 1:
@@ -190,7 +190,7 @@ class ProjectedContent(nn.Module):
         `identity` is that of all users and items; content is as at the last refresh.
         """
         around, dim = self._held or self.refresh(), self.config.dim
-        condition, user = F.embedding(items, identity.condition), F.embedding(users, _direction(identity.user))[:, None]
+        condition, user = F.embedding(items, identity.condition), F.embedding(users, scaled(identity.user))[:, None]
         for m, key in self.keys.items():
             h = F.embedding(items, around.content[m])  # [b, n, dim]
             kept = self._kept(key, h, condition, user)
@@ -242,7 +242,7 @@ class ProjectedContent(nn.Module):
         """pi_u, softmax over prototypes of the user's representation, [b, K]."""
         if self.config.filter == "off":
             return user.new_ones(len(user), 1)
-        return (_direction(user) @ self.prototypes.T / math.sqrt(self.config.dim)).softmax(dim=1)
+        return (scaled(user) @ self.prototypes.T / math.sqrt(self.config.dim)).softmax(dim=1)
 
     def _filter(self, m: str, content: Tensor, condition: Tensor) -> Tensor:
         """D(h | p_k, c) for each row and prototype, [a, K, dim]; deterministic; zero where content is."""
@@ -267,11 +267,6 @@ class ProjectedContent(nn.Module):
         of_average = self.config.ema and not torch.is_grad_enabled()
         networks: Any = self.average.module if of_average else self.denoisers
         return lambda xt, t: networks[key](xt, t, condition, taste)
-
-
-def _direction(user: Tensor) -> Tensor:
-    """Rows of root-mean-square 1, as the prototypes have at first."""
-    return F.normalize(user, dim=1) * math.sqrt(user.shape[1])
 
 
 def _forget(content: ProjectedContent, keys: Any) -> None:

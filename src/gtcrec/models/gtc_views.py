@@ -15,7 +15,7 @@ from gtcrec.walks import neighbours, reach, walk
 if TYPE_CHECKING:
     from gtcrec.models.gtc import GTCConfig
 
-__all__ = ["Sides", "Views"]
+__all__ = ["Sides", "Views", "scaled"]
 
 
 class Sides(NamedTuple):
@@ -80,7 +80,7 @@ class Views(nn.Module):
         if hasattr(self, "user_graph"):
             user = user + self.user_graph(user)
         chosen = self.audience.transposed(user) if self.config.condition == "audience" else self.items
-        return Sides(self.users, self.items, user, item, _scaled(chosen))
+        return Sides(self.users, self.items, user, item, scaled(chosen))
 
     def _sampled(self, old: Sides, users: Tensor, items: Tensor, rng: torch.Generator) -> Sides:
         """Unbiased estimates of `_whole` at users and items: the held one, and how far walks have drifted from it.
@@ -107,7 +107,7 @@ class Views(nn.Module):
             drift = drift + reached(now - before[reached.nodes])
             own_rows.append(F.embedding(reached.places(wanted), now))
         user, item = drift[:b], drift[b:]
-        condition = old.condition[items] if self.config.condition == "audience" else _scaled(own_rows[1])
+        condition = old.condition[items] if self.config.condition == "audience" else scaled(own_rows[1])
         return Sides(own_rows[0], own_rows[1], old.user[users] + user, old.item[items] + item, condition)
 
 
@@ -123,9 +123,9 @@ def _forget(views: Views, keys: Any) -> None:
     views._held = None
 
 
-def _scaled(condition: Tensor) -> Tensor:
-    """Rows of root-mean-square 1."""
-    return F.normalize(condition, dim=1) * math.sqrt(condition.shape[1])
+def scaled(rows: Tensor) -> Tensor:
+    """Return rows [n, d] scaled to root-mean-square 1."""
+    return F.normalize(rows, dim=1) * math.sqrt(rows.shape[1])
 
 
 def _mean_of_users(train: Interactions) -> Any:
