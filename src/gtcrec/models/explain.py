@@ -52,7 +52,7 @@ def content_views(model: GTC, user: int, items: Tensor) -> list[ContentView]:
     users = torch.full_like(items, user)
     rows: Any = content.exact(model.views.exact(users, items), users, items)  # each content side's own
     scores = content.scores(rows, users, torch.arange(len(items), device=items.device))
-    weights = 2 * model.config.content_weight * model.weights[user].sigmoid()  # [modalities]
+    weights = model.view_weights(model.weights[user : user + 1])  # [1] each
     kept = _liked(content, users[:1], items) if isinstance(content, LikedContent) else _projected(content, rows)
     each = zip(model.keys, weights, scores, content.present(items), kept, strict=True)
     return [ContentView(m, float(w), mix, w * s, has, *rest) for m, w, s, has, (mix, *rest) in each]

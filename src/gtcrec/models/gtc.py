@@ -214,7 +214,7 @@ class GTC(nn.Module):
         item.copy_(self._identity(v))
         if self.content:
             self.content.fold(v.identity, theirs, its)
-            for block, weight in zip(theirs, self._weights(self.weights), strict=True):
+            for block, weight in zip(theirs, self.view_weights(self.weights), strict=True):
                 block.mul_(weight[:, None])
         return users, items
 
@@ -240,7 +240,9 @@ class GTC(nn.Module):
         @torch.no_grad()
         def told(users: Tensor, items: Tensor) -> Tensor:
             score = torch.einsum("bd,bnd->bn", F.embedding(users, v.identity.user), F.embedding(items, item))
-            for weight, one in zip(self._weights(weights[users]), content.told(v.identity, users, items), strict=True):
+            for weight, one in zip(
+                self.view_weights(weights[users]), content.told(v.identity, users, items), strict=True
+            ):
                 score += weight[:, None] * one
             return score
 
@@ -301,13 +303,13 @@ class GTC(nn.Module):
         if self.content:
             own = F.embedding(users, self.weights, sparse=self.config.propagation == "sampled")
             for weight, one in zip(
-                self._weights(own), self.content.scores(v.content, users, places, liked), strict=True
+                self.view_weights(own), self.content.scores(v.content, users, places, liked), strict=True
             ):
                 score = score + weight * one
         return score
 
-    def _weights(self, weights: Tensor) -> tuple[Tensor, ...]:
-        """The users' own weight of each modality, [b] each, from rows of `weights`; at first `content_weight`."""
+    def view_weights(self, weights: Tensor) -> tuple[Tensor, ...]:
+        """Return the users' own weight of each modality, [b] each, from rows of `weights`."""
         return (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1)
 
     def _identity(self, v: _Rows) -> Tensor:
