@@ -1,12 +1,12 @@
 """An ablation: GTC trained without each of its parts, over several seeds, and the table of what each part is worth.
 
-`plan` says which runs are wanted and refuses what cannot be, `begin` makes or opens one of them, `finished` reads
-those that have ended, `table` compares them.
+`plan` says which runs are wanted and refuses what cannot be, `finished` reads those that have ended, `table` compares
+them.
 """
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gtcrec.comparison import SIGNIFICANT, Difference
+from gtcrec.comparison import SIGNIFICANT, Difference, against
 from gtcrec.config import DataConfig, RunConfig, resolve
 from gtcrec.data.features import choose_modalities, feature_files
 from gtcrec.errors import ConfigError, RunError, nearest
-from gtcrec.files import MANIFEST, check_manifest
+from gtcrec.files import check_manifest
 from gtcrec.record import read
-from gtcrec.run import Run, need_empty, stored
-from gtcrec.statistics import holm, paired_test
 from gtcrec.types import Floats
+from gtcrec.wanted import Wanted, begin, check_folder, is_finished
 
 __all__ = [
     "BASE",
@@ -68,16 +67,6 @@ class Variant:
     what: str
     config: RunConfig
     same_as: str = ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A run that the ablation needs."""
-
-    variant: str
-    seed: int
-    config: RunConfig
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -171,21 +160,8 @@ def plan(
     kept = [one for one in variants if not one.same_as]
     runs = [_wanted(out, one, seed) for one in kept if one.name in trained for seed in seeds]
     for run in [*runs, *_present(out, kept)]:
-        _check_folder(run)
+        check_folder(run)
     return Plan(out, tuple(variants), tuple(runs))
-
-
-def begin(wanted: Wanted) -> Run:
-    """Make the run, or open it where it stands."""
-    _check_folder(wanted)
-    if (wanted.folder / "config.yaml").exists():
-        return Run.load(wanted.folder, wanted.config.data.path)
-    return Run.create(wanted.config, wanted.folder)
-
-
-def is_finished(folder: Path) -> bool:
-    """Return whether a folder holds a run whose training has ended."""
-    return (folder / MANIFEST).exists()
 
 
 def finished(plan: Plan, on: str, metrics: Sequence[str]) -> list[Measured]:
@@ -196,7 +172,7 @@ def finished(plan: Plan, on: str, metrics: Sequence[str]) -> list[Measured]:
     """
     found = []
     for run in _present(plan.out, [one for one in plan.variants if not one.same_as]):
-        _check_folder(run)
+        check_folder(run)
         if is_finished(run.folder):
             found += _measured(run, on, metrics)
     return found
@@ -218,16 +194,13 @@ def table(variants: Sequence[Variant], runs: Sequence[Measured], metrics: Sequen
         for name, own in by_seed.items():
             if own:
                 effects[name][metric] = _spread(own, metric)
-        pairs = [
-            (_average(by_seed[name], paired[name], metric), _average(full, paired[name], metric)) for name in tested
-        ]
-        tests = [paired_test(a, b, np.random.default_rng(seed)) for a, b in pairs]
-        for name, (_, b), test, p in zip(tested, pairs, tests, holm([test.p for test in tests]), strict=True):
-            bounds, mean = (test.low, test.high), float(b.mean())
-            against = Difference(name, BASE, metric, test.difference, bounds, test.p, float(p))
+        pairs = {
+            name: (_average(by_seed[name], paired[name], metric), _average(full, paired[name], metric))
+            for name in tested
+        }
+        for name, test in against(BASE, metric, pairs, seed).items():
             own_effect = effects[name][metric]
-            shares = (test.relative, (test.low / mean, test.high / mean)) if mean else (None, None)
-            effects[name][metric] = Effect(own_effect.mean, own_effect.sd, against, *shares)
+            effects[name][metric] = Effect(own_effect.mean, own_effect.sd, *test)
     return [_row(one, by_seed[one.name], paired[one.name], effects[one.name]) for one in variants]
 
 
@@ -260,29 +233,6 @@ def _folders(out: Path, name: str) -> list[int]:
 
 def _present(out: Path, variants: Sequence[Variant]) -> list[Wanted]:
     return [_wanted(out, one, seed) for one in variants for seed in _folders(out, one.name)]
-
-
-def _check_folder(wanted: Wanted) -> None:
-    """Raise `RunError` if the folder holds anything but the wanted run."""
-    if not (wanted.folder / "config.yaml").exists():
-        need_empty(wanted.folder)
-        return
-    found = stored(wanted.folder, wanted.config.data.path)
-    if found != wanted.config:
-        theirs, ours = (dict(_flat(one.model_dump(mode="json"))) for one in (found, wanted.config))
-        key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
-        raise RunError(
-            f"{wanted.folder}: holds a run with {key} = {theirs.get(key)!r}, wanted {ours.get(key)!r}; "
-            "give the settings it was made with, or another --out"
-        )
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
 
 
 def _measured(run: Wanted, on: str, metrics: Sequence[str]) -> list[Measured]:

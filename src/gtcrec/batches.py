@@ -22,14 +22,18 @@ class Negatives:
     """Draws, for each user, an item that the user has not liked, uniformly and without rejection.
 
     The r-th unliked item of a user with liked items s_0 < s_1 < ... is r + |{j: s_j - j <= r}|; the count is one
-    binary search over all users' s_j - j, laid end to end.
+    binary search over all users' s_j - j, laid end to end. With `met`, items without a training pair are not drawn:
+    s_j is then the place among the others.
     """
 
-    def __init__(self, train: Interactions) -> None:
-        self.n_items = train.n_items
+    def __init__(self, train: Interactions, met: bool = False) -> None:
+        drawn = np.flatnonzero(train.item_counts) if met else np.arange(train.n_items)
+        self.n_items = len(drawn)
+        self.items = torch.from_numpy(drawn)
         self.indptr = torch.from_numpy(train.indptr)
         rank = np.arange(len(train)) - train.indptr[train.users]
-        self.keys = torch.from_numpy(train.users * (self.n_items + 1) + train.items - rank)
+        liked = np.searchsorted(drawn, train.items)
+        self.keys = torch.from_numpy(train.users * (self.n_items + 1) + liked - rank)
 
     def draw(self, users: Tensor, rng: torch.Generator) -> Tensor:
         """Return one item for each of `users` int64 [b]; each must leave some item unliked."""
@@ -37,29 +41,31 @@ class Negatives:
         unliked = self.n_items - (self.indptr[users + 1] - start)
         r = (torch.rand(len(users), generator=rng, dtype=torch.float64) * unliked).long()
         below = torch.searchsorted(self.keys, users * (self.n_items + 1) + r, right=True)
-        return r + below - start
+        return self.items[r + below - start]
 
 
 class Batches:
     """The training pairs, cut into `steps` batches of `size` in an order and with negatives of each epoch's own.
 
-    Users who liked every item have no negatives and are left out. Raises `ConfigError` when nothing is left.
+    Users who liked every item have no negatives and are left out. `met`: no negative is an item without a training
+    pair. Raises `ConfigError` when nothing is left.
     """
 
-    def __init__(self, train: Interactions, size: int, seed: int) -> None:
-        usable: Ints = np.flatnonzero(train.user_counts[train.users] < train.n_items)
+    def __init__(self, train: Interactions, size: int, seed: int, met: bool = False) -> None:
+        self._negatives = Negatives(train, met)
+        usable: Ints = np.flatnonzero(train.user_counts[train.users] < self._negatives.n_items)
         if not len(usable):
             raise ConfigError("nothing to train on: no user has both a liked and an unliked item in the training pairs")
         self.size, self.seed = size, seed
         self.steps = math.ceil(len(usable) / size)
         self._usable = torch.from_numpy(usable)
         self._users, self._items = torch.from_numpy(train.users), torch.from_numpy(train.items)
-        self._negatives = Negatives(train)
 
     def epoch(self, number: int, workers: Workers) -> Iterator[tuple[Batch, float, torch.Generator]]:
         """Yield for each step this worker's part of the batch, its share of the pairs, and the loss's stream.
 
-        The batches are the same for any number of workers; the streams of several workers differ.
+        The batches are the same for any number of workers; the streams of several workers differ. A worker for which
+        no pair is left has the first one, with a share of 0.
         """
         order = self._usable[torch.randperm(len(self._usable), generator=_stream(self.seed, number))]
         for step, chosen in enumerate(torch.split(order, self.size), 1):
@@ -69,8 +75,10 @@ class Batches:
             if workers.size == 1:
                 yield whole, 1.0, rng
             else:
-                part = Batch(*(side[workers.part(len(chosen))] for side in whole))
-                yield part, len(part.users) / len(chosen), _stream(self.seed, number, step, workers.rank + 1)
+                own = workers.part(len(chosen))
+                part = Batch(*(side[own if own.stop > own.start else slice(1)] for side in whole))
+                share = (own.stop - own.start) / len(chosen)
+                yield part, share, _stream(self.seed, number, step, workers.rank + 1)
 
 
 def _stream(*numbers: int) -> torch.Generator:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +11,21 @@ import pyarrow.parquet as pq
 
 from gtcrec.errors import ConfigError, RunError, nearest
 from gtcrec.record import Record
-from gtcrec.statistics import holm, paired_test
+from gtcrec.statistics import paired_tests
 from gtcrec.types import Floats
 
-__all__ = ["Cell", "Difference", "against_first", "common_means", "cut_of", "headline_cut", "mark", "part_of"]
+__all__ = [
+    "Against",
+    "Cell",
+    "Difference",
+    "against",
+    "against_first",
+    "common_means",
+    "cut_of",
+    "headline_cut",
+    "mark",
+    "part_of",
+]
 
 SIGNIFICANT = 0.05
 
@@ -30,6 +41,14 @@ class Difference:
     interval: tuple[float, float]
     p: float
     p_holm: float
+
+
+class Against(NamedTuple):
+    """A paired test; the difference and its 95 % interval as shares of the base's mean, None where that is 0."""
+
+    test: Difference
+    relative: float | None
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +104,20 @@ def common_means(runs: Sequence[tuple[str, Record]]) -> list[tuple[str, dict[str
     return [(name, {metric: means[metric] for metric in shared}) for name, means in every]
 
 
+def against(base: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], seed: int = 0) -> dict[str, Against]:
+    """Test each of several models against `base` on one metric, Holm's correction over the models.
+
+    `pairs` are name -> (values, values of `base` for the same users), float64 [b] each; `seed` draws every test
+    alike. Raises as `paired_test`.
+    """
+    tested = paired_tests(list(pairs.values()), seed)
+    found = {}
+    for name, (test, p_holm) in zip(pairs, tested, strict=True):
+        difference = Difference(name, base, metric, test.difference, (test.low, test.high), test.p, p_holm)
+        found[name] = Against(difference, test.relative, test.relative_interval)
+    return found
+
+
 def against_first(runs: Sequence[tuple[str, Record]], metrics: Sequence[str], seed: int = 0) -> list[Difference]:
     """Test each run against the first, user by user; Holm's correction over the runs of each metric.
 
@@ -100,10 +133,8 @@ def against_first(runs: Sequence[tuple[str, Record]], metrics: Sequence[str], se
     tables = {name: _per_user(record.folder / f"per_user_{part}.parquet") for name, record in runs}
     found: list[Difference] = []
     for metric in metrics:
-        pairs = [(name, *_paired(tables[name], tables[base], name, base, metric)) for name, _ in others]
-        tests = [paired_test(a, b, np.random.default_rng(seed)) for _, a, b in pairs]
-        for (name, _, _), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
-            found.append(Difference(name, base, metric, test.difference, (test.low, test.high), test.p, float(p)))
+        pairs = {name: _paired(tables[name], tables[base], name, base, metric) for name, _ in others}
+        found += [one.test for one in against(base, metric, pairs, seed).values()]
     return found
 
 

@@ -13,16 +13,18 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gtcrec.errors import ConfigError, DataError, nearest
 from gtcrec.metrics import LIST_METRICS, USER_METRICS, compute, compute_lists, contains, hits, longest, parse
 from gtcrec.ranking import recommend
-from gtcrec.statistics import PairedTest, bootstrap_intervals, holm, paired_test
+from gtcrec.statistics import PairedTest, bootstrap_intervals, paired_tests
 from gtcrec.types import Floats, Interactions, Ints, Masks, Report, Scorer, Split, TopK, Vocabulary
 
 __all__ = [
@@ -73,6 +75,9 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     protocol: Literal["mmrec", "recbole", "strict"] = "mmrec"
+    candidates: Literal["all", "cold", "warm"] = Field(
+        "all", description="the items that are ranked; cold: those without a training pair, warm: the others"
+    )
     metrics: tuple[str, ...] = tuple(
         f"{kind}@{k}" for kind in ("recall", "ndcg", "precision", "map", "map_cut") for k in (5, 10, 20, 50)
     )
@@ -126,6 +131,9 @@ def evaluate(
     liked pairs, no user left, one of `users` who is left out, a liked pair that is masked, or different sizes.
     """
     _check(liked, train, exclude)
+    ranked = _candidates(train, config)
+    if config.candidates != "all":
+        liked, scorer = liked.where(ranked[liked.items]), partial(_score_only, scorer, torch.from_numpy(ranked))
     everyone = _users(liked, train, config)
     chosen = np.unique(users).astype(np.int64)
     users = chosen if len(chosen) else everyone
@@ -174,7 +182,7 @@ def evaluate_split(
 
 def valid_users(split: Split, config: EvaluateConfig = _DEFAULT, at_most: int = 0, seed: int = 0) -> Ints:
     """Return the users that validation measures, ascending; at most `at_most` (0: all), drawn from `seed`."""
-    everyone = _users(split.valid, split.train, config)
+    everyone = _users(split.valid.where(_candidates(split.train, config)[split.valid.items]), split.train, config)
     if not 0 < at_most < len(everyone):
         return everyone
     return np.sort(np.random.default_rng(seed).choice(everyone, at_most, replace=False))
@@ -192,9 +200,23 @@ def _check(liked: Interactions, train: Interactions, exclude: Sequence[Interacti
             raise DataError(f"a liked pair must not be masked as well, found {pair}")
 
 
+def _candidates(train: Interactions, config: EvaluateConfig) -> Masks:
+    """Which items are ranked, bool [n_items]."""
+    if config.candidates == "all":
+        return np.ones(train.n_items, dtype=np.bool_)
+    cold: Masks = train.item_counts == 0
+    return cold if config.candidates == "cold" else ~cold
+
+
+def _score_only(scorer: Scorer, ranked: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
+    scores = scorer(users)
+    return scores.masked_fill(~ranked.to(scores.device), -torch.inf)
+
+
 def _users(liked: Interactions, train: Interactions, config: EvaluateConfig) -> Ints:
     if not len(liked):
-        raise DataError("evaluation needs at least one liked pair, found none")
+        among = "" if config.candidates == "all" else f" of {config.candidates} items"
+        raise DataError(f"evaluation needs at least one liked pair{among}, found none")
     cold_users = PROTOCOLS[config.protocol].cold_users
     users = np.flatnonzero((liked.user_counts > 0) & ((train.user_counts > 0) | cold_users))
     if not len(users):
@@ -209,6 +231,7 @@ def _about(
     return {
         "users": "all" if len(users) == len(everyone) else f"{len(users)} of {len(everyone)}",
         "protocol": {**protocol, "masked_at_test": list(protocol["masked_at_test"])},
+        "candidates": config.candidates,
         "seed": seed,
         "intervals": {
             "level": 0.95,
@@ -218,7 +241,7 @@ def _about(
         "counts": {
             "users": len(users),
             "users left out as cold": int(np.count_nonzero(liked.user_counts)) - len(everyone),
-            "items": liked.n_items,
+            "items": int(np.count_nonzero(_candidates(masked[0], config))),
             "liked pairs": int(liked.user_counts[users].sum()),
             "masked pairs": sum(map(len, masked)),
         },
@@ -279,9 +302,8 @@ def compare(reports: Mapping[str, Report], metric: str, rng: np.random.Generator
             near = nearest(metric, report.per_user)
             raise ConfigError(f"report {name!r} has no metric {metric!r}{near}, it has {', '.join(report.per_user)}")
     pairs = list(itertools.combinations(reports, 2))
-    tests = [paired_test(*_aligned(reports, a, b, metric), rng) for a, b in pairs]
-    adjusted = holm([test.p for test in tests]).tolist()
-    return [Comparison(a, b, metric, test, p) for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)]
+    tested = paired_tests([_aligned(reports, a, b, metric) for a, b in pairs], rng)
+    return [Comparison(a, b, metric, test, p) for (a, b), (test, p) in zip(pairs, tested, strict=True)]
 
 
 def _aligned(reports: Mapping[str, Report], name_a: str, name_b: str, metric: str) -> tuple[Floats, Floats]:

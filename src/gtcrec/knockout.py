@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 from gtcrec import models
-from gtcrec.comparison import SIGNIFICANT, Difference
+from gtcrec.comparison import SIGNIFICANT, Difference, against
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluate import evaluate_split, valid_users
 from gtcrec.run import Run
-from gtcrec.statistics import holm, paired_test
 from gtcrec.types import Floats, ItemFeatures
 
 __all__ = ["KINDS", "Kind", "Knockout", "Loss", "knockout", "replaced"]
@@ -133,10 +132,7 @@ def _losses(
     metric: str, intact: Floats, changed: Sequence[tuple[str, Kind, Mapping[str, Floats]]], seed: int
 ) -> Iterator[Loss]:
     """Paired tests of one metric against the intact model, Holm's correction over all replacements."""
-    base = float(intact.mean())
-    tests = [paired_test(values[metric], intact, np.random.default_rng(seed)) for _, _, values in changed]
-    for (modality, kind, values), test, p in zip(changed, tests, holm([test.p for test in tests]), strict=True):
-        bounds = (test.low, test.high)
-        against = Difference(f"{modality}: {kind}", "intact", metric, test.difference, bounds, test.p, float(p))
-        shares = (test.relative, (test.low / base, test.high / base)) if base else (None, None)
-        yield Loss(modality, kind, float(values[metric].mean()), against, *shares)
+    pairs = {f"{modality}: {kind}": (values[metric], intact) for modality, kind, values in changed}
+    tested = against("intact", metric, pairs, seed).values()
+    for (modality, kind, values), test in zip(changed, tested, strict=True):
+        yield Loss(modality, kind, float(values[metric].mean()), *test)

@@ -114,13 +114,13 @@ def _text(found: pa.Table, dataset: Dataset, form: str) -> str:
         return json.dumps(found.to_pylist(), indent=2, ensure_ascii=False) + "\n"
     rows = list(zip(*(column.to_pylist() for column in found.columns), strict=True))
     if form == "table":
-        return rendered(_table(rows, dataset))
+        return rendered(_table(rows, dataset, found.column_names[0].removesuffix("_id")))
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([found.column_names, *rows])
     return stream.getvalue()
 
 
-def _table(rows: Sequence[tuple[Any, ...]], dataset: Dataset) -> RenderableType:
+def _table(rows: Sequence[tuple[Any, ...]], dataset: Dataset, who: str) -> RenderableType:
     titles = _titles(rows, dataset)
     lines, before = [], None
     for place, (user, item, rank, score) in enumerate(rows):
@@ -128,7 +128,7 @@ def _table(rows: Sequence[tuple[Any, ...]], dataset: Dataset) -> RenderableType:
         title = [escape(titles[place])] if titles else []
         lines.append([shown, str(rank), f"{score:.4f}", escape(str(item)), *title])
         before = user
-    headers = ["user", "rank", "score", "item", *(["title"] if titles else [])]
+    headers = [who, "rank", "score", "item", *(["title"] if titles else [])]
     return table(headers, lines, left=(0, 3, 4))
 
 

@@ -44,7 +44,8 @@ class RowAdam(torch.optim.Optimizer):
             state["exp_avg"].index_copy_(0, index, mean)
             state["exp_avg_sq"].index_copy_(0, index, square)
             scale = square.sqrt_().div_((1 - beta2**t) ** 0.5).add_(group["eps"])
-            p.index_add_(0, index, mean.div_(scale), alpha=-group["lr"] / (1 - beta1**t))
+            moved = p.index_select(0, index).addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**t))
+            p.index_copy_(0, index, moved)  # index_add_ takes seven times as long
 
 
 _ROWS = 1 << 11  # updated at once: what they need stays in the cache

@@ -15,7 +15,7 @@ from gtcrec.errors import ConfigError, DataError
 from gtcrec.metrics import pairs_of
 from gtcrec.types import Interactions, Ints, Scorer, TopK
 
-__all__ = ["WritingScorer", "block_users", "recommend", "seen_places"]
+__all__ = ["RankingScorer", "WritingScorer", "block_users", "recommend", "seen_places"]
 
 # Scores of one block on a CPU: 2 MiB of float32, about a core's own cache; blocks of 32 MiB took 1.3 times as long.
 _CACHED = 1 << 19
@@ -31,6 +31,15 @@ class WritingScorer(Protocol):
     def __call__(self, users: Tensor) -> Tensor: ...
 
     def into(self, users: Tensor, out: Tensor) -> None: ...
+
+
+@runtime_checkable
+class RankingScorer(Protocol):
+    """A `Scorer` that finds the best items itself, as `recommend` would; `block` as there."""
+
+    def __call__(self, users: Tensor) -> Tensor: ...
+
+    def recommend(self, users: Ints, k: int, exclude: Sequence[Interactions], block: int) -> TopK: ...
 
 
 def block_users(n_items: int, device: str = "cpu") -> int:
@@ -53,6 +62,8 @@ def recommend(scorer: Scorer, users: Ints, k: int, exclude: Sequence[Interaction
             raise DataError(f"users must lie in [0, {pairs.n_users}), found {user}")
         if pairs.n_items != exclude[0].n_items:
             raise DataError(f"excluded pairs must be over the same items, found {exclude[0].n_items}, {pairs.n_items}")
+    if isinstance(scorer, RankingScorer):
+        return scorer.recommend(users, k, exclude, block)
     items = np.full((len(users), k), -1, dtype=np.int64)
     scores = np.full((len(users), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():

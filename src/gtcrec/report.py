@@ -22,7 +22,7 @@ from gtcrec.errors import RunError
 from gtcrec.files import atomic_path, write_text
 from gtcrec.record import Evaluation, ExampleItem, ExampleUser, Record, TimingLine, read
 
-__all__ = ["pivot", "render", "render_comparison"]
+__all__ = ["data_address", "page", "pivot", "render", "render_comparison"]
 
 MAX_IMAGE_BYTES = 1 << 20
 SHOWN_USERS = 4
@@ -38,7 +38,7 @@ def render(folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: S
     record = read(folder)
     runs = [(record.result.model, record), *((name, read(path)) for name, path in others)]
     lines = [line.model_dump() for line in record.history]
-    page = _page(
+    text = page(
         "report.html",
         record=record,
         trained=any(line.losses for line in record.history),
@@ -63,7 +63,7 @@ def render(folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: S
         environment=dict(_flat(record.environment)),
         timings=_timings(record.timings),
     )
-    write_text(folder / "report.html", page)
+    write_text(folder / "report.html", text)
     return folder / "report.html"
 
 
@@ -76,7 +76,7 @@ def render_comparison(runs: Sequence[tuple[str, Path]], comparisons: Sequence[Di
     if not runs:
         raise RunError("a comparison needs at least one run, found none")
     records = [(name, read(folder)) for name, folder in runs]
-    page = _page(
+    text = page(
         "comparison.html",
         runs=records,
         base=records[0][0],
@@ -86,7 +86,7 @@ def render_comparison(runs: Sequence[tuple[str, Path]], comparisons: Sequence[Di
         comparisons=comparisons,
         data=list(dict.fromkeys(record.data.name for _, record in records)),
     )
-    write_text(out, page)
+    write_text(out, text)
     return out
 
 
@@ -202,10 +202,11 @@ def _picture(path: Path) -> Markup | None:
         return None
     content = path.read_bytes()
     kind = next((kind for start, kind in SIGNATURES.items() if content.startswith(start)), None)
-    return _data_address(content, kind) if kind else None
+    return data_address(content, kind) if kind else None
 
 
-def _data_address(content: bytes, kind: str = "image/png") -> Markup:
+def data_address(content: bytes, kind: str = "image/png") -> Markup:
+    """Return the address of an image that holds the image itself."""
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")  # base64 needs no escape
 
 
@@ -216,7 +217,7 @@ def _plot(path: Path, draw: Any, history: list[dict[str, Any]]) -> tuple[Markup,
         return None
     with atomic_path(path) as temporary:
         temporary.write_bytes(light)
-    return _data_address(light), _data_address(draw(history, figures.DARK))
+    return data_address(light), data_address(draw(history, figures.DARK))
 
 
 def _show(value: Any) -> str:
@@ -231,7 +232,8 @@ def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _show(value)
 
 
-def _page(template: str, **values: Any) -> str:
+def page(template: str, **values: Any) -> str:
+    """Return a template of this package, filled in."""
     return _environment().get_template(template).render(values)
 
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from gtcrec import checkpoint, data, models, report
+from gtcrec import data, models, report
 from gtcrec.config import RunConfig, dump_yaml, resolve
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluate import evaluate_split, per_user_table, recommend, report_to_json, valid_users
 from gtcrec.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest, write_text
+from gtcrec.folding import liked_matrix
 from gtcrec.train import Epoch, Training, epochs
-from gtcrec.types import Dataset, Ints, Report, Scorer
+from gtcrec.types import Dataset, FoldsIn, Interactions, Ints, Report, Scorer, TopK
 from gtcrec.workers import Workers, agree
 
 __all__ = ["Recommendation", "Run", "fit", "need_empty", "stored"]
@@ -56,8 +57,9 @@ class Run:
         self.workers = workers
         self.split = data.split(dataset, config.split)
         settings = models.settings(config.model, config.settings, config.preset)
+        spread = workers if config.train.tables == "sharded" else None
         self.model: nn.Module = models.build(
-            config.model, self.split.train, self.split.features, settings, config.train.seed
+            config.model, self.split.train, self.split.features, settings, config.train.seed, spread
         )
         self.training = Training(self.model, config.train)
 
@@ -104,7 +106,7 @@ class Run:
         if (folder / _CHECKPOINT).exists():
             run.training.load(folder / _CHECKPOINT)
         if run.finished:
-            run.model.load_state_dict(checkpoint.load(folder / _MODEL)[0])
+            run.model.load_state_dict(run.training.load_tensors(folder / _MODEL)[0])
         return run
 
     @property
@@ -121,22 +123,24 @@ class Run:
 
         A checkpoint is on disk before the epoch is yielded, so a killed run goes on from there.
         """
-        config, first = self.config.train, self.workers.first
+        config = self.config.train
+        writes = self.workers.first or config.tables == "sharded"  # of which each worker writes its part
         if self.workers.size > 1:
             agree("their data's fingerprint", self.dataset.fingerprint, self.workers)
         for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate, self.workers):
-            if first and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
+            if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
                 self.training.save(self.folder / _CHECKPOINT)
-                self._write_history()
+                if self.workers.first:
+                    self._write_history()
             yield epoch
-        if first and not self.finished:
+        if writes and not self.finished:
             self._finish()
 
     def evaluate(self) -> Report:
         """Evaluate the trained model on the test pairs: the explicit final call. Writes the result to the folder."""
         self.need_finished()
         found = evaluate_split(self.scorer, self.split, "test", self.config.evaluate, self.config.train.seed)
-        self._write_report("test", found)
+        self._write_report("test", found, self._examples(found, "test"))
         return found
 
     def recommend(self, users: Iterable[Any], k: int = 10) -> list[Recommendation]:
@@ -151,9 +155,30 @@ class Run:
         """Return what `recommend` does for users by index, as a table: user_id, item_id, rank int32, score float32."""
         self.need_finished()
         lists = recommend(self.scorer, users, k, [self.split.train])
+        return self._listed(lists, "user_id", self._ids["user"])
+
+    def recommend_liked(self, lists: Sequence[Sequence[Any]], k: int = 10) -> pa.Table:
+        """Return the k best items for users whom the data does not have, each by the items that they like.
+
+        `lists` has external item ids; the table is as that of `recommend_table`, with `list`, counted from 1, for the
+        user. What a list names is left out of its recommendations. Raises `DataError` for an item that is not in the
+        data, `RunError` for a model that cannot score new users.
+        """
+        self.need_finished()
+        if not isinstance(self.model, FoldsIn):
+            raise RunError(f"{self.config.model} cannot score users whom the training did not have")
+        n_items = len(self.dataset.items)
+        liked = liked_matrix([self.dataset.items.index(one) for one in lists], n_items)
+        rows, items = liked.nonzero()
+        met = Interactions(rows.astype(np.int64), items.astype(np.int64), len(lists), n_items)
+        model = self.model
+        found = recommend(lambda users: model.fold_in(liked[users.cpu().numpy()]), np.arange(len(lists)), k, [met])
+        return self._listed(found, "list", pa.array(np.arange(1, len(lists) + 1)))
+
+    def _listed(self, lists: TopK, name: str, ids: pa.Array) -> pa.Table:
         rows, places = (lists.items >= 0).nonzero()
         columns = {
-            "user_id": self._ids["user"].take(pa.array(lists.users[rows])),
+            name: ids.take(pa.array(lists.users[rows])),
             "item_id": self._ids["item"].take(pa.array(lists.items[rows, places])),
             "rank": pa.array(places.astype(np.int32) + 1),
             "score": pa.array(lists.scores[rows, places]),
@@ -185,13 +210,16 @@ class Run:
             write_text(self.folder / name, "".join(json.dumps(entry) + "\n" for entry in entries))
 
     def _finish(self) -> None:
-        checkpoint.save(self.folder / _MODEL, self.model.state_dict(), {"model": self.config.model})
+        """Write the model and its validation; of sharded tables all workers write and rank their part."""
+        self.training.save_tensors(self.folder / _MODEL, self.model.state_dict(), {"model": self.config.model})
         config, seed = self.config.evaluate, self.config.train.seed
         users = valid_users(self.split, config, self.config.train.valid_users, seed)
         found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
-        self._write_report("valid", found)
+        examples = self._examples(found, "valid")
+        if self.workers.first:
+            self._write_report("valid", found, examples)
 
-    def _write_report(self, on: str, found: Report) -> None:
+    def _write_report(self, on: str, found: Report, examples: list[dict[str, Any]]) -> None:
         """Write one evaluation and the page; the manifest, which marks a finished run, goes first and comes last."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
         best = self.training.best
@@ -202,13 +230,12 @@ class Run:
             "best_epoch": best.number if best else None,
             "epochs": self.epochs_done,
             "stop": self.training.stop,
-            "parameters": sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            "parameters": self.training.parameters,
         }
         with atomic_path(self.folder / f"per_user_{on}.parquet") as temporary:
             pq.write_table(per_user_table(found, self.dataset.users), temporary)
         write_json(path, {**past, **facts, on: report_to_json(found)})
-        if on == "test" or not (self.folder / "examples.json").exists():
-            write_json(self.folder / "examples.json", {"users": self._examples(found, on)})
+        write_json(self.folder / "examples.json", {"users": examples})
         report.render(self.folder)
         names = [file.name for file in self.folder.iterdir() if file.is_file() and not file.name.startswith(".")]
         write_manifest(self.folder, [name for name in names if name != MANIFEST])

@@ -8,7 +8,7 @@ import numpy as np
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.types import Floats
 
-__all__ = ["PairedTest", "bootstrap_interval", "bootstrap_intervals", "holm", "paired_test"]
+__all__ = ["PairedTest", "bootstrap_interval", "bootstrap_intervals", "holm", "paired_test", "paired_tests"]
 
 _CELLS = 1 << 22  # numbers held at once: 32 MiB, whatever the number of users
 
@@ -17,16 +17,26 @@ _CELLS = 1 << 22  # numbers held at once: 32 MiB, whatever the number of users
 class PairedTest:
     """What pairing two models user by user shows.
 
-    `difference` is mean(a) - mean(b), `relative` that over mean(b) (NaN if mean(b) is 0), [`low`, `high`] a
-    bootstrap interval of the difference, `p` the two-sided probability of a difference at least as large
-    if, for each user, it were a coin's toss which of the two values belongs to which model.
+    `difference` is mean(a) - mean(b), `base` is mean(b), [`low`, `high`] a bootstrap interval of the
+    difference, `p` the two-sided probability of a difference at least as large if, for each user, it were a
+    coin's toss which of the two values belongs to which model.
     """
 
     difference: float
-    relative: float
+    base: float
     low: float
     high: float
     p: float
+
+    @property
+    def relative(self) -> float | None:
+        """The difference as a share of mean(b); None where that is 0."""
+        return self.difference / self.base if self.base else None
+
+    @property
+    def relative_interval(self) -> tuple[float, float] | None:
+        """The bounds of the difference as shares of mean(b); None where that is 0."""
+        return (self.low / self.base, self.high / self.base) if self.base else None
 
 
 def bootstrap_interval(
@@ -81,9 +91,20 @@ def paired_test(
     _check_resamples(resamples)
     differences = a - b
     low, high = bootstrap_interval(differences, rng, resamples=bootstrap)
-    difference, base = float(differences.mean()), float(b.mean())
-    relative = difference / base if base else float("nan")
-    return PairedTest(difference, relative, low, high, _sign_flip_p(differences, resamples, rng))
+    p = _sign_flip_p(differences, resamples, rng)
+    return PairedTest(float(differences.mean()), float(b.mean()), low, high, p)
+
+
+def paired_tests(
+    pairs: Sequence[tuple[Floats, Floats]], seed: int | np.random.Generator
+) -> list[tuple[PairedTest, float]]:
+    """Test a family of pairs (a, b); returns each test with its p after Holm's correction over the family.
+
+    A number as `seed` gives every test the same draws, a generator goes on from test to test. Raises as
+    `paired_test`.
+    """
+    tests = [paired_test(a, b, np.random.default_rng(seed)) for a, b in pairs]
+    return list(zip(tests, holm([test.p for test in tests]).tolist(), strict=True))
 
 
 def holm(p: Sequence[float] | Floats) -> Floats:

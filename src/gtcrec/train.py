@@ -2,7 +2,8 @@
 
 The same loop serves one process and several (`gtcrec.workers`), any device, and every model that has `loss`. A model
 may also have `refresh()`, which recomputes from the weights what its steps hold fixed, `after_step()`, which is called
-when a step has moved the weights, and `sparse_parameters()`, the weights whose gradients are row-sparse.
+when a step has moved the weights, `sparse_parameters()`, the weights whose gradients are row-sparse, and `tables`, the
+`ShardedRows` over these, if each worker is to hold its own rows of them.
 """
 
 import math
@@ -22,6 +23,7 @@ from gtcrec.batches import Batches, Negatives
 from gtcrec.errors import GtcrecError
 from gtcrec.evaluate import EvaluateConfig, evaluate_split, valid_users
 from gtcrec.optim import RowAdam
+from gtcrec.sharded import ShardedRows, combine_rows
 from gtcrec.types import Batch, Split
 from gtcrec.workers import Workers, agree, combine_gradients, exchange, find_device, gather, summary
 
@@ -43,7 +45,11 @@ class TrainConfig(BaseModel):
     valid_every: int = Field(1, ge=1, description="epochs between validations")
     valid_users: int = Field(0, ge=0, description="validate on at most so many users, drawn once; 0: on all")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    negatives: Literal["all", "met"] = Field(
+        "all", description="met: no negative is an item without a training pair, as new items are to be recommended"
+    )
     refresh_every: int = Field(0, ge=0, description="steps between refreshes of what steps hold fixed; 0: an epoch")
+    tables: Literal["whole", "sharded"] = Field("whole", description="sharded: each worker holds a part of the rows")
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the loss; weights stay float32")
     seed: int = Field(0, ge=0, description="of the weights, the batches and the negatives")
@@ -74,6 +80,9 @@ class Training:
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
         self.rows: list[nn.Parameter] = list(getattr(model, "sparse_parameters", list)())
+        tables: list[ShardedRows] = list(getattr(model, "tables", ()))
+        self.holders = tables[0].workers if tables else _ALONE  # among whom the rows of tables are spread
+        self.sharded = tables if self.holders.size > 1 else []
         sparse = {id(p) for p in self.rows}
         self.dense = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
         self.optimizers: list[torch.optim.Optimizer] = []
@@ -81,6 +90,12 @@ class Training:
             self.optimizers.append(torch.optim.Adam(self.dense, lr=config.learning_rate, fused=True))
         if self.rows:
             self.optimizers.append(RowAdam(self.rows, lr=config.learning_rate))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained, those of other workers included."""
+        rows = sum(table.n * table.own.shape[1] for table in self.sharded) or sum(p.numel() for p in self.rows)
+        return rows + sum(p.numel() for p in self.dense)
 
     @property
     def best(self) -> Epoch | None:
@@ -99,11 +114,30 @@ class Training:
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= checkpoint.under(f"optimizer/{place}/{index}", slots)
         history = [{**vars(epoch), "losses": dict(epoch.losses), "valid": dict(epoch.valid)} for epoch in self.history]
-        checkpoint.save(path, tensors, {"history": history, "config": self.config.model_dump()})
+        self.save_tensors(path, tensors, {"history": history, "config": self.config.model_dump()})
+
+    def save_tensors(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write tensors that are named as in a checkpoint; of sharded tables each worker writes its rows."""
+        if self.config.tables == "sharded":
+            checkpoint.save_shards(path, tensors, self._is_shard, facts, str(len(self.history)), self.holders)
+        else:
+            checkpoint.save(path, tensors, facts)
+
+    def load_tensors(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read what `save_tensors` wrote with any number of workers; of sharded tables, the rows of this worker."""
+        return checkpoint.load_shards(path, self._is_shard, self.holders)
+
+    def _is_shard(self, name: str) -> bool:
+        """Whether a tensor of this name in a checkpoint has a row for each row of a sharded table."""
+        section, _, rest = name.partition("/")
+        if section == "optimizer":
+            return rest.startswith(f"{len(self.optimizers) - 1}/") and not rest.endswith("/step")
+        tables = {id(p) for p in self.rows}
+        return (rest or section) in {key for key, p in self.model.named_parameters() if id(p) in tables}
 
     def load(self, path: Path) -> None:
-        """Take over the state that `save` wrote. Raises `RunError` when the file is damaged."""
-        tensors, facts = checkpoint.load(path)
+        """Take over the state that `save` wrote. Raises `RunError` when a file is damaged."""
+        tensors, facts = self.load_tensors(path)
         self.history = [Epoch(**entry) for entry in facts["history"]]
         self.best_weights = checkpoint.nested("best", tensors)
         self.model.load_state_dict(checkpoint.nested("model", tensors))
@@ -125,8 +159,13 @@ class Training:
         terms = self._loss(batch, rng) if share else {}
         if terms:
             terms["total"].backward()  # type: ignore[no-untyped-call]
+        elif self.sharded:
+            with torch.no_grad():
+                self._loss(batch, rng)  # the others ask for rows, some of which lie here
         if workers.size > 1:
-            combine_gradients(self.dense, self.rows, share, workers)
+            combine_gradients(self.dense, [] if self.sharded else self.rows, share, workers)
+        if self.sharded:
+            combine_rows(self.sharded, share, workers)
         for optimizer in self.optimizers:
             optimizer.step()
         getattr(self.model, "after_step", lambda: None)()
@@ -158,7 +197,9 @@ def epochs(
     """
     training = training or Training(model, config)
     evaluation = evaluation or EvaluateConfig()
-    batches = Batches(split.train, config.batch_size, config.seed) if training.optimizers else None
+    batches = None
+    if training.optimizers:
+        batches = Batches(split.train, config.batch_size, config.seed, met=config.negatives == "met")
     _agree(training, workers)
     while not training.stop:
         number = len(training.history) + 1
@@ -186,7 +227,8 @@ def _agree(training: Training, workers: Workers) -> None:
     """Make sure that all workers are at the same epoch with the same weights."""
     if workers.size > 1:
         agree("epochs done", len(training.history), workers)
-        agree("their weights", summary([*training.dense, *training.rows]), workers)
+        equal = [*training.dense, *([] if training.sharded else training.rows)]
+        agree("their weights", summary(equal), workers)
 
 
 def _train_epoch(
@@ -219,7 +261,7 @@ def _sum(sums: Mapping[str, Tensor], workers: Workers) -> dict[str, float]:
 
 
 def _validate(training: Training, split: Split, evaluation: EvaluateConfig, workers: Workers) -> Mapping[str, float]:
-    """Mean metrics over the validation users, of whom each worker takes a part."""
+    """Mean metrics over the validation users, of whom each worker takes a part, or of sharded tables its items."""
     config = training.config
     metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
     users = valid_users(split, evaluation, config.valid_users, config.seed)
@@ -228,7 +270,7 @@ def _validate(training: Training, split: Split, evaluation: EvaluateConfig, work
         scorer = training.model.scorer()  # type: ignore[operator]
         return evaluate_split(scorer, split, "valid", evaluation, metrics=metrics, details=False, users=some)
 
-    if workers.size == 1:
+    if workers.size == 1 or training.sharded:
         return measure(users).means  # type: ignore[no-any-return]
     own = users[workers.part(len(users))]
     per_user = measure(own).per_user if len(own) else dict.fromkeys(metrics, np.zeros(0))

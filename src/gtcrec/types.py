@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Dataset",
     "Floats",
+    "FoldsIn",
     "Interactions",
     "Ints",
     "ItemCards",
@@ -299,6 +300,15 @@ class Recommender(Protocol):
 
     def scorer(self) -> Scorer:
         """Return a snapshot of the model as it is now; later training does not change it."""
+        ...
+
+
+@runtime_checkable
+class FoldsIn(Protocol):
+    """What models offer that can score users whom the training did not have."""
+
+    def fold_in(self, liked: csr_array) -> "torch.Tensor":
+        """Return the scores float32 [b, n_items] of users by the items that they like: binary [b, n_items]."""
         ...
 
 

@@ -48,7 +48,7 @@ def neighbours(a: SparseMatrix, rows: Tensor, draws: int, rng: torch.Generator) 
     u = (torch.arange(draws, device=rows.device) + u) / draws
     at = rows[:, None].expand(-1, draws)
     place, degree = _place(a, "a", at, u)
-    return a.a_columns[place].long(), a.a_values[place] * degree / draws
+    return _take(a.a_columns, place).long(), _take(a.a_values, place) * degree / draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +85,22 @@ def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:
 def _step(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Where the edges at shares u of the nodes' lists lead to, and the nodes' degrees; both [n, walks]."""
     place, degree = _place(r, side, at, u)
-    return getattr(r, f"{side}_columns")[place].long(), degree
+    return _take(getattr(r, f"{side}_columns"), place).long(), degree
 
 
 def _place(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The entry at share u of each row's list, and the row's length; the first entry of all for an empty row."""
     rows = getattr(r, f"{side}_rows")
-    first, degree = rows[at].long(), _degree(r, side, at)
+    first, degree = _take(rows, at).long(), _degree(r, side, at)
     offset = torch.minimum((u * degree).long(), (degree - 1).long())
     return torch.where(degree > 0, first + offset, 0), degree
 
 
 def _degree(r: SparseMatrix, side: str, at: Tensor) -> Tensor:
     rows: Tensor = getattr(r, f"{side}_rows")
-    return (rows[at + 1] - rows[at]).float()
+    return (_take(rows, at + 1) - _take(rows, at)).float()
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """x[index] for x [n], in a third of the time of indexing."""
+    return x.index_select(0, index.flatten()).view(index.shape)

@@ -20,13 +20,16 @@ from gtcrec.errors import ConfigError, RunError
 __all__ = [
     "Workers",
     "agree",
+    "broadcast",
     "combine_gradients",
     "exchange",
     "find_device",
     "gather",
+    "gather_equal",
     "joined",
     "need_own",
     "summary",
+    "trade",
 ]
 
 
@@ -84,8 +87,31 @@ def joined(device: str) -> Iterator[Workers]:
 
 def gather(x: Tensor, workers: Workers) -> list[Tensor]:
     """Return each worker's x, in order of rank; only the first dimension may differ in length."""
-    lengths = _gather_equal(torch.tensor([len(x)]), workers)
+    lengths = gather_equal(torch.tensor([len(x)]), workers)
     return _gather_rows(x, [int(length) for length in lengths], workers)
+
+
+def gather_equal(x: Tensor, workers: Workers) -> list[Tensor]:
+    """`gather` for equal shapes; the result lies where x does."""
+    sent = _sendable(x)
+    parts = [torch.empty_like(sent) for _ in range(workers.size)]
+    dist.all_gather(parts, sent)
+    return [part.to(x.device) for part in parts]
+
+
+def broadcast(x: Tensor, rank: int) -> Tensor:
+    """Return the x of worker `rank`; the others give one of its shape, whatever it holds."""
+    sent = _sendable(x)
+    dist.broadcast(sent, rank)
+    return sent.to(x.device)
+
+
+def trade(x: Tensor, sent: Sequence[int], got: Sequence[int]) -> Tensor:
+    """Send each worker r its sent[r] rows of x, in order of rank; return the got[r] rows from each, in that order."""
+    rows = _sendable(x)
+    come = rows.new_empty(sum(got), *rows.shape[1:])
+    dist.all_to_all_single(come, rows, list(got), list(sent))
+    return come.to(x.device)
 
 
 def exchange(value: Any, workers: Workers) -> list[Any]:
@@ -136,7 +162,7 @@ def _combine_dense(params: Sequence[nn.Parameter], share: float) -> None:
 def _combine_rows(params: Sequence[nn.Parameter], share: float, workers: Workers) -> None:
     """Each worker's rows laid end to end: a row that several workers have stands in the gradient several times."""
     own = [_rows(p) for p in params]
-    lengths = torch.stack(_gather_equal(torch.tensor([len(index) for index, _ in own]), workers))  # [size, params]
+    lengths = torch.stack(gather_equal(torch.tensor([len(index) for index, _ in own]), workers))  # [size, params]
     for p, (index, values), counts in zip(params, own, lengths.T.tolist(), strict=True):
         places = torch.cat(_gather_rows(index, counts, workers))
         whole = torch.cat(_gather_rows(values * share, counts, workers))
@@ -156,12 +182,9 @@ def _gather_rows(x: Tensor, lengths: Sequence[int], workers: Workers) -> list[Te
     """`gather` with known lengths: padded to the longest, as the collective wants equal shapes."""
     padded = x.new_zeros(max(lengths), *x.shape[1:])
     padded[: len(x)] = x
-    return [part[:length] for part, length in zip(_gather_equal(padded, workers), lengths, strict=True)]
+    return [part[:length] for part, length in zip(gather_equal(padded, workers), lengths, strict=True)]
 
 
-def _gather_equal(x: Tensor, workers: Workers) -> list[Tensor]:
-    """`gather` for equal shapes; the result lies where x does."""
-    sent = x.detach().to("cuda" if dist.get_backend() == "nccl" else "cpu").contiguous()
-    parts = [torch.empty_like(sent) for _ in range(workers.size)]
-    dist.all_gather(parts, sent)
-    return [part.to(x.device) for part in parts]
+def _sendable(x: Tensor) -> Tensor:
+    """x as the process group can send it."""
+    return x.detach().to("cuda" if dist.get_backend() == "nccl" else "cpu").contiguous()

@@ -11,7 +11,19 @@ from gtcrec.errors import ConfigError
 from gtcrec.train import TrainConfig, Training, epochs, fit
 from gtcrec.types import Batch, Recommender
 
-SMALL = {"bpr": {"dim": 8}, "lightgcn": {"dim": 8}, "freedom": {"dim": 8}, "gtc": {"dim": 8, "hidden": 16}}
+SMALL = {
+    "bpr": {"dim": 8},
+    "lightgcn": {"dim": 8},
+    "simgcl": {"dim": 8},
+    "vbpr": {"dim": 8, "content_dim": 8},
+    "freedom": {"dim": 8},
+    "bm3": {"dim": 8},
+    "mgcn": {"dim": 8},
+    "lgmrec": {"dim": 8},
+    "diffmm": {"dim": 8, "hidden": 16},
+    "smore": {"dim": 8},
+    "gtc": {"dim": 8, "hidden": 16},
+}
 TRAINED = [name for name in models.MODELS if name in SMALL]
 
 
@@ -192,3 +204,18 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 def test_a_setting_out_of_range_is_refused_with_what_was_found():
     with pytest.raises(ConfigError, match="gtc: dim: Input should be greater than or equal to 1, found 0"):
         models.settings("gtc", {"dim": 0})
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_each_candidate_of_a_space_is_accepted_and_the_default_is_one(name):
+    for key, candidates in models.find(name).space.items():
+        _, training, own = key.rpartition("train.")
+        for value in candidates:
+            config = TrainConfig(**{own: value}) if training else models.settings(name, {own: value})
+            assert getattr(config, own) == value
+        assert len(set(candidates)) == len(candidates) > 1
+        assert getattr(TrainConfig() if training else models.settings(name, {}), own) in candidates
+
+
+def test_every_model_with_settings_has_a_space():
+    assert [name for name, entry in models.MODELS.items() if not entry.space] == ["popular"]

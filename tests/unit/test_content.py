@@ -7,16 +7,11 @@ import pytest
 import torch
 
 from gtcrec import diffusion, models
+from gtcrec.errors import DataError
 from gtcrec.models import content
-from gtcrec.models.content import (
-    ContentProjection,
-    denoised_pairs,
-    denoising_errors,
-    denoising_terms,
-    directions,
-    noise_levels,
-)
-from gtcrec.models.gtc import GTCConfig
+from gtcrec.models.content import ContentProjection, directions
+from gtcrec.models.denoising import denoised_pairs, denoising_errors, denoising_terms
+from gtcrec.models.gtc_config import GTCConfig, noise_levels
 from gtcrec.train import TrainConfig, Training, fit
 from gtcrec.types import Batch
 from gtcrec.workers import Workers
@@ -25,6 +20,10 @@ from gtcrec.workers import Workers
 def projection(x, present, dim=4):
     torch.manual_seed(0)
     return ContentProjection(x, present, dim)
+
+
+def turned(x, present, width):
+    return directions(x, present, width)(x, present)
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_content_of_no_item_at_all_is_zero(x):
 def test_directions_are_whitened_over_the_present_items_and_zero_elsewhere(width, present):
     x = np.random.default_rng(0).normal(3.0, 5.0, size=(9, 6)).astype(np.float32)
     x[7:] = 99.0  # absent
-    y = directions(x, present, width).numpy()
+    y = turned(x, present, width).numpy()
     assert y.shape == (9, min(width, 6))
     assert np.abs(y[~present]).max() == 0
     np.testing.assert_allclose(y[present].mean(axis=0), 0, atol=1e-5)
@@ -96,7 +95,7 @@ def test_directions_are_whitened_over_the_present_items_and_zero_elsewhere(width
 def test_content_no_wider_than_asked_keeps_its_columns(x, present):
     have = x[present].astype(np.float64)
     wanted = (x - have.mean(axis=0)) / have.std(axis=0)
-    np.testing.assert_allclose(directions(x, present, 6)[present], wanted[present], atol=1e-5)
+    np.testing.assert_allclose(turned(x, present, 6)[present], wanted[present], atol=1e-5)
 
 
 def spectrum(n=300, d=40, seed=0):
@@ -114,28 +113,28 @@ def test_wider_content_becomes_its_principal_components(monkeypatch):
     left = np.linalg.svd(z, full_matrices=False)[0][:, :5] * np.sqrt(250)  # [250, 5]
     for numbers in (1 << 20, 100):  # all at once, and two rows at a time
         monkeypatch.setattr(content, "_BLOCK_NUMBERS", numbers)
-        y = directions(x, present, 5)[present].numpy()
+        y = turned(x, present, 5)[present].numpy()
         np.testing.assert_allclose(y * np.sign((y * left).sum(axis=0)), left, atol=1e-3)
 
 
 def test_blocks_of_rows_change_no_direction_beyond_rounding(monkeypatch):
     x, present = spectrum()
-    whole = directions(x, present, 5)
+    whole = turned(x, present, 5)
     monkeypatch.setattr(content, "_BLOCK_NUMBERS", 100)
-    torch.testing.assert_close(directions(x, present, 5), whole, atol=1e-4, rtol=0)
+    torch.testing.assert_close(turned(x, present, 5), whole, atol=1e-4, rtol=0)
 
 
 def test_constant_columns_are_zero_directions(x, present):
     x[:, 2] = 7.0
-    assert directions(x, present, 6)[:, 2].abs().max() == 0
-    assert directions(x, present, 6)[:, 3].abs().max() > 0
+    assert turned(x, present, 6)[:, 2].abs().max() == 0
+    assert turned(x, present, 6)[:, 3].abs().max() > 0
     everywhere = np.full((9, 6), 3.0, dtype=np.float32)
-    assert directions(everywhere, present, 4).abs().max() == 0
+    assert turned(everywhere, present, 4).abs().max() == 0
 
 
 def test_fewer_items_than_directions_give_as_many_as_they_can(x, present):
     wide = np.random.default_rng(1).normal(size=(9, 30)).astype(np.float32)
-    y = directions(wide, present, 20)[present]
+    y = turned(wide, present, 20)[present]
     assert y.shape == (7, 7)  # seven items have no more directions
     assert y.isfinite().all()
     whole = (y[:, :6].T @ y[:, :6] / 7).numpy()  # and differ in six
@@ -143,7 +142,7 @@ def test_fewer_items_than_directions_give_as_many_as_they_can(x, present):
 
 
 def test_directions_of_no_item_are_zero(x):
-    assert directions(x, np.zeros(9, dtype=bool), 4).abs().sum() == 0
+    assert turned(x, np.zeros(9, dtype=bool), 4).abs().sum() == 0
 
 
 def test_the_schedule_is_the_one_asked_for():
@@ -261,3 +260,15 @@ def test_the_average_predicts_and_the_weights_train(condition, checkerboard):
     assert not torch.equal(found, as_live)
     terms, wanted = (model.loss(a_batch(split), torch.Generator().manual_seed(0)) for model in (averaging, live))
     assert terms == wanted
+
+
+def test_new_content_turns_into_directions_as_the_content_that_they_were_made_of(x, present):
+    made = directions(x, present, 4)
+    whole = made(x, present)
+    torch.testing.assert_close(made(x[2:5], present[2:5]), whole[2:5], atol=1e-6, rtol=0)
+    assert made(x[:2], np.array([True, False]))[1].abs().sum() == 0
+
+
+def test_new_content_of_another_width_is_refused(x, present):
+    with pytest.raises(DataError, match="wanted content of width 6, found 3"):
+        directions(x, present, 4)(x[:, :3], present)

@@ -48,6 +48,33 @@ def report_of(values, users=None, about=None):
     return Report(users, {"recall@2": values}, {"recall@2": float(values.mean())}, {}, {}, {}, about or {})
 
 
+def test_candidates_that_are_cold_are_ranked_alone_and_only_liked_ones_count():
+    report = evaluate_split(ascending, SPLIT, "test", SMALL.model_copy(update={"candidates": "cold"}))
+    # Items 2, 3, 4 have no training pair. User 0 likes 2, user 1 likes 4 (and 1, which is warm): lists 2, 3.
+    assert report.users.tolist() == [0, 1]
+    assert report.per_user["recall@2"].tolist() == [1.0, 0.0]
+    assert report.about["candidates"] == "cold"
+    assert report.about["counts"]["items"] == 3
+    assert report.about["counts"]["liked pairs"] == 2
+
+
+def test_candidates_that_are_warm_leave_the_cold_ones_out():
+    report = evaluate_split(ascending, SPLIT, "test", SMALL.model_copy(update={"candidates": "warm"}))
+    assert report.users.tolist() == [1]  # user 0 likes a cold item alone, user 3 is cold
+    assert report.per_user["recall@2"].tolist() == [1.0]
+
+
+def test_validation_measures_users_who_like_a_candidate():
+    split = Split(TRAIN, pairs((0, 1), (1, 3), (2, 4)), TEST, ItemFeatures(5), {})
+    assert valid_users(split, SMALL.model_copy(update={"candidates": "cold"})).tolist() == [1, 2]
+    assert valid_users(split, SMALL).tolist() == [0, 1, 2]
+
+
+def test_candidates_without_a_liked_pair_are_an_error_that_says_so():
+    with pytest.raises(DataError, match="evaluation needs at least one liked pair of cold items, found none"):
+        evaluate_split(ascending, SPLIT, "valid", SMALL.model_copy(update={"candidates": "cold"}))
+
+
 def test_mmrec_masks_train_alone_and_leaves_out_cold_users():
     report = evaluate_split(ascending, SPLIT, "test", SMALL)
     # Lists without training items: user 0: 1, 2; user 1: 1, 2. User 3 has no training item.

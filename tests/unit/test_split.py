@@ -39,7 +39,18 @@ def sizes(data: Dataset, **config: Any) -> list[int]:
     return np.bincount(assign(data, SplitConfig(**config)), minlength=3).tolist()
 
 
-STRATEGIES = ("random", "leave_one_out", "user_time", "global_time", "label")
+STRATEGIES = ("random", "leave_one_out", "user_time", "global_time", "cold_items", "label")
+
+
+def test_cold_items_go_to_one_part_with_all_of_their_interactions() -> None:
+    data = dataset([(u, i) for u in range(7) for i in range(20)])
+    found = assign(data, SplitConfig(strategy="cold_items", ratios=(0.6, 0.15, 0.25), seed=3))
+    of_item = [set(found[data.interactions.items == item].tolist()) for item in range(20)]
+    assert all(len(parts) == 1 for parts in of_item)
+    assert sorted(part for parts in of_item for part in parts) == [0] * 12 + [1] * 3 + [2] * 5
+    again, other = (assign(data, SplitConfig(strategy="cold_items", ratios=(0.6, 0.15, 0.25), seed=s)) for s in (3, 4))
+    assert np.array_equal(found, again)
+    assert not np.array_equal(found, other)
 
 
 @settings(deadline=None, derandomize=True, database=None)

@@ -8,7 +8,7 @@ import scipy.stats
 
 from gtcrec import statistics
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.statistics import PairedTest, bootstrap_interval, bootstrap_intervals, holm, paired_test
+from gtcrec.statistics import PairedTest, bootstrap_interval, bootstrap_intervals, holm, paired_test, paired_tests
 
 
 def test_the_interval_agrees_with_scipys_percentile_bootstrap():
@@ -84,7 +84,7 @@ def test_p_is_never_zero_and_one_without_any_difference():
     sure = paired_test(np.arange(60) + 1.0, np.arange(60) + 0.0, np.random.default_rng(0), resamples=999)
     assert sure.p == 1 / 1000
     none = paired_test(np.ones(5), np.ones(5), np.random.default_rng(0))
-    assert none == PairedTest(difference=0.0, relative=0.0, low=0.0, high=0.0, p=1.0)
+    assert none == PairedTest(difference=0.0, base=1.0, low=0.0, high=0.0, p=1.0)
 
 
 def test_p_is_uniform_when_nothing_differs():
@@ -97,7 +97,23 @@ def test_difference_and_relative_difference_are_of_the_means():
     found = paired_test(np.array([0.2, 0.4]), np.array([0.1, 0.3]), np.random.default_rng(0))
     assert found.difference == pytest.approx(0.1)
     assert found.relative == pytest.approx(0.5)
-    assert np.isnan(paired_test(np.ones(2), np.zeros(2), np.random.default_rng(0)).relative)
+    assert found.relative_interval == pytest.approx((found.low / 0.2, found.high / 0.2))
+    none = paired_test(np.ones(2), np.zeros(2), np.random.default_rng(0))
+    assert (none.base, none.relative, none.relative_interval) == (0, None, None)
+
+
+def test_a_family_is_tested_one_by_one_and_corrected_together():
+    rng = np.random.default_rng(20)
+    base = rng.random(200)
+    pairs = [(base + rng.normal(by, 0.4, 200), base) for by in (0.2, 0.07, 0.0)]
+    found = paired_tests(pairs, 4)
+    assert [test for test, _ in found] == [paired_test(a, b, np.random.default_rng(4)) for a, b in pairs]
+    assert [p for _, p in found] == holm([test.p for test, _ in found]).tolist()
+    going_on = np.random.default_rng(4)
+    assert [test for test, _ in paired_tests(pairs, np.random.default_rng(4))] == [
+        paired_test(a, b, going_on) for a, b in pairs
+    ]
+    assert paired_tests([], 0) == []
 
 
 def test_swapping_the_models_turns_the_difference_round():

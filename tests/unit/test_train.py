@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gtcrec import models
+from gtcrec.batches import Batches
 from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.evaluate import evaluate_split, valid_users
 from gtcrec.train import Negatives, TrainConfig, Training, epochs, fit
@@ -36,6 +37,21 @@ def test_negatives_are_uniform_over_the_unliked_items():
     counts = np.bincount(drawn.numpy(), minlength=6)
     assert counts[[1, 3]].tolist() == [0, 0]
     assert np.abs(counts[[0, 2, 4, 5]] / 10_000 - 1).max() < 0.05  # 5 standard deviations
+
+
+def test_negatives_that_are_met_are_uniform_over_the_unliked_items_with_a_training_pair():
+    pairs = Interactions(np.array([0, 0, 1, 1, 2]), np.array([1, 4, 0, 4, 6]), 3, 8)  # items 0, 1, 4, 6 are met
+    drawn = Negatives(pairs, met=True).draw(torch.zeros(20_000, dtype=torch.int64), torch.Generator().manual_seed(1))
+    counts = np.bincount(drawn.numpy(), minlength=8)
+    assert np.flatnonzero(counts).tolist() == [0, 6]
+    assert np.abs(counts[[0, 6]] / 10_000 - 1).max() < 0.05
+
+
+def test_a_user_who_likes_every_met_item_has_no_negative_among_them():
+    pairs = Interactions(np.array([0, 0, 1]), np.array([1, 2, 1]), 2, 4)
+    assert Batches(pairs, 8, 0).steps == 1
+    users = [batch.users.tolist() for batch, _, _ in Batches(pairs, 8, 0, met=True).epoch(1, Workers())]
+    assert users == [[1]]
 
 
 @pytest.mark.parametrize("rows", [False, True], ids=["one optimiser", "row-sparse too"])

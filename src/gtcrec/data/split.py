@@ -1,5 +1,6 @@
 """Dividing interactions into training, validation and test parts."""
 
+import math
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -21,12 +22,14 @@ class SplitConfig(BaseModel):
     `label`: as the data's labels say. `random`: per user by `ratios` (train, valid, test). `leave_one_out`:
     each user's last interaction to test, the one before to validation (in random order without times).
     `user_time`: per user by `ratios` in order of time. `global_time`: at two moments that cut all times by
-    `ratios`. `auto`: `label` where the data has labels, else `random`. The seed also orders equal times.
+    `ratios`. `cold_items`: items at random by `ratios`, each with all of its interactions, so that validation and test
+    have items that training never sees. `auto`: `label` where the data has labels, else `random`. The seed also orders
+    equal times.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: Literal["auto", "label", "random", "leave_one_out", "user_time", "global_time"] = "auto"
+    strategy: Literal["auto", "label", "random", "leave_one_out", "user_time", "global_time", "cold_items"] = "auto"
     ratios: tuple[
         Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
     ] = (0.8, 0.1, 0.1)  # fmt: skip
@@ -71,6 +74,8 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
         raise DataError(f"split {strategy!r} needs times, the data has none; set data.time to the column's name")
     if strategy == "global_time" and times is not None:
         return _cut(times, config.ratios)
+    if strategy == "cold_items":
+        return _by_item(pairs.n_items, config)[pairs.items]
     draws = np.random.default_rng([_STREAM, config.seed]).random(len(pairs))
     # Random draws order equal times: the item's index would make some items "the last" more often.
     keys = (draws, pairs.users) if strategy == "random" or times is None else (draws, times, pairs.users)
@@ -103,7 +108,14 @@ def _sizes(counts: Ints, ratios: tuple[float, float, float], one_each: bool) -> 
     return np.minimum(n_valid, counts - 1 - n_test), n_test
 
 
-def _label(from_end: Ints, n_valid: Ints, n_test: Ints) -> NDArray[np.int8]:
+def _by_item(n: int, config: SplitConfig) -> NDArray[np.int8]:
+    """The part of each item, int8 [n_items]; sizes by ratio, rounded down for validation and test."""
+    n_valid, n_test = (math.floor(n * ratio + 1e-9) for ratio in config.ratios[1:])
+    order = np.random.default_rng([_STREAM, config.seed]).permutation(n)
+    return _label(order, np.int64(n_valid), np.int64(n_test))
+
+
+def _label(from_end: Ints, n_valid: Ints | np.int64, n_test: Ints | np.int64) -> NDArray[np.int8]:
     return np.where(from_end < n_test, 2, np.where(from_end < n_test + n_valid, 1, 0)).astype(np.int8)
 
 

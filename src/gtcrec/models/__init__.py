@@ -9,24 +9,55 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from gtcrec.errors import ConfigError, nearest
+from gtcrec.models import (
+    bm3,
+    bpr,
+    contentknn,
+    diffmm,
+    ease,
+    freedom,
+    gtc,
+    ials,
+    itemknn,
+    lgmrec,
+    lightgcn,
+    mgcn,
+    mmgf,
+    rp3beta,
+    simgcl,
+    smore,
+    userknn,
+    vbpr,
+)
+from gtcrec.models.bm3 import BM3, BM3Config
 from gtcrec.models.bpr import BPR, BPRConfig
 from gtcrec.models.contentknn import ContentKNN, ContentKNNConfig
+from gtcrec.models.diffmm import DiffMM, DiffMMConfig
 from gtcrec.models.ease import EASE, EASEConfig
 from gtcrec.models.freedom import FREEDOM, FREEDOMConfig
 from gtcrec.models.gtc import GTC, PRESETS, GTCConfig
+from gtcrec.models.ials import IALS, IALSConfig
 from gtcrec.models.itemknn import ItemKNN, ItemKNNConfig
+from gtcrec.models.lgmrec import LGMRec, LGMRecConfig
 from gtcrec.models.lightgcn import LightGCN, LightGCNConfig
+from gtcrec.models.mgcn import MGCN, MGCNConfig
+from gtcrec.models.mmgf import MMGF, MMGFConfig
 from gtcrec.models.popular import Popular, PopularConfig
 from gtcrec.models.rp3beta import RP3beta, RP3betaConfig
+from gtcrec.models.simgcl import SimGCL, SimGCLConfig
+from gtcrec.models.smore import SMORE, SMOREConfig
+from gtcrec.models.spaces import Space
 from gtcrec.models.userknn import UserKNN, UserKNNConfig
+from gtcrec.models.vbpr import VBPR, VBPRConfig
 from gtcrec.types import Interactions, ItemFeatures
+from gtcrec.workers import Workers
 
 __all__ = ["MODELS", "Entry", "build", "find", "settings"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model, its config, one line about it, and its presets: name -> (settings, training settings)."""
+    """A model, its config, one line about it, its presets, name -> (settings, training settings), and what to tune."""
 
     model: type[nn.Module]
     config: type[BaseModel]
@@ -34,19 +65,56 @@ class Entry:
     presets: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(
         default_factory=lambda: {"default": ({}, {})}
     )
+    space: Space = field(default_factory=dict)
+    sharded: bool = False  # whether its tables can be spread over workers, of which its constructor is then told
 
 
 MODELS: Mapping[str, Entry] = {
     "popular": Entry(Popular, PopularConfig, "the most liked items, the same for everyone"),
-    "itemknn": Entry(ItemKNN, ItemKNNConfig, "items liked by the users of the user's items"),
-    "userknn": Entry(UserKNN, UserKNNConfig, "items liked by the users who resemble the user"),
-    "rp3beta": Entry(RP3beta, RP3betaConfig, "where short walks from the user end, with popularity discounted"),
-    "ease": Entry(EASE, EASEConfig, "a linear item-item model in closed form"),
-    "contentknn": Entry(ContentKNN, ContentKNNConfig, "items whose content is near that of the user's items"),
-    "bpr": Entry(BPR, BPRConfig, "matrix factorisation trained on pairs"),
-    "lightgcn": Entry(LightGCN, LightGCNConfig, "embeddings averaged over the user-item graph"),
-    "freedom": Entry(FREEDOM, FREEDOMConfig, "LightGCN on a pruned graph plus a frozen item graph of content"),
-    "gtc": Entry(GTC, GTCConfig, "user-aware diffusion filtering of content and total correlation of views", PRESETS),
+    "itemknn": Entry(ItemKNN, ItemKNNConfig, "items liked by the users of the user's items", space=itemknn.SPACE),
+    "userknn": Entry(UserKNN, UserKNNConfig, "items liked by the users who resemble the user", space=userknn.SPACE),
+    "rp3beta": Entry(
+        RP3beta, RP3betaConfig, "where short walks from the user end, with popularity discounted", space=rp3beta.SPACE
+    ),
+    "ease": Entry(EASE, EASEConfig, "a linear item-item model in closed form", space=ease.SPACE),
+    "ials": Entry(IALS, IALSConfig, "factors by alternating least squares over all pairs", space=ials.SPACE),
+    "contentknn": Entry(
+        ContentKNN, ContentKNNConfig, "items whose content is near that of the user's items", space=contentknn.SPACE
+    ),
+    "mmgf": Entry(
+        MMGF,
+        MMGFConfig,
+        "graph filters of interactions and content, without training",
+        space=mmgf.SPACE,
+    ),
+    "bpr": Entry(BPR, BPRConfig, "matrix factorisation trained on pairs", space=bpr.SPACE, sharded=True),
+    "lightgcn": Entry(LightGCN, LightGCNConfig, "embeddings averaged over the user-item graph", space=lightgcn.SPACE),
+    "simgcl": Entry(SimGCL, SimGCLConfig, "LightGCN that tells nodes from others under noise", space=simgcl.SPACE),
+    "vbpr": Entry(VBPR, VBPRConfig, "matrix factorisation with factors of each content", space=vbpr.SPACE),
+    "freedom": Entry(
+        FREEDOM, FREEDOMConfig, "LightGCN on a pruned graph plus a frozen item graph of content", space=freedom.SPACE
+    ),
+    "bm3": Entry(BM3, BM3Config, "LightGCN and content pulled together by dropout, without negatives", space=bm3.SPACE),
+    "mgcn": Entry(MGCN, MGCNConfig, "content that behaviour purifies and fuses, one view a modality", space=mgcn.SPACE),
+    "lgmrec": Entry(
+        LGMRec, LGMRecConfig, "content and identity over the user-item graph and learned hyperedges", space=lgmrec.SPACE
+    ),
+    "diffmm": Entry(
+        DiffMM,
+        DiffMMConfig,
+        "user-item graphs that diffusion rebuilds for each modality",
+        diffmm.PRESETS,
+        space=diffmm.SPACE,
+    ),
+    "smore": Entry(SMORE, SMOREConfig, "contents filtered and fused in the frequency domain", space=smore.SPACE),
+    "gtc": Entry(
+        GTC,
+        GTCConfig,
+        "user-aware diffusion filtering of content and total correlation of views",
+        PRESETS,
+        space=gtc.SPACE,
+        sharded=True,
+    ),
 }
 
 
@@ -83,8 +151,19 @@ def settings(name: str, given: Mapping[str, Any], preset: str = "default") -> Ba
         raise ConfigError(f"{name}: {key}: {first['msg']}, found {first['input']!r}") from error
 
 
-def build(name: str, train: Interactions, features: ItemFeatures, config: BaseModel, seed: int) -> nn.Module:
-    """Return a fresh model; its weights depend on `seed` alone, and the global random state is left as it was."""
+def build(
+    name: str, train: Interactions, features: ItemFeatures, config: BaseModel, seed: int, workers: Workers | None = None
+) -> nn.Module:
+    """Return a fresh model; its weights depend on `seed` alone, and the global random state is left as it was.
+
+    Of several `workers`, if given, each gets its own rows of the model's tables. Raises `ConfigError` for a model that
+    cannot spread them.
+    """
+    entry = find(name)
+    if workers is not None and not entry.sharded:
+        able = ", ".join(key for key, one in MODELS.items() if one.sharded)
+        raise ConfigError(f"train.tables=sharded wants a model of sharded tables, one of {able}; found {name}")
+    spread = {} if workers is None else {"workers": workers}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return find(name).model(config, train, features)
+        return entry.model(config, train, features, **spread)

@@ -1,31 +1,19 @@
-"""Content of items: projected to one length or turned into directions, and what GTC's denoisers of it share.
+"""Content of items, projected to one length or turned into directions.
 
 Content is read a few items at a time, straight from the matrix that was read.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gtcrec import diffusion
+from gtcrec.errors import DataError
 from gtcrec.types import Floats, Masks
 
-if TYPE_CHECKING:
-    from gtcrec.models.gtc import GTCConfig
-
-__all__ = [
-    "ContentProjection",
-    "averaged",
-    "denoised_pairs",
-    "denoising_errors",
-    "denoising_terms",
-    "directions",
-    "noise_levels",
-]
+__all__ = ["ContentProjection", "Directions", "directions"]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
 
@@ -104,11 +92,30 @@ def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(spread > 1e-6 * (mean.abs() + 1e-12), 1.0 / spread, 0.0)
 
 
-def directions(x: Floats, present: Masks, width: int) -> Tensor:
-    """Return content as at most `width` directions of mean 0 and variance 1 over the present items, [n_items, W].
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """How content x becomes its directions y = (x - mean) basis / spread: `mean` [d], `basis` [d, W], `spread` [W]."""
+
+    mean: Tensor
+    basis: Tensor
+    spread: Tensor
+
+    def __call__(self, x: Floats, present: Masks) -> Tensor:
+        """Return the directions of content x [n, d], float32 [n, W]; absent rows and directions without variance are 0.
+
+        Raises `DataError` for content of another width.
+        """
+        if x.shape[1] != len(self.mean):
+            raise DataError(f"wanted content of width {len(self.mean)}, found {x.shape[1]}")
+        y = _turned(torch.from_numpy(x), self.mean, torch.from_numpy(present).nonzero().flatten(), self.basis)
+        return torch.where(self.spread > 1e-6, y / self.spread.clamp(min=1e-6), 0.0)
+
+
+def directions(x: Floats, present: Masks, width: int) -> Directions:
+    """Return how to turn content into at most `width` directions of mean 0 and variance 1 over the present rows.
 
     Content no wider than that keeps its own columns, standardised; wider content becomes its first principal
-    components, whitened (by subspace iteration, in blocks of rows). Absent items and directions without variance are 0.
+    components, whitened (by subspace iteration, in blocks of rows).
     """
     content, has = torch.from_numpy(x), torch.from_numpy(present)
     mean, inverse = _moments(content, has)
@@ -116,11 +123,15 @@ def directions(x: Floats, present: Masks, width: int) -> Tensor:
     basis = torch.diag(inverse)
     if x.shape[1] > width:
         basis = inverse[:, None] * _components(content, mean, inverse, items, min(width, len(items)))
+    y = _turned(content, mean, items, basis)[items]
+    return Directions(mean, basis, y.square().mean(dim=0).sqrt() if len(items) else y.new_zeros(basis.shape[1]))
+
+
+def _turned(x: Tensor, mean: Tensor, items: Tensor, basis: Tensor) -> Tensor:
     y = torch.zeros(len(x), basis.shape[1])
-    for rows, block in _blocks(content, mean, items):
+    for rows, block in _blocks(x, mean, items):
         y[items[rows]] = block @ basis
-    spread = y[items].square().mean(dim=0).sqrt() if len(items) else y.new_zeros(basis.shape[1])
-    return torch.where(spread > 1e-6, y / spread.clamp(min=1e-6), 0.0)
+    return y
 
 
 def _components(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, width: int) -> Tensor:
@@ -142,58 +153,3 @@ def _components(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, width: 
 
 
 _ITERATIONS = 8
-
-
-def noise_levels(config: "GTCConfig") -> diffusion.Schedule:
-    """Return the noise levels that the settings ask for."""
-    if config.schedule == "cosine":
-        return diffusion.cosine_schedule(config.diffusion_steps)
-    return diffusion.linear_schedule(config.diffusion_steps, config.beta_start, config.beta_end)
-
-
-def denoised_pairs(config: "GTCConfig", n: int, rng: torch.Generator) -> Tensor:
-    """Return which of a step's n liked pairs its denoising loss is over."""
-    if 0 < config.denoised_pairs < n:
-        return torch.randperm(n, generator=rng)[: config.denoised_pairs]
-    return torch.arange(n)
-
-
-def denoising_errors(
-    config: "GTCConfig",
-    schedule: diffusion.Schedule,
-    x0: Tensor,
-    present: Tensor,
-    rng: torch.Generator,
-    *denoisers: diffusion.Predict,
-) -> list[Tensor]:
-    """Return each denoiser's E w_t |prediction - target|^2 / d over the present rows (bool [n]) of x0 [n, d].
-
-    All of them see the same level and noise, drawn for each row; w_t is the min-SNR weight if there is one.
-    """
-    t = torch.randint(len(schedule), (len(x0),), generator=rng).to(x0.device)
-    eps = torch.randn(x0.shape, generator=rng).to(x0.device)
-    xt, target = schedule.add_noise(x0, t, eps), schedule.target(config.prediction, x0, t, eps)
-    errors = []
-    for predict in denoisers:
-        error = (predict(xt, t) - target).square().mean(dim=1)  # [n]
-        if config.min_snr:
-            error = error * diffusion.min_snr_weights(schedule, config.prediction, config.min_snr)[t]
-        errors.append((error * present).sum() / present.sum().clamp(min=1))
-    return errors
-
-
-def denoising_terms(config: "GTCConfig", errors: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
-    """Return the weighted loss terms, means over the modalities, of each one's error and its error when told the user.
-
-    Without a pair term no error is told.
-    """
-    weights = {"diffusion": config.diffusion_weight, "pair": config.pair_weight}
-    columns = zip(weights.items(), zip(*errors, strict=True), strict=False)
-    return {name: weight * torch.stack(column).mean() for (name, weight), column in columns if weight}
-
-
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of a network that keeps the exponential average of its weights (`update_parameters`)."""
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
-    average.requires_grad_(False)
-    return average

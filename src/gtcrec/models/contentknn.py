@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import graph
 from gtcrec.models.content import directions
 from gtcrec.models.names import modality_weights
+from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
-from gtcrec.types import Interactions, ItemFeatures, Scorer
+from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
-__all__ = ["ContentKNN", "ContentKNNConfig"]
+__all__ = ["SPACE", "ContentKNN", "ContentKNNConfig"]
 
 
 class ContentKNNConfig(BaseModel):
@@ -32,6 +33,15 @@ class ContentKNNConfig(BaseModel):
     liked_neighbours: int = Field(2000, ge=1, description="items kept per item by interactions")
     shrink: float = Field(100.0, ge=0, description="as ItemKNN's")
     activity: float = Field(0.5, ge=0, description="as ItemKNN's")
+
+
+SPACE: Space = {
+    "neighbours": (10, 30, 100, 300, 1000),
+    "interactions": (0.0, 0.25, 0.5, 0.75, 0.9),
+    "liked_neighbours": (200, 500, 1000, 2000),
+    "shrink": (10.0, 30.0, 100.0, 300.0),
+    "activity": (0.0, 0.25, 0.5, 0.75, 1.0),
+}
 
 
 class ContentKNN(nn.Module):
@@ -56,7 +66,11 @@ class ContentKNN(nn.Module):
         self._to_items = similar.T.tocsr().astype(np.float32)  # row j: the items that have j among their nearest
         self._liked = train.matrix()
 
-    def scorer(self) -> Scorer:
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
+        return self.scorer().of(liked)
+
+    def scorer(self) -> SparseScorer:
         return SparseScorer(self._liked, self._to_items)
 
 
@@ -64,8 +78,7 @@ def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: in
     """Each item's k nearest others by the mean cosine, if above 0, float32 [n_items, n_items]; in blocks of items."""
     n = features.n_items
     parts = [
-        weights[m] ** 0.5
-        * F.normalize(directions(features.values[m], features.present[m], features.values[m].shape[1]))
+        weights[m] ** 0.5 * F.normalize(_standardised(features.values[m], features.present[m]))
         for m in features.names
         if weights[m] > 0
     ]
@@ -84,6 +97,10 @@ def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: in
     rows, places = (value > 0).nonzero(as_tuple=True)
     near = value[rows, places].numpy(), (rows.numpy(), column[rows, places].numpy())
     return csr_array(near, shape=(n, n))
+
+
+def _standardised(x: Floats, present: Masks) -> Tensor:
+    return directions(x, present, x.shape[1])(x, present)
 
 
 def _nothing(n: int) -> csr_array:

@@ -3,13 +3,15 @@
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError
+from gtcrec.models.spaces import Space
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
-__all__ = ["EASE", "EASEConfig"]
+__all__ = ["EASE", "SPACE", "EASEConfig"]
 
 
 class EASEConfig(BaseModel):
@@ -19,6 +21,11 @@ class EASEConfig(BaseModel):
 
     reg: float = Field(500.0, gt=0, description="lambda: of the squared weights")
     most_items: int = Field(40_000, ge=1, description="larger catalogues are refused: two matrices of items x items")
+
+
+SPACE: Space = {
+    "reg": (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+}
 
 
 class EASE(nn.Module):
@@ -41,15 +48,13 @@ class EASE(nn.Module):
         self._liked = train.matrix()
         self.register_buffer("b", _item_weights(train, config.reg), persistent=False)
 
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
+        items, starts = (torch.from_numpy(side.astype(np.int64)) for side in (liked.indices, liked.indptr[:-1]))
+        return F.embedding_bag(items.to(self.b.device), self.b, starts.to(self.b.device), mode="sum")  # sums of rows
+
     def scorer(self) -> Scorer:
-        liked, b = self._liked, self.b  # nothing changes them
-
-        def scores(users: Tensor) -> Tensor:
-            own = liked[users.cpu().numpy()]
-            items, starts = (torch.from_numpy(side.astype(np.int64)) for side in (own.indices, own.indptr[:-1]))
-            return F.embedding_bag(items.to(b.device), b, starts.to(b.device), mode="sum")  # sums of rows of B
-
-        return scores
+        return lambda users: self.fold_in(self._liked[users.cpu().numpy()])  # nothing changes B
 
 
 _COPIES = 2  # matrices of float64 held at once

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from gtcrec import graph, losses
 from gtcrec.models.names import modality_weights, module_keys
+from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
-__all__ = ["FREEDOM", "FREEDOMConfig"]
+__all__ = ["FREEDOM", "SPACE", "FREEDOMConfig"]
 
 
 class FREEDOMConfig(BaseModel):
@@ -37,6 +38,16 @@ class FREEDOMConfig(BaseModel):
     )
     pruned: float = Field(0.8, ge=0, lt=1, description="rho: share of the user-item edges that a step leaves out")
     content_weight: float = Field(1e-3, ge=0, description="lambda: of the modalities' ranking loss")
+
+
+SPACE: Space = {
+    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
+    "layers": (1, 2, 3),
+    "item_layers": (1, 2),
+    "item_neighbours": (5, 10, 20),
+    "pruned": (0.5, 0.8, 0.9),
+    "content_weight": (0.0, 1e-5, 1e-4, 1e-3, 1e-2),
+}
 
 
 class FREEDOM(nn.Module):

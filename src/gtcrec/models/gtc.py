@@ -10,152 +10,28 @@ What content adds to the score, and how it is filtered, is `gtc_liked.LikedConte
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import diffusion, losses
-from gtcrec.errors import ConfigError
-from gtcrec.models.content import noise_levels
+from gtcrec import losses
+from gtcrec.errors import ConfigError, DataError
+from gtcrec.folding import torch_csr
+from gtcrec.models.gtc_config import PRESETS, SPACE, GTCConfig
 from gtcrec.models.gtc_liked import LikedContent
 from gtcrec.models.gtc_projected import ProjectedContent
 from gtcrec.models.gtc_views import Sides, Views
 from gtcrec.models.names import module_keys
 from gtcrec.models.vectors import DotScorer, Reranked
+from gtcrec.sharded import ShardedRows, ShardedScorer, own_rows
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
+from gtcrec.workers import Workers
 
-__all__ = ["GTC", "PRESETS", "GTCConfig"]
-
-
-class GTCConfig(BaseModel):
-    """Settings of GTC; where a default is the paper's, section 5 of it says so, the rest is chosen on validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dim: int = Field(64, ge=1, description="length of each view's vectors")
-    layers: int = Field(3, ge=0, description="hops over the user-item graph")
-    item_neighbours: int = Field(10, ge=0, description="content neighbours per item; 0: no item graph")
-    item_search: Literal["exact", "approximate"] = Field("exact", description="approximate: for 10^5 items and more")
-    user_neighbours: int = Field(0, ge=0, description="co-liked users per user; 0: no user graph")
-    filter: Literal["off", "noise_only", "trained"] = Field("trained", description="noise_only: an untrained denoiser")
-    condition: Literal["liked", "identity", "audience"] = Field(
-        "liked", description="what guides the filter: the set of contents that the user liked, or the item's own"
-    )
-    prototypes: int = Field(8, ge=1, description="interest prototypes; 1: the filter does not depend on the user")
-    width: int = Field(128, ge=1, description="directions of content that the filter sees (liked)")
-    hidden: int = Field(64, ge=2, description="width of the denoiser")
-    diffusion_steps: int = Field(600, ge=2, description="noise levels T (paper)")
-    beta_start: float = Field(1e-4, gt=0, lt=1, description="smallest beta (paper)")
-    beta_end: float = Field(0.01, gt=0, lt=1, description="largest beta (paper)")
-    schedule: Literal["linear", "cosine"] = Field("linear", description="of the noise levels; cosine needs no betas")
-    prediction: diffusion.Prediction = Field("noise", description="what the denoiser predicts")
-    min_snr: float = Field(0.0, ge=0, description="gamma of the denoising loss's min-SNR weights; 0: none")
-    guidance: float = Field(1.0, ge=0, description="how strongly the condition guides the denoiser; 1: as it says")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the denoiser that predicts; 0: none")
-    level: float = Field(0.25, ge=0, lt=1, description="noise level of the filter, as a share of T")
-    filter_steps: int = Field(1, ge=1, description="DDIM steps of the filter")
-    alignment: Literal["none", "pairwise", "n", "n_squared", "chain"] = Field(
-        "n", description="what ties the views of an item together"
-    )
-    aligned_items: int = Field(512, ge=0, description="items in the alignment of a step; 0: the whole catalogue")
-    taste: Literal["content", "own"] = Field(
-        "content", description="user's side of content; own: plus a learned vector"
-    )
-    refine: bool = Field(False, description="add attention over the filtered content to the identity view")
-    echo: bool = Field(False, description="in training, let a liked item's own content count in its user's taste")
-    content_weight: float = Field(0.3, gt=0, description="of each content view in the score, before training")
-    content_layers: int = Field(1, ge=0, description="hops of content over the graph (identity, audience)")
-    content_refresh: Literal["step", "epoch"] = Field(
-        "epoch", description="when content goes over the graph: each step, with its gradient, or once before an epoch"
-    )
-    propagation: Literal["full", "sampled"] = Field(
-        "full", description="sampled: a step looks at walks from its own users and items, whatever the catalogue's size"
-    )
-    walks: int = Field(4, ge=1, description="walks from each user and item of a step, if sampled")
-    denoised_pairs: int = Field(1024, ge=0, description="liked pairs in the denoising loss of a step; 0: all")
-    diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
-    pair_weight: float = Field(0.0, ge=0, description="of the denoising loss that is told the user's embedding")
-    rerank: int = Field(0, ge=0, description="best items of a user to filter once more, pair by pair; 0: none")
-    alignment_weight: float = Field(0.01, ge=0, description="of the alignment loss")
-    reg: float = Field(1e-4, ge=0, description="of the L2 term on the embeddings")
-
-    @property
-    def filter_level(self) -> int:
-        """The noise level of the filter, 0 to T - 1."""
-        return round(self.level * (self.diffusion_steps - 1))
-
-    @model_validator(mode="after")
-    def _what_is_liked_is_no_learned_taste(self) -> "GTCConfig":
-        if self.condition == "liked" and self.taste == "own":
-            raise ValueError("taste=own needs condition=identity or audience, found condition=liked")
-        return self
-
-    @model_validator(mode="after")
-    def _parts_fit_together(self) -> "GTCConfig":
-        if self.rerank and not (self.pair_weight and self.filter == "trained"):
-            raise ValueError("rerank needs filter=trained and pair_weight > 0, which trains what it asks")
-        if self.ema and self.filter != "trained":
-            raise ValueError(f"ema needs filter=trained, whose weights move, found filter={self.filter}")
-        if self.filter_steps > self.filter_level + 1:
-            raise ValueError(
-                f"filter_steps must be at most {self.filter_level + 1}, the noise levels up to level={self.level}, "
-                f"found {self.filter_steps}"
-            )
-        noise_levels(self)  # says which betas leave no signal or no noise
-        return self
-
-    @model_validator(mode="after")
-    def _a_sampled_step_sees_no_whole(self) -> "GTCConfig":
-        if self.propagation == "sampled":
-            wanted = {"content_refresh": "epoch", "taste": "content"}
-            for key, value in wanted.items():
-                if getattr(self, key) != value:
-                    raise ValueError(f"propagation=sampled needs {key}={value}, found {key}={getattr(self, key)}")
-            if not self.aligned_items and self.alignment != "none":
-                raise ValueError("propagation=sampled needs aligned_items > 0, found 0: the whole catalogue")
-        return self
-
-
-PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    "default": ({}, {}),
-    # For catalogues that a step must not look through. Its gradients are noisy, which Adam answers with short steps.
-    "sampled": ({"propagation": "sampled"}, {"learning_rate": 3e-3}),
-    # The paper's words: each item filtered for its audience, the denoiser trained, the user told it pair by pair.
-    "paper": (
-        {
-            "condition": "audience",
-            "prototypes": 1,
-            "pair_weight": 0.7,
-            "user_neighbours": 40,
-            "alignment_weight": 0.4,
-        },
-        {},
-    ),
-    # The arithmetic of the published code: its settings, the filter for the item's identity alone, full-catalogue TC.
-    "released": (
-        {
-            "condition": "identity",
-            "layers": 2,
-            "user_neighbours": 40,
-            "prototypes": 1,
-            "filter_steps": 1,
-            "aligned_items": 0,
-            "denoised_pairs": 0,
-            "taste": "own",
-            "content_refresh": "step",
-            "echo": True,
-            "refine": True,
-            "content_layers": 2,
-            "alignment_weight": 0.4,
-            "reg": 1e-3,
-        },
-        {"learning_rate": 1e-4, "batch_size": 2048},
-    ),
-}
+__all__ = ["GTC", "PRESETS", "SPACE", "GTCConfig"]
 
 
 class _Rows(NamedTuple):
@@ -167,23 +43,36 @@ class _Rows(NamedTuple):
 
 
 class GTC(nn.Module):
-    """s(u, i) = <z_u, z_i> + sum_m w_um s_m(u, i); s_m is the content side's."""
+    """s(u, i) = <z_u, z_i> + sum_m w_um s_m(u, i); s_m is the content side's.
 
-    def __init__(self, config: GTCConfig, train: Interactions, features: ItemFeatures) -> None:
+    Of several `workers` each holds its own rows of what is learned of users and items.
+    """
+
+    def __init__(
+        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: Workers | None = None
+    ) -> None:
         super().__init__()
+        if workers:
+            _need_shardable(config)
+        self.workers = workers = workers or Workers()
         self.config = config
         self.keys = module_keys(features.names)
         self.n_users, self.n_items = train.n_users, train.n_items
         self._need_few_combinations()
-        self.views = Views(config, train, features)
+        self.views = Views(config, train, features, workers)
+        self.tables: list[ShardedRows] = []
+        if config.propagation == "sampled":
+            self.tables += [self.views.user_table, self.views.item_table]
         self.content: LikedContent | ProjectedContent | None = None
         if not self.keys:
             return
         if config.condition == "liked":
-            self.content = LikedContent(config, train, features, self.keys)
+            self.content = LikedContent(config, train, features, self.keys, workers)
         else:
             self.content = ProjectedContent(config, train, features, self.keys, self.views.r)
-        self.weights = nn.Parameter(torch.zeros(train.n_users, len(self.keys)))
+        self.weights = nn.Parameter(torch.zeros(len(own_rows(train.n_users, workers)), len(self.keys)))
+        if config.propagation == "sampled":
+            self.tables.append(ShardedRows(self.weights, train.n_users, workers))
         if config.alignment != "none":
             self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
 
@@ -203,12 +92,13 @@ class GTC(nn.Module):
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Return user vectors [n_users, d] and item vectors [n_items, d] whose inner product is the score.
 
-        d = dim + the content side's widths: the filter's dependence on the user folds into the user vector.
+        d = dim + the content side's widths: the filter's dependence on the user folds into the user vector. Of several
+        workers each returns the rows that lie with it.
         """
         every = [torch.arange(n, device=self.views.users.device) for n in (self.n_users, self.n_items)]
-        v = self._exact(*every) if self.config.refine else _Rows(every[1], self.views.exact(*every), None)
+        v = self._exact(*every) if self.config.refine else _Rows(every[1], self.views.own(), None)
         widths = [self.config.dim, *(self.content.widths() if self.content else [])]
-        users, items = (v.identity.user.new_empty(n, sum(widths)) for n in (self.n_users, self.n_items))
+        users, items = (side.new_empty(len(side), sum(widths)) for side in (v.identity.user, v.identity.item))
         (user, *theirs), (item, *its) = (torch.split(side, widths, dim=1) for side in (users, items))
         user.copy_(v.identity.user)
         item.copy_(self._identity(v))
@@ -218,7 +108,46 @@ class GTC(nn.Module):
                 block.mul_(weight[:, None])
         return users, items
 
+    @torch.no_grad()
+    def add_items(self, features: ItemFeatures) -> Tensor:
+        """Return the vectors [n, d] of items that the training did not have, from their content alone.
+
+        Their inner products with the user vectors of `vectors()` are the scores. They have no identity of their own but
+        what their content neighbours give them; train with `identity_dropout` to score them well. Raises `ConfigError`
+        unless the model has content and condition=liked, `DataError` for content of other modalities or widths.
+        """
+        if not isinstance(self.content, LikedContent):
+            found = f"condition={self.config.condition}" if self.content else "no content"
+            raise ConfigError(f"add_items needs a gtc with content and condition=liked, found {found}")
+        wanted = sorted(self.keys)
+        if list(features.names) != wanted:
+            raise DataError(f"new items need the modalities {wanted}, found {list(features.names)}")
+        return torch.cat([self.views.new_items(features), self.content.fold_new(features)], dim=1)
+
+    @torch.no_grad()
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by the items that they like.
+
+        `liked` is a binary matrix [b, n_items]. Their weights of the modalities are the mean of the training users'.
+        Raises `ConfigError` with content and another condition than liked.
+        """
+        return self.new_users(liked) @ self.vectors()[1].T
+
+    @torch.no_grad()
+    def new_users(self, liked: csr_array) -> Tensor:
+        """Return the user vectors [b, d] of `fold_in`."""
+        if not self.content:
+            return self.views.new_users(liked)
+        if not isinstance(self.content, LikedContent):
+            raise ConfigError(f"fold_in needs a gtc with condition=liked, found condition={self.config.condition}")
+        lists = torch_csr(liked).to(self.views.users.device)
+        weights = self.view_weights(self.weights.mean(dim=0, keepdim=True))
+        parts = [one * weight for one, weight in zip(self.content.fold_liked(lists), weights, strict=True)]
+        return torch.cat([self.views.new_users(liked), *parts], dim=1)
+
     def scorer(self) -> Scorer:
+        if self.workers.size > 1:
+            return ShardedScorer(*self.vectors(), self.n_users, self.n_items, self.workers)
         folded = DotScorer(*self.vectors())  # which are its own already
         if not (self.config.rerank and self.content):
             return folded
@@ -262,9 +191,7 @@ class GTC(nn.Module):
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """The tables of which a step touches few rows and gives their gradient alone."""
-        if self.config.propagation == "full":
-            return []
-        return [self.views.users, self.views.items, *([self.weights] if self.keys else [])]
+        return [table.own for table in self.tables]
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         config = self.config
@@ -301,7 +228,7 @@ class GTC(nn.Module):
         """Scores [b] of the users asked for, in their order, with the items at `places` of those asked for."""
         score = (v.identity.user * F.embedding(places, self._identity(v))).sum(dim=1)
         if self.content:
-            own = F.embedding(users, self.weights, sparse=self.config.propagation == "sampled")
+            own = self.tables[-1](users) if self.tables else F.embedding(users, self.weights)
             for weight, one in zip(
                 self.view_weights(own), self.content.scores(v.content, users, places, liked), strict=True
             ):
@@ -342,6 +269,13 @@ class GTC(nn.Module):
         ceiling = torch.tensor(losses.ceiling(kind, len(items), len(views), has))
         bound = ceiling.to(loss.device) - loss.detach()
         return loss, {"log.tc_bound_nats": bound, "log.tc_ceiling_nats": ceiling, "log.tc_scale": scale.detach()}
+
+
+def _need_shardable(config: GTCConfig) -> None:
+    """Raise `ConfigError` for settings that need all rows of a table in one place."""
+    for key, wanted in {"propagation": "sampled", "condition": "liked", "refine": False, "rerank": 0}.items():
+        if getattr(config, key) != wanted:
+            raise ConfigError(f"gtc: train.tables=sharded needs {key}={wanted}, found {key}={getattr(config, key)}")
 
 
 def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:

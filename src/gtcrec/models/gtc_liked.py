@@ -20,29 +20,23 @@ in y, hence one inner product of 2 W + 1 numbers.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import diffusion
-from gtcrec.models.content import (
-    averaged,
-    denoised_pairs,
-    denoising_errors,
-    denoising_terms,
-    directions,
-    noise_levels,
-)
+from gtcrec.models.content import directions
+from gtcrec.models.denoising import averaged, denoised_pairs, denoising_errors, denoising_terms
+from gtcrec.models.gtc_config import GTCConfig, noise_levels
 from gtcrec.models.gtc_views import Sides, scaled
 from gtcrec.types import Interactions, ItemFeatures
-
-if TYPE_CHECKING:
-    from gtcrec.models.gtc import GTCConfig
+from gtcrec.workers import Workers
 
 __all__ = ["Interest", "LikedContent", "LikedFilter"]
 
+_ALONE = Workers()
 _BLOCK_USERS = 8192
 _TEMPERATURE = 0.1  # before training: directions of real content repeat each other, and so does their evidence
 
@@ -64,10 +58,11 @@ class LikedFilter(nn.Module):
     total: Tensor
     squares: Tensor
 
-    def __init__(self, config: "GTCConfig", train: Interactions, x: Any, present: Any) -> None:
+    def __init__(self, config: GTCConfig, train: Interactions, x: Any, present: Any) -> None:
         super().__init__()
         self.config = config
-        y = directions(x, present, config.width)
+        self.directions = directions(x, present, config.width)
+        y = self.directions(x, present)
         has = torch.from_numpy(present)
         liked = train.matrix()
         sums = (has[:, None].float(), y, y.square())
@@ -99,6 +94,10 @@ class LikedFilter(nn.Module):
         if without is not None:
             y = F.embedding(without, self.y)
             n, total, squares = n - self.present[without, None].float(), total - y, squares - y.square()
+        return self.interest_in(n, total, squares)
+
+    def interest_in(self, n: Tensor, total: Tensor, squares: Tensor) -> Interest:
+        """Return what users look for who liked n [b, 1] contents of this sum and sum of squares, [b, W] each."""
         mean = total / n.clamp(min=1)
         if self.config.filter == "off":
             return Interest(mean * n / (n + 1), torch.ones_like(mean), mean.new_ones(len(mean), 1))
@@ -135,6 +134,16 @@ class LikedFilter(nn.Module):
         slope = r * mean
         base = -0.5 * (slope * mean - (r / signal**2).log()).sum(dim=1)
         return weight * slope, -0.5 * weight * (r - signal**2), weight * base
+
+    def user_columns(self, interest: Interest) -> list[Tensor]:
+        """Return the user's side of the score as an inner product, columns [b, .]."""
+        p, q, c = self.folded(interest)
+        return [p, c[:, None]] if self.config.filter == "off" else [p, q, c[:, None]]
+
+    def item_columns(self, y: Tensor, present: Tensor) -> list[Tensor]:
+        """Return the item's side, for content y [n, W] and its mask [n]."""
+        squares = [] if self.config.filter == "off" else [y.square()]
+        return [y, *squares, present[:, None].float()]
 
     def score(self, folded: tuple[Tensor, Tensor, Tensor], items: Tensor) -> Tensor:
         """Return the scores [b] of users, as `folded`, with one item each; 0 for an item that lacks the modality."""
@@ -206,10 +215,16 @@ class LikedContent(nn.Module):
     """s_m(u, i) = ln rho_u(y_im), for each modality m."""
 
     def __init__(
-        self, config: "GTCConfig", train: Interactions, features: ItemFeatures, keys: Mapping[str, str]
+        self,
+        config: GTCConfig,
+        train: Interactions,
+        features: ItemFeatures,
+        keys: Mapping[str, str],
+        workers: Workers = _ALONE,
     ) -> None:
         super().__init__()
         self.config, self.keys = config, keys
+        self.here = slice(workers.rank, None, workers.size)  # whose vectors `fold` writes
         self.filters = nn.ModuleDict(
             {key: LikedFilter(config, train, features.values[m], features.present[m]) for m, key in keys.items()}
         )
@@ -258,14 +273,34 @@ class LikedContent(nn.Module):
             yield self[m].told(users, user, items)
 
     def fold(self, identity: Sides, users: Sequence[Tensor], items: Sequence[Tensor]) -> None:
-        """Write all users' and items' vectors, whose inner product is a modality's score, into the columns of each."""
+        """Write users' and items' vectors, whose inner product is a modality's score, into the columns of each.
+
+        Those of all users and items, or of several workers, of those who lie here.
+        """
         for m, theirs, its in zip(self.keys, users, items, strict=True):
             one = self[m]
-            squares = [one.y.square()] if self.config.filter != "off" else []
-            torch.cat([one.y, *squares, one.present[:, None].float()], dim=1, out=its)
-            for some in torch.split(torch.arange(len(theirs), device=theirs.device), _BLOCK_USERS):
-                p, q, c = one.folded(one.interest(some))
-                torch.cat([p, *([q] if squares else []), c[:, None]], dim=1, out=theirs[some[0] : some[-1] + 1])
+            torch.cat(one.item_columns(one.y[self.here], one.present[self.here]), dim=1, out=its)
+            every = torch.arange(len(one.count), device=theirs.device)[self.here]
+            for some, rows in zip(torch.split(every, _BLOCK_USERS), torch.split(theirs, _BLOCK_USERS), strict=True):
+                torch.cat(one.user_columns(one.interest(some)), dim=1, out=rows)
+
+    def fold_new(self, features: ItemFeatures) -> Tensor:
+        """Return what `fold` writes for items, [n, widths], of items with this content that the model never saw."""
+        parts = []
+        for m in self.keys:
+            x, has = features.values[m], features.present[m]
+            y = self[m].directions(x, has).to(self[m].y.device)
+            parts += self[m].item_columns(y, torch.from_numpy(has).to(y.device))
+        return torch.cat(parts, dim=1)
+
+    def fold_liked(self, liked: Tensor) -> list[Tensor]:
+        """Return what `fold` writes for users, by modality, of users who like these items: sparse CSR [b, n_items]."""
+        parts = []
+        for m in self.keys:
+            one = self[m]
+            sums = [liked @ part for part in (one.present[:, None].float(), one.y, one.y.square())]
+            parts.append(torch.cat(one.user_columns(one.interest_in(*sums)), dim=1))
+        return parts
 
     def aligned(self, rows: _Rows, places: Tensor) -> list[Tensor]:
         """Each modality's filtered content of the items at `places`, [n, dim]."""

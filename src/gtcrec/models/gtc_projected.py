@@ -6,26 +6,18 @@ representation chooses, and the item's condition c_i (its identity, or its audie
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import diffusion, graph
-from gtcrec.models.content import (
-    ContentProjection,
-    averaged,
-    denoised_pairs,
-    denoising_errors,
-    denoising_terms,
-    noise_levels,
-)
+from gtcrec.models.content import ContentProjection
+from gtcrec.models.denoising import averaged, denoised_pairs, denoising_errors, denoising_terms
+from gtcrec.models.gtc_config import GTCConfig, noise_levels
 from gtcrec.models.gtc_views import Sides, scaled
 from gtcrec.types import Interactions, ItemFeatures
-
-if TYPE_CHECKING:
-    from gtcrec.models.gtc import GTCConfig
 
 __all__ = ["ProjectedContent"]
 
@@ -62,7 +54,7 @@ class ProjectedContent(nn.Module):
 
     def __init__(
         self,
-        config: "GTCConfig",
+        config: GTCConfig,
         train: Interactions,
         features: ItemFeatures,
         keys: Mapping[str, str],

@@ -1,21 +1,25 @@
 """GTC's identity views: what users and items are over the graphs, all of them or the few that a step asks for."""
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import graph
+from gtcrec.folding import folded_user, new_item_rows, new_user_rows, torch_csr
+from gtcrec.models.gtc_config import GTCConfig
+from gtcrec.sharded import ShardedMatrix, ShardedRows, xavier_rows
 from gtcrec.types import Interactions, ItemFeatures
 from gtcrec.walks import neighbours, reach, walk
-
-if TYPE_CHECKING:
-    from gtcrec.models.gtc import GTCConfig
+from gtcrec.workers import Workers
 
 __all__ = ["Sides", "Views", "scaled"]
+
+_ALONE = Workers()
 
 
 class Sides(NamedTuple):
@@ -39,14 +43,27 @@ class Sides(NamedTuple):
 
 
 class Views(nn.Module):
-    """Embeddings over the graphs. `exact` computes all; `step` what a step of training needs."""
+    """Embeddings over the graphs. `exact` computes all; `step` what a step of training needs.
 
-    def __init__(self, config: "GTCConfig", train: Interactions, features: ItemFeatures) -> None:
+    With `identity_dropout`, items without a training pair have no identity of their own, only what their content
+    neighbours give them, and a step takes it from that share of its items, so that training meets items like these. Of
+    several `workers` each holds its own rows of the embeddings and of what `refresh` computes.
+    """
+
+    met: Tensor
+
+    def __init__(
+        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: Workers = _ALONE
+    ) -> None:
         super().__init__()
         self.config = config
-        self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
-        self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
+        self.users = xavier_rows(train.n_users, config.dim, workers)
+        self.items = xavier_rows(train.n_items, config.dim, workers)
+        self.user_table = ShardedRows(self.users, train.n_users, workers)
+        self.item_table = ShardedRows(self.items, train.n_items, workers)
         self.r = graph.SparseMatrix(graph.bipartite(train))
+        self.item_counts, self.features = train.item_counts, features
+        self.register_buffer("met", torch.from_numpy(train.item_counts > 0), persistent=False)
         if config.condition == "audience":
             self.audience = graph.SparseMatrix(_mean_of_users(train))
         if config.item_neighbours and features.names:
@@ -54,6 +71,12 @@ class Views(nn.Module):
             self.item_graph = graph.SparseMatrix(near)
         if config.user_neighbours:
             self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
+        self.sharded = nn.ModuleDict()  # the graphs as they are multiplied where the embeddings are sharded
+        if workers.size > 1:
+            for name in ("r", "item_graph", "user_graph"):
+                if hasattr(self, name):
+                    self.sharded[name] = ShardedMatrix(getattr(self, name).sides()[0], workers)
+            self.sharded["rt"] = ShardedMatrix(self.r.sides()[1], workers)
         self._held: Sides | None = None  # of all users and items, as they were at the last refresh
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -61,10 +84,18 @@ class Views(nn.Module):
         """Return the views of `users` int64 [b] and `items` int64 [a], from the weights as they are now."""
         return self._whole().rows(users, items)
 
+    def own(self) -> Sides:
+        """Return the views of the users and items that lie with this worker; alone, of all."""
+        return self._whole()
+
     def step(self, users: Tensor, items: Tensor, rng: torch.Generator) -> Sides:
         """Return the views as training sees them, with gradient."""
         if self.config.propagation == "full":
-            return self.exact(users, items)
+            share = self.config.identity_dropout
+            if not share:
+                return self.exact(users, items)
+            dropped = (torch.rand(len(items), generator=rng) < share).to(items.device)
+            return self._whole(items[dropped]).rows(users, items)
         return self._sampled(self._held or self.refresh(), users, items, rng)
 
     @torch.no_grad()
@@ -73,14 +104,50 @@ class Views(nn.Module):
         self._held = self._whole()._replace(own_user=self.users.clone(), own_item=self.items.clone())
         return self._held
 
-    def _whole(self) -> Sides:
+    def _whole(self, dropped: Tensor | None = None) -> Sides:
+        """The views of all; items int64 [.] that are `dropped` count as new."""
+        if self.sharded:
+            return self._whole_of_own()
         user, item = graph.light_propagation(self.r, self.users, self.items, self.config.layers)
+        own = None
+        if self.config.identity_dropout:
+            own = self.met if dropped is None else self.met.index_fill(0, dropped, False)
+            item = torch.where(own[:, None], item, 0.0)
         if hasattr(self, "item_graph"):
             item = item + self.item_graph(self.items)
         if hasattr(self, "user_graph"):
             user = user + self.user_graph(user)
         chosen = self.audience.transposed(user) if self.config.condition == "audience" else self.items
-        return Sides(self.users, self.items, user, item, scaled(chosen))
+        condition = scaled(chosen) if own is None else torch.where(own[:, None], scaled(chosen), 0.0)
+        return Sides(self.users, self.items, user, item, condition)
+
+    def new_items(self, features: ItemFeatures) -> Tensor:
+        """Return what items that the training did not have take from their content neighbours, [n, dim]."""
+        if not hasattr(self, "item_graph"):
+            return self.items.new_zeros(features.n_items, self.config.dim)
+        rows = new_item_rows(features, self.features, self.config.item_neighbours)
+        return torch_csr(rows).to(self.items.device) @ self.items
+
+    def new_users(self, liked: csr_array) -> Tensor:
+        """Return what users who like the items of a binary matrix [b, n_items] have of them, [b, dim]."""
+        rows = new_user_rows(liked, self.item_counts)
+        return folded_user(rows, self.r, self.users, self.items, self.config.layers)
+
+    @torch.no_grad()
+    def _whole_of_own(self) -> Sides:
+        """`_whole` at the users and items that lie here; for this the workers show each other their rows in turn."""
+        user, item, layers = self.users.clone(), self.items.clone(), self.config.layers
+        for left in reversed(range(layers)):
+            share = 1.0 if left else 1 / (layers + 1)  # as `graph.light_propagation`
+            user, item = (
+                share * (self.users + self.sharded["r"](item)),
+                share * (self.items + self.sharded["rt"](user)),
+            )
+        if "item_graph" in self.sharded:
+            item = item + self.sharded["item_graph"](self.items)
+        if "user_graph" in self.sharded:
+            user = user + self.sharded["user_graph"](user)
+        return Sides(self.users, self.items, user, item, scaled(self.items))
 
     def _sampled(self, old: Sides, users: Tensor, items: Tensor, rng: torch.Generator) -> Sides:
         """Unbiased estimates of `_whole` at users and items: the held one, and how far walks have drifted from it.
@@ -100,15 +167,17 @@ class Views(nn.Module):
             parts[1].append((starts[1], *neighbours(self.item_graph, items, self.config.walks, rng)))
         drift, own_rows = torch.zeros(()), []
         for table, before, part, wanted in zip(
-            (self.users, self.items), (old.own_user, old.own_item), parts, (users, items), strict=True
+            (self.user_table, self.item_table), (old.own_user, old.own_item), parts, (users, items), strict=True
         ):
             reached = reach(b + len(items), *part)
-            now = F.embedding(reached.nodes, table, sparse=True)
-            drift = drift + reached(now - before[reached.nodes])
+            now = table(reached.nodes)
+            drift = drift + reached(now - table.of(before, reached.nodes))
             own_rows.append(F.embedding(reached.places(wanted), now))
         user, item = drift[:b], drift[b:]
-        condition = old.condition[items] if self.config.condition == "audience" else scaled(own_rows[1])
-        return Sides(own_rows[0], own_rows[1], old.user[users] + user, old.item[items] + item, condition)
+        audience = self.config.condition == "audience"
+        condition = self.item_table.of(old.condition, items) if audience else scaled(own_rows[1])
+        user = self.user_table.of(old.user, users) + user
+        return Sides(own_rows[0], own_rows[1], user, self.item_table.of(old.item, items) + item, condition)
 
 
 def _search(how: str) -> graph.Search:

@@ -7,10 +7,11 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from gtcrec import graph
+from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
-from gtcrec.types import Interactions, ItemFeatures, Scorer
+from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["ItemKNN", "ItemKNNConfig"]
+__all__ = ["SPACE", "ItemKNN", "ItemKNNConfig"]
 
 
 class ItemKNNConfig(BaseModel):
@@ -21,6 +22,13 @@ class ItemKNNConfig(BaseModel):
     neighbours: int = Field(2000, ge=1, description="items kept per item")
     shrink: float = Field(100.0, ge=0, description="added to the norm: few common users count less")
     activity: float = Field(0.5, ge=0, description="a user with n items counts n^-activity: less for the very active")
+
+
+SPACE: Space = {
+    "neighbours": (50, 100, 200, 500, 1000, 2000),
+    "shrink": (0.0, 10.0, 30.0, 100.0, 300.0),
+    "activity": (0.0, 0.25, 0.5, 0.75, 1.0),
+}
 
 
 class ItemKNN(nn.Module):
@@ -41,7 +49,11 @@ class ItemKNN(nn.Module):
         self.register_buffer("indices", torch.from_numpy(similar.indices.astype(np.int64)))
         self.register_buffer("weights", torch.from_numpy(similar.data.astype(np.float32)))
 
-    def scorer(self) -> Scorer:
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
+        return self.scorer().of(liked)
+
+    def scorer(self) -> SparseScorer:
         n = len(self.indptr) - 1
         parts = tuple(one.cpu().numpy().copy() for one in (self.weights, self.indices, self.indptr))
         to_items = csr_array(parts, shape=(n, n)).T.tocsr()  # row j: the items that have j among their nearest

@@ -2,14 +2,17 @@
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import graph, losses
+from gtcrec.folding import folded_user, new_user_rows
+from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
-__all__ = ["LightGCN", "LightGCNConfig"]
+__all__ = ["SPACE", "LightGCN", "LightGCNConfig"]
 
 
 class LightGCNConfig(BaseModel):
@@ -22,6 +25,13 @@ class LightGCNConfig(BaseModel):
     reg: float = Field(1e-4, ge=0, description="weight of the L2 term on the unpropagated embeddings")
 
 
+SPACE: Space = {
+    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
+    "layers": (1, 2, 3, 4),
+    "reg": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
+}
+
+
 class LightGCN(nn.Module):
     """s(u, i) = <z_u, z_i>, z the mean of an embedding's first hops."""
 
@@ -30,11 +40,18 @@ class LightGCN(nn.Module):
         self.layers, self.reg = config.layers, config.reg
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
+        self.item_counts = train.item_counts
         self.r = graph.SparseMatrix(graph.bipartite(train))
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         return graph.light_propagation(self.r, self.users, self.items, self.layers)
+
+    @torch.no_grad()
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
+        rows = new_user_rows(liked, self.item_counts)
+        return folded_user(rows, self.r, self.users, self.items, self.layers) @ self.vectors()[1].T
 
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())

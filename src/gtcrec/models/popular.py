@@ -2,6 +2,7 @@
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from gtcrec.types import Interactions, ItemFeatures, Scorer
@@ -27,3 +28,7 @@ class Popular(nn.Module):
     def scorer(self) -> Scorer:
         counts = self.counts.clone()
         return lambda users: counts.expand(len(users), -1)
+
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
+        return self.counts.expand(liked.shape[0], -1)

@@ -6,14 +6,15 @@ which extends "Blockbusters and Wallflowers" (Christoffel et al. 2015).
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array, vstack
-from torch import nn
+from scipy.sparse import csr_array, diags_array, vstack
+from torch import Tensor, nn
 
 from gtcrec import graph
+from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
-from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Scorer
+from gtcrec.types import Floats, Interactions, Ints, ItemFeatures
 
-__all__ = ["RP3beta", "RP3betaConfig"]
+__all__ = ["SPACE", "RP3beta", "RP3betaConfig"]
 
 
 class RP3betaConfig(BaseModel):
@@ -30,6 +31,13 @@ class RP3betaConfig(BaseModel):
     neighbours: int = Field(0, ge=0, description="items kept per item; 0: all that a walk can reach")
 
 
+SPACE: Space = {
+    "alpha": (0.2, 0.3, 0.5, 0.7, 1.0),
+    "beta": (0.0, 0.1, 0.2, 0.4, 0.6, 0.8),
+    "neighbours": (50, 100, 200, 500, 0),
+}
+
+
 class RP3beta(nn.Module):
     """s(u, j) = (P_ui P_iu P_ui)_uj / deg(j)^beta, each probability to the power alpha.
 
@@ -41,10 +49,16 @@ class RP3beta(nn.Module):
     def __init__(self, config: RP3betaConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self._weights = _two_steps(train, config)
+        self._alpha = config.alpha
         self._first = train.matrix()
         self._first.data = _power(train.user_counts[train.users], -config.alpha).astype(np.float32)
 
-    def scorer(self) -> Scorer:
+    def fold_in(self, liked: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
+        counts = np.maximum(np.diff(liked.indptr), 1)
+        return self.scorer().of(diags_array(_power(counts, -self._alpha).astype(np.float32)) @ liked)
+
+    def scorer(self) -> SparseScorer:
         return SparseScorer(self._first, self._weights)
 
 

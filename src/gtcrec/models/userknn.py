@@ -4,10 +4,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from gtcrec import graph
+from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
-__all__ = ["UserKNN", "UserKNNConfig"]
+__all__ = ["SPACE", "UserKNN", "UserKNNConfig"]
 
 
 class UserKNNConfig(BaseModel):
@@ -20,6 +21,13 @@ class UserKNNConfig(BaseModel):
     popularity: float = Field(
         0.5, ge=0, description="an item with n users counts n^-popularity: less for the very liked"
     )
+
+
+SPACE: Space = {
+    "neighbours": (50, 100, 200, 500, 1000, 2000),
+    "shrink": (0.0, 3.0, 10.0, 30.0, 100.0),
+    "popularity": (0.0, 0.25, 0.5, 0.75, 1.0),
+}
 
 
 class UserKNN(nn.Module):

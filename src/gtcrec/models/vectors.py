@@ -43,7 +43,11 @@ class SparseScorer:
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
-        return torch.from_numpy((self.users[index.cpu().numpy()] @ self.weights).toarray())
+        return self.of(self.users[index.cpu().numpy()])
+
+    def of(self, rows: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users whose rows of `users` would be these [b, m]."""
+        return torch.from_numpy((rows @ self.weights).toarray())
 
 
 @dataclass(frozen=True, eq=False)

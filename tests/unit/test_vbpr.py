@@ -1,0 +1,120 @@
+"""VBPR's own claims: the paper's score and loss for any number of modalities, content's own bias, no L2 on content."""
+
+import numpy as np
+import pytest
+import torch
+
+from gtcrec import models
+from gtcrec.errors import ConfigError
+from gtcrec.types import Batch, ItemFeatures, Split
+
+
+def make(split, seed=0, **given):
+    config = models.settings("vbpr", {"dim": 8, "content_dim": 3, **given})
+    model = models.build("vbpr", split.train, split.features, config, seed)
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():  # the biases start at 0, where a wrong sign would not show
+        model.bias.copy_(torch.randn(len(model.bias), generator=rng))
+        for both in model.projections.values():
+            both.weight[-1] = torch.randn(both.weight.shape[1], generator=rng)
+    return model
+
+
+def a_batch(split):
+    rows = torch.arange(0, len(split.train), 3)
+    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
+    return Batch(users, items, (items + 1) % split.train.n_items)
+
+
+def with_rows_of_absent_items(split, value):
+    values = {m: x.copy() for m, x in split.features.values.items()}
+    for m, x in values.items():
+        x[~split.features.present[m]] = value
+    features = ItemFeatures(split.features.n_items, values, split.features.present)
+    return Split(split.train, split.valid, split.final_test(), features, split.how)
+
+
+def by_hand(model, split):
+    """Scores [n_users, n_items] in float64, one pair's sum written out as equation 4."""
+    weights = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
+    s = np.zeros((split.train.n_users, split.train.n_items))
+    for u in range(s.shape[0]):
+        for i in range(s.shape[1]):
+            s[u, i] = weights["bias"][i] + weights["users"][u] @ weights["items"][i]
+            for m, key in model.keys.items():
+                if split.features.present[m][i]:
+                    x = split.features.values[m][i].astype(np.float64)
+                    e, own = np.split(weights[f"projections.{key}.weight"], [-1])
+                    s[u, i] += weights[f"tastes.{key}"][u] @ (e @ x) + own[0] @ x
+    return s
+
+
+@pytest.mark.parametrize("widths", [{}, {"image": 6}, {"a": 3, "b": 4, "c": 5}])
+def test_the_score_is_the_paper_s_with_a_sum_over_modalities(widths, checkerboard):
+    split = checkerboard(widths, 0.4)
+    model = make(split)
+    wanted = torch.from_numpy(by_hand(model, split)).float()
+    torch.testing.assert_close(model.scorer()(torch.arange(40)), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_is_bpr_of_the_scores_and_l2_of_what_belongs_to_users_and_items(checkerboard):
+    split = checkerboard(missing=0.4)
+    model, batch = make(split, reg=0.25), a_batch(split)
+    found = model.loss(batch, torch.Generator())
+    s = by_hand(model, split)
+    u, i, j = (side.numpy() for side in batch)
+    bpr = np.log1p(np.exp(s[u, j] - s[u, i])).mean()
+    squares = sum(model.get_parameter(name).detach().double().square().sum(1)[u] for name in _of_users(model)).sum()
+    for side in (i, j):
+        squares += model.items.detach().double().square().sum(1)[side].sum()
+        squares += model.bias.detach().double().square()[side].sum()
+    assert set(found) == {"bpr", "reg"}
+    assert found["bpr"].item() == pytest.approx(bpr, abs=1e-5)
+    assert found["reg"].item() == pytest.approx(0.25 * squares.item() / (2 * len(u)), rel=1e-5)
+
+
+def _of_users(model):
+    return ["users", *(f"tastes.{key}" for key in model.keys.values())]
+
+
+def test_projections_and_the_bias_of_content_are_not_regularised(checkerboard):
+    split = checkerboard()
+    model = make(split)
+    model.loss(a_batch(split), torch.Generator())["reg"].backward()
+    silent = {name for name, p in model.named_parameters() if p.grad is None}
+    assert silent == {"projections.0_image.weight", "projections.1_text.weight"}
+
+
+def test_a_modality_that_an_item_lacks_adds_nothing_whatever_its_row_says(checkerboard):
+    split = checkerboard(missing=0.4)
+    one, other = make(split), make(with_rows_of_absent_items(split, 7.0))
+    batch = a_batch(split)
+    assert torch.equal(one.scorer()(torch.arange(40)), other.scorer()(torch.arange(40)))
+    assert torch.equal(one.loss(batch, torch.Generator())["bpr"], other.loss(batch, torch.Generator())["bpr"])
+
+
+def test_content_is_read_where_it_lies(checkerboard):
+    split = checkerboard(missing=0.4)
+    assert make(split).x_0_image.data_ptr() == split.features.values["image"].ctypes.data
+
+
+def test_an_untrained_model_has_no_opinion_on_popularity(checkerboard):
+    split = checkerboard()
+    model = models.build("vbpr", split.train, split.features, models.settings("vbpr", {}), 0)
+    users, items = model.vectors()
+    assert users.shape == items.shape == (40, 64 * 3 + 1)
+    assert torch.equal(users[:, -1], torch.ones(40))
+    assert torch.equal(items[:, -1], torch.zeros(40))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"reg": -1}, "vbpr: reg: .* greater than or equal to 0, found -1"),
+        ({"content_dim": 0}, "vbpr: content_dim: .* greater than or equal to 1, found 0"),
+        ({"content_dims": 3}, r"vbpr has no setting 'content_dims' \(did you mean 'content_dim'\?\)"),
+    ],
+)
+def test_wrong_settings_are_refused(given, message, checkerboard):
+    with pytest.raises(ConfigError, match=message):
+        make(checkerboard(), **given)
