@@ -1,0 +1,98 @@
+"""One run of a benchmark in a process of its own: `python -m gtcrec.benchmark_worker` trains it and tests it.
+
+The run comes as JSON in its one argument; progress goes out as a line of JSON an epoch. `costs.json` in the run folder
+holds what the other files of a run do not: what setting up took, and the process's peak memory.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gtcrec.config import RunConfig
+from gtcrec.errors import GtcrecError
+from gtcrec.files import write_json
+from gtcrec.record import read
+from gtcrec.run import Run
+from gtcrec.wanted import Wanted, begin, is_finished
+
+__all__ = ["COSTS", "is_tested", "main", "peak_bytes", "train_and_test"]
+
+COSTS = "costs.json"
+
+
+def main() -> None:
+    """Do the run that the argument names; an error becomes the last line and the exit code 1."""
+    given = json.loads(sys.argv[1])
+    config = RunConfig.model_validate(given["config"])
+    try:
+        train_and_test(Wanted(given["variant"], given["seed"], config, Path(given["folder"])))
+    except GtcrecError as error:
+        _tell({"error": str(error)})
+        sys.exit(1)
+
+
+def is_tested(folder: Path) -> bool:
+    """Return whether a folder holds a run that has been trained to its end and measured on test."""
+    return is_finished(folder) and "test" in json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def train_and_test(wanted: Wanted) -> None:
+    """Make the run or go on with it, to its one evaluation on test. The caller holds the run's lock."""
+    _sweep(wanted.folder)
+    bare, clock = peak_bytes(), (time.perf_counter(), time.process_time())
+    run = begin(wanted)
+    if not is_finished(wanted.folder):
+        now = (time.perf_counter(), time.process_time())
+        _train(run, {"setup_seconds": now[0] - clock[0], "setup_cpu_seconds": now[1] - clock[1], "bare_bytes": bare})
+    if read(wanted.folder).result.test is None:
+        run.evaluate()
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had at once."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count the memory of the process that started this one
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _train(run: Run, setup: Mapping[str, float]) -> None:
+    """Train to the end; costs are on disk before the results, whose manifest seals them."""
+    path = run.folder / COSTS
+    past = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    costs = {**setup, **past}  # a run that was interrupted was set up when it was made
+    config = run.config.train
+    _tell({"epoch": run.epochs_done, "of": config.epochs})
+    for epoch in run.epochs():
+        peak = max(peak_bytes(), past.get("peak_bytes", 0))
+        if peak > costs.get("peak_bytes", 0):
+            costs["peak_bytes"] = peak
+            write_json(path, costs)
+        value = epoch.valid.get(config.valid_metric)
+        _tell({"epoch": epoch.number, "of": config.epochs, "value": value, "best": epoch.best})
+    if not path.exists():  # every epoch was done before this process began
+        write_json(path, {**costs, "peak_bytes": peak_bytes()})
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half written; nobody else writes here, because the caller holds the lock."""
+    for left in [*folder.parent.glob(f".{folder.name}.*.tmp"), *folder.glob(".*.tmp")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _tell(event: Mapping[str, Any]) -> None:
+    with suppress(BrokenPipeError):  # whoever listened was killed; the run goes on
+        os.write(1, (json.dumps(event) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
