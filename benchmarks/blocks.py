@@ -26,7 +26,6 @@ import numpy as np
 JOBS = {"recommend": ("local", "ray1", "ray2", "objects"), "encode": ("local", "ray1", "ray2")}
 NAMES = {"local": "this process", "ray1": "Ray, 1 worker", "ray2": "Ray, 2 workers", "objects": "an object a row"}
 K = 10
-BLOCK_ITEMS = 128
 
 
 def main() -> None:
@@ -112,7 +111,7 @@ def measure(folder: Path, job: str, who: str) -> dict[str, Any]:
     if job == "encode":
         from gtcrec.data.encode import EncodeConfig, encode
 
-        config = EncodeConfig(text=("title",), block=BLOCK_ITEMS)
+        config = EncodeConfig(text=("title",))
         rows = encode(folder / "items.tsv", out, config, executor=executor, on_block=on_block).rows
     else:
         from gtcrec.lists import write_all_lists

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from gtcrec.cli_benchmark import benchmark, compare_lists
 from gtcrec.cli_data import data_app
 from gtcrec.cli_study import COMPARED, ablate, explain, knockout
+from gtcrec.cli_tune import tune
 from gtcrec.errors import GtcrecError, RunError
 from gtcrec.options import DataPath, Device, Engine, RayAddress, RunFolder, WorkerCount
 
@@ -160,6 +162,10 @@ def recommend(
         list[str] | None, typer.Option("--user", "-u", metavar="ID", help="A user's id in the data.")
     ] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the data.")] = False,
+    liked: Annotated[
+        list[str] | None,
+        typer.Option("--liked", metavar="IDS", help="Someone who is not in the data: item ids, separated by commas."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists.")] = 10,
     form: Annotated[
         Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="parquet needs --out.")
@@ -175,8 +181,8 @@ def recommend(
     ray_address: RayAddress = "",
 ) -> None:
     """Print the best items for users, in the ids of the data; items seen in training are left out."""
-    if bool(user) == all_users:
-        raise typer.BadParameter("wanted --user ID, once or more, or --all-users")
+    if [bool(user), all_users, bool(liked)].count(True) != 1:
+        raise typer.BadParameter("wanted one of --user ID, once or more, --all-users, and --liked IDS")
     if form == "parquet" and out is None:
         raise typer.BadParameter("--format parquet needs --out FILE")
     in_bulk = all_users and form == "parquet"
@@ -190,8 +196,11 @@ def recommend(
     if in_bulk and out is not None:
         _recommend_all(run, out, k, block_users, choose_executor(engine, workers, ray_address, run.config.train.device))
         return
-    index = run.dataset.users.index(run.dataset.users.ids if all_users else user or [])
-    write_lists(run.recommend_table(index, k), run.dataset, form, out)
+    if liked:
+        found = run.recommend_liked([one.split(",") for one in liked], k)
+    else:
+        found = run.recommend_table(run.dataset.users.index(run.dataset.users.ids if all_users else user or []), k)
+    write_lists(found, run.dataset, form, out)
 
 
 def _recommend_all(run: "Run", out: Path, k: int, block_users: int, executor: "Executor") -> None:
@@ -205,12 +214,24 @@ def _recommend_all(run: "Run", out: Path, k: int, block_users: int, executor: "E
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR DIR...", help="Run folders; the first is the base.")],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="DIR DIR...", help="Run folders; the first is the base.")
+    ] = None,
     metric: Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
     form: Annotated[Literal["table", "markdown", "latex", "json"], typer.Option("--format")] = "table",
+    lists: Annotated[
+        list[Path] | None, typer.Option("--lists", metavar="FILE", help="Others' lists: a TREC run or MMRec's top-k.")
+    ] = None,
+    data: DataPath = None,
 ) -> None:
     """Set runs side by side, with paired tests of each against the first (Holm-corrected)."""
+    folders = folders or []
+    if lists:
+        if html:
+            raise typer.BadParameter("--html shows run folders alone, without --lists")
+        compare_lists(folders, lists, data, metric, form)
+        return
     if len(folders) < 2:
         raise typer.BadParameter("wanted at least two run folders")
     from gtcrec.report import render_comparison
@@ -226,8 +247,10 @@ def compare(
 
 
 app.command()(ablate)
+app.command()(benchmark)
 app.command()(knockout)
 app.command()(explain)
+app.command()(tune)
 
 
 @app.command()

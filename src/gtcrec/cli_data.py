@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from gtcrec.cli_build import build
 from gtcrec.options import Engine, RayAddress, WorkerCount
 
 __all__ = ["data_app"]
 
 data_app = typer.Typer(help="Look at data, make some, and turn texts and images into features.", no_args_is_help=True)
+data_app.command("build")(build)
 
 
 @data_app.command("inspect")
@@ -50,32 +52,56 @@ def encode(
     image: Annotated[
         str | None, typer.Option("--image", metavar="COL", help="Column of image files, paths beside the table.")
     ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="COL", help="Column of other files, such as audio; see --function.")
+    ] = None,
+    tags: Annotated[str, typer.Option("--tags", metavar="COL[,COL]", help="Columns of tags or categories.")] = "",
+    numbers: Annotated[str, typer.Option("--numbers", metavar="COL[,COL]", help="Columns of numbers.")] = "",
     encoder: Annotated[
-        str, typer.Option("--encoder", help="A model's folder or name on the hub; for text all-MiniLM-L6-v2.")
+        str,
+        typer.Option(
+            "--encoder",
+            help="A model's folder or name on the hub; else all-MiniLM-L6-v2 for text, colours and layout for images.",
+        ),
     ] = "",
+    function: Annotated[
+        str, typer.Option("--function", metavar="MODULE:NAME", help="Your own encoder, batch -> array.")
+    ] = "",
+    separator: Annotated[str, typer.Option("--separator", help="Between the tags of a cell.")] = "|",
+    width: Annotated[int, typer.Option("--width", min=1, help="Columns at most, of tags.")] = 128,
+    reuse: Annotated[
+        Path | None, typer.Option("--reuse", help="An earlier _feat.npy, whose rows for equal contents are taken over.")
+    ] = None,
     dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype", help="Numbers in the file.")] = "float32",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Items encoded at once.")] = 32,
-    block: Annotated[int, typer.Option("--block-items", min=1, help="Items that a kill loses at most.")] = 512,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Items encoded at once, which a kill loses at most.")
+    ] = 32,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")] = "cpu",
     engine: Engine = "local",
     workers: WorkerCount = 1,
     ray_address: RayAddress = "",
 ) -> None:
-    """Turn the texts or images of an items table into a feature matrix, a row an item."""
-    if bool(text) == bool(image):
-        raise typer.BadParameter("wanted --text COL[,COL] or --image COL")
+    """Turn columns of an items table, all of one kind, into a feature matrix, a row an item."""
+    if sum(map(bool, (text, image, file, tags, numbers))) != 1:
+        raise typer.BadParameter("wanted one of --text, --image, --file, --tags and --numbers")
     from gtcrec.blocks import choose_executor
     from gtcrec.console import counted, resumable, say
     from gtcrec.data.encode import EncodeConfig, encode
 
-    columns = tuple(filter(None, text.split(",")))
+    def columns(names: str) -> tuple[str, ...]:
+        return tuple(filter(None, names.split(",")))
+
     config = EncodeConfig(
-        text=columns, image=image, encoder=encoder, dtype=dtype, batch=batch, block=block, device=device
-    )
+        text=columns(text), image=image, file=file, tags=columns(tags), numbers=columns(numbers), encoder=encoder,
+        function=function, separator=separator, width=width, dtype=dtype, batch=batch, device=device,
+    )  # fmt: skip
+    if function:
+        sys.path.insert(0, str(Path.cwd()))  # where a user's module lies
     executor = choose_executor(engine, workers, ray_address, device)
-    with resumable("the same command goes on from here"), counted("blocks") as on_block:
-        found = encode(items, out, config, executor=executor, on_block=on_block)
-    say(f"{found.present:,} of {found.rows:,} items have a vector of {found.width} numbers: {out}")
+    with resumable("the same command goes on from here"), counted("batches") as on_block:
+        found = encode(items, out, config, executor=executor, on_block=on_block, reuse=reuse)
+    again = f" ({found.reused:,} as before)" if found.reused else ""
+    say(f"{found.present:,} of {found.rows:,} items have a vector of {found.width} numbers{again}: {out}")
     if found.failures:
         count, first, listed = len(found.failures), found.failures[0], out.with_suffix(".json")
         say(f"{count:,} could not be read, such as row {first['row']} ({first['reason']}); all are in {listed}")

@@ -1,5 +1,7 @@
 """Encoders against sentence-transformers and against models called by hand. Nothing is fetched."""
 
+import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -79,9 +81,14 @@ class TestText:
         assert (about["pooling"], about["normalised"], about["max_tokens"]) == ("mean", True, 256)
         assert {"torch", "transformers"} < set(about)
 
+    def test_a_million_characters_are_cut_where_the_model_ends(self, shop: Path, vectors: np.ndarray) -> None:
+        (shop / "long.csv").write_text(f"title\n{'warm winter coat ' * 60_000}\n")
+        encode(shop / "long.csv", shop / "long_feat.npy", EncodeConfig(text=("title",)))
+        assert np.load(shop / "long_feat.npy")[0] == pytest.approx(vectors[4], abs=1e-6)
+
     def test_a_text_s_vector_does_not_depend_on_its_batch(self, shop: Path, vectors: np.ndarray) -> None:
         out = shop / "single_feat.npy"
-        encode(shop / "items.csv", out, EncodeConfig(text=("title",), batch=1, block=3))
+        encode(shop / "items.csv", out, EncodeConfig(text=("title",), batch=1))
         assert np.load(out) == pytest.approx(vectors, abs=1e-6)
 
 
@@ -97,7 +104,11 @@ def bert(folder: Path, pooling: dict[str, bool], modules: tuple[str, ...] = ("Tr
         (folder / name).write_bytes((real / name).read_bytes())
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    (folder / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.models.{m}"} for m in modules]))
+    parts = [
+        {"idx": k, "name": str(k), "path": f"{k}_{m}" if k else "", "type": f"sentence_transformers.models.{m}"}
+        for k, m in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(parts))
     return folder
 
 
@@ -113,13 +124,55 @@ class TestOtherTextModels:
         assert encoder.encode(["red shoe"]) == pytest.approx(wanted.numpy(), abs=1e-6)
         assert (encoder.about["pooling"], encoder.about["max_tokens"]) == ("class token", 16)
 
-    def test_what_sentence_transformers_would_do_otherwise_is_refused(self, tmp_path: Path) -> None:
-        folder = bert(tmp_path / "max", {"pooling_mode_max_tokens": True})
-        with pytest.raises(ConfigError, match="by mean or by class token, found pooling_mode_max_tokens"):
+    @pytest.mark.parametrize(
+        ("pooling", "modules", "more"),
+        [
+            ("max", ("Transformer", "Pooling"), {}),
+            ("mean", ("Transformer", "Pooling", "Dense"), {}),
+            ("mean", ("Transformer", "Pooling"), {"sentence_bert_config.json": {"do_lower_case": True}}),
+            (
+                "mean",
+                ("Transformer", "Pooling"),
+                {"config_sentence_transformers.json": {"prompts": {"q": "query: "}, "default_prompt_name": "q"}},
+            ),
+        ],
+    )
+    def test_what_sentence_transformers_does_more_it_must_do_itself(
+        self, tmp_path: Path, pooling: str, modules: tuple[str, ...], more: dict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = bert(tmp_path, {f"pooling_mode_{pooling}_tokens": True}, modules)
+        for name, facts in more.items():
+            (folder / name).write_text(json.dumps(facts))
+        find, absent = importlib.util.find_spec, "sentence_transformers"
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == absent else find(name))
+        with pytest.raises(ConfigError, match="only sentence-transformers reads this model; pip install sentence-tr"):
             text_encoder(folder)
-        folder = bert(tmp_path / "dense", {"pooling_mode_mean_tokens": True}, ("Transformer", "Pooling", "Dense"))
-        with pytest.raises(ConfigError, match=r"modules\.json: wanted a transformer, .*, found 'Dense'"):
-            text_encoder(folder)
+
+    def test_any_model_of_sentence_transformers_is_read(self, tmp_path: Path) -> None:
+        """In a process of its own: the library's import warns. The vectors are those of max pooling by hand."""
+        folder = bert(tmp_path / "max", {"pooling_mode_max_tokens": True, "word_embedding_dimension": 8})
+        (tmp_path / "items.csv").write_text("title\nred shoe\npan\n")
+        line = [sys.executable, "-m", "gtcrec", "data", "encode", str(tmp_path / "items.csv"), "--text", "title"]
+        done = subprocess.run(
+            [*line, "--encoder", str(folder), "--out", str(tmp_path / "text_feat.npy")],
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+        from transformers import AutoModel, AutoTokenizer
+
+        model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+        with torch.inference_mode():
+            hidden = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state for text in ("red shoe", "pan")]
+        wanted = normalize(torch.cat([one.amax(dim=1) for one in hidden]))
+        assert np.load(tmp_path / "text_feat.npy") == pytest.approx(wanted.numpy(), abs=1e-6)
+        about = json.loads((tmp_path / "text_feat.json").read_text())["encoder"]
+        assert (about["pooling"], "sentence-transformers" in about) == ("sentence-transformers", True)
+
+    def test_the_short_name_of_the_packaged_model_is_known(self) -> None:
+        assert find_encoder("all-MiniLM-L6-v2") == find_encoder(TEXT_ENCODER)
 
     def test_a_folder_without_a_model_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be loaded as an encoder: "):
@@ -202,7 +255,10 @@ class TestImages:
         assert np.load(out)[[0, 2]] == pytest.approx(wanted.numpy(), abs=1e-6)
         assert not np.load(out)[1].any()
         assert (found.width, [one["item"] for one in found.failures]) == (12, ["b"])
-        assert json.loads((tmp_path / "image_feat.json").read_text())["encoder"]["pooling"] == "image features"
+        about = json.loads((tmp_path / "image_feat.json").read_text())["encoder"]
+        assert (about["pooling"], about["preprocessing"]["jpeg_draft"]) == ("image features", 64)
+        assert about["preprocessing"]["size"] == {"shortest_edge": 32}
+        assert about["preprocessing"]["image_mean"] == MEAN.tolist()
 
     @pytest.mark.parametrize("pooler", [True, False])
     def test_a_vision_model_is_read_by_its_pooler_if_it_was_trained(
@@ -219,6 +275,33 @@ class TestImages:
         said = json.loads((tmp_path / "image_feat.json").read_text())["encoder"]["pooling"]
         assert said == ("pooler" if pooler else "class token")
 
+    @pytest.mark.parametrize("pooled", [True, False])
+    def test_a_convolutional_model_is_read_by_its_pooler_or_the_mean_over_its_map(
+        self, pictures: tuple[Path, torch.Tensor], tmp_path: Path, pooled: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from transformers import ConvNextConfig, ConvNextModel
+
+        torch.manual_seed(3)
+        sizes = {"hidden_sizes": [8, 8, 8, 10], "depths": [1, 1, 1, 1]}
+        model = ConvNextModel(ConvNextConfig(**sizes)).eval()
+        model.save_pretrained(tmp_path / "convnext")
+        save_processor(tmp_path / "convnext")
+        with torch.inference_mode():
+            found = model(pictures[1])
+        wanted = found.pooler_output if pooled else found.last_hidden_state.mean(dim=(2, 3))
+        if not pooled:  # as a model without one
+            forward = ConvNextModel.forward
+
+            def bare(self, *given, **named):
+                return dataclasses.replace(forward(self, *given, **named), pooler_output=None)
+
+            monkeypatch.setattr(ConvNextModel, "forward", bare)
+        out = tmp_path / "image_feat.npy"
+        encode(pictures[0], out, EncodeConfig(image="image", encoder=str(tmp_path / "convnext")))
+        assert np.load(out)[[0, 2]] == pytest.approx(normalize(wanted).numpy(), abs=1e-6)
+        said = json.loads((tmp_path / "image_feat.json").read_text())["encoder"]["pooling"]
+        assert said == ("pooler" if pooled else "mean")
+
     def test_the_command_tells_what_became_of_the_items(
         self, pictures: tuple[Path, torch.Tensor], tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -230,8 +313,8 @@ class TestImages:
         shown, said = capfd.readouterr()
         assert shown == ""
         assert said.splitlines() == [
-            "0 of 1 blocks",
-            "1 of 1 blocks",
+            "0 of 1 batches",
+            "1 of 1 batches",
             f"2 of 3 items have a vector of 16 numbers: {out}",
             "1 could not be read, such as row 1 (not an image of a known kind (BMP, GIF, JPEG, PNG, TIFF, WEBP)); "
             f"all are in {tmp_path / 'image_feat.json'}",
@@ -250,10 +333,12 @@ def test_ray_writes_the_same_files(shop: Path, loopback: list[str], tmp_path: Pa
     for name, more in (("local", []), ("1", ["--engine", "ray"]), ("2", ["--engine", "ray", "--workers", "2"])):
         out = tmp_path / name / "text_feat.npy"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        command = [*line, "--block-items", "2", "--out", str(out), *more]
+        command = [*line, "--batch", "2", "--out", str(out), *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         end = f"6 of 7 items have a vector of 384 numbers: {out}"
-        assert done.stderr.splitlines() == [*(f"{n} of 4 blocks" for n in range(5)), end]
-        for file in ("text_feat.npy", "text_feat.json"):
+        assert done.stderr.splitlines() == [*(f"{n} of 3 batches" for n in range(4)), end]
+        for file in ("text_feat.npy", "text_feat.keys.npy"):
             assert (out.parent / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+        here, there = (json.loads((tmp_path / one / "text_feat.json").read_text()) for one in ("local", name))
+        assert {**there, "made": here["made"]} == here

@@ -42,6 +42,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2", "ray", "transformers", "PIL")
 COMMANDS = (
+    "data build",
     "data inspect",
     "data make-synthetic",
     "data encode",
@@ -83,8 +84,8 @@ def test_version_and_module_entry() -> None:
     [
         ("nonsense", "No such command 'nonsense'"),
         ("train --out x", "Missing option '--data'"),
-        ("recommend x", "wanted --user ID, once or more, or --all-users"),
-        ("recommend x --user u1 --all-users", "wanted --user ID, once or more, or --all-users"),
+        ("recommend x", "wanted one of --user ID, once or more, --all-users, and --liked IDS"),
+        ("recommend x --user u1 --all-users", "wanted one of --user ID, once or more, --all-users, and --liked IDS"),
         ("recommend x --user u1 --format parquet", "--format parquet needs --out FILE"),
         ("recommend x --user u1 -k 0", "Invalid value for '-k'"),
         ("compare x", "wanted at least two run folders"),

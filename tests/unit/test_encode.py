@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import gtcrec
 from gtcrec.cli import execute
 from gtcrec.data import load, write_catalogue
 from gtcrec.data.encode import EncodeConfig, encode
@@ -50,20 +53,25 @@ def test_rows_stand_in_the_order_of_the_table_and_empty_ones_are_zero(table: Pat
     assert np.load(out).tolist() == [[8, 2], [0, 0], [20, 4], [5, 1]]
     assert np.load(out).dtype == np.float32
     assert (found.rows, found.width, found.present, found.empty, found.failures) == (4, 2, 3, 1, ())
-    assert sorted(os.listdir(table.parent)) == ["items.csv", "text_feat.json", "text_feat.npy"]
+    assert sorted(os.listdir(table.parent)) == ["items.csv", "text_feat.json", "text_feat.keys.npy", "text_feat.npy"]
 
 
 def test_the_record_says_where_the_numbers_come_from(table: Path) -> None:
-    out = table.parent / "text_feat.npy"
+    out, before = table.parent / "text_feat.npy", datetime.now(UTC).replace(microsecond=0)
     encode(table, out, LENGTHS, lengths)
-    assert json.loads((table.parent / "text_feat.json").read_text()) == {
+    record = json.loads((table.parent / "text_feat.json").read_text())
+    assert before <= datetime.fromisoformat(record.pop("made")) <= datetime.now(UTC)
+    assert record == {
         "file": {"name": "text_feat.npy", "sha256": sha256(out), "dtype": "float32"},
-        "source": {"table": "items.csv", "sha256": sha256(table), "text": ["title", "more"], "image": None},
-        "encoder": {"name": "lengths"},
+        "keys": {"name": "text_feat.keys.npy", "sha256": sha256(table.parent / "text_feat.keys.npy")},
+        "gtcrec": gtcrec.__version__,
+        "source": {"table": "items.csv", "sha256": sha256(table), "kind": "text", "columns": ["title", "more"]},
+        "encoder": {"name": "lengths", "source": f"{__name__}:lengths {sha256(Path(__file__))}"},
         "rows": 4,
         "width": 2,
         "present": 3,
         "empty": 1,
+        "reused": 0,
         "failures": [],
     }
 
@@ -78,28 +86,30 @@ def test_half_precision_is_an_option_that_the_readers_take(table: Path) -> None:
     assert features.present["text"].tolist() == [True, False, True, True]
 
 
-def test_a_block_without_content_does_not_matter(table: Path) -> None:
-    out = table.parent / "text_feat.npy"
-    encode(table, out, LENGTHS.model_copy(update={"block": 1}), lengths)
-    assert np.load(out).tolist() == [[8, 2], [0, 0], [20, 4], [5, 1]]
+def test_equal_contents_are_encoded_once_and_short_texts_first(table: Path) -> None:
+    table.write_text(TABLE + "e,blue shoe,of leather\nf,red shoe,\n")
+    out, asked = table.parent / "text_feat.npy", []
+    encode(table, out, LENGTHS, lambda texts: asked.append(list(texts)) or lengths(texts))
+    assert asked == [["green", "red shoe"], ["blue shoe of leather"]]
+    assert np.load(out).tolist() == [[8, 2], [0, 0], [20, 4], [5, 1], [20, 4], [8, 2]]
 
 
 def test_an_encoding_that_stopped_goes_on(table: Path) -> None:
     out, asked = table.parent / "text_feat.npy", []
 
     def stumble(texts: Sequence[str]) -> np.ndarray:
-        if "green" in texts and "green" not in asked:
-            asked.append("green")
+        if "red shoe" in texts and "red shoe" not in asked:
+            asked.append("red shoe")
             raise KeyboardInterrupt
         asked.extend(texts)
         return lengths(texts)
 
-    config = LENGTHS.model_copy(update={"block": 1})
+    config = LENGTHS.model_copy(update={"batch": 1})
     with pytest.raises(KeyboardInterrupt):
         encode(table, out, config, stumble)
     assert not out.exists()
     encode(table, out, config, stumble)
-    assert asked == ["red shoe", "blue shoe of leather", "green", "green"]
+    assert asked == ["green", "red shoe", "red shoe", "blue shoe of leather"]
     assert np.load(out).tolist() == [[8, 2], [0, 0], [20, 4], [5, 1]]
 
 
@@ -155,13 +165,13 @@ def test_images_may_stand_in_the_table_as_bytes(pictures: Path) -> None:
     ]
 
 
-def test_an_image_that_was_replaced_is_not_taken_from_an_old_block(pictures: Path) -> None:
+def test_an_image_that_was_replaced_is_not_taken_from_an_old_batch(pictures: Path) -> None:
     def stop(images: Sequence[Any]) -> np.ndarray:
         if means(images)[0, 0] > 100:
             raise KeyboardInterrupt
         return means(images)
 
-    out, config = pictures.parent / "image_feat.npy", MEANS.model_copy(update={"block": 2})
+    out, config = pictures.parent / "image_feat.npy", MEANS.model_copy(update={"batch": 1})
     with pytest.raises(KeyboardInterrupt):
         encode(pictures, out, config, stop)
     Image.new("RGB", (4, 4), (11, 22, 33)).save(pictures.parent / "good.png")
@@ -182,7 +192,8 @@ def test_a_vector_of_zeros_is_listed(table: Path) -> None:
     [
         (lambda texts: lengths(texts)[:1], r"the encoder must give \[2, width\] numbers, found \[1, 2\]"),
         (lambda texts: lengths(texts)[:, 0], r"the encoder must give \[2, width\] numbers, found \[2\]"),
-        (lambda texts: lengths(texts)[:, : len(texts)], r"the encoder must give \[1, 2\] numbers, found \[1, 1\]"),
+        (lambda texts: lengths(texts)[:, : len(texts)], "the encoder gave vectors of 2 numbers, then of 1"),
+        (lambda texts: lengths(texts)[:, :0], r"the encoder must give \[2, width\] numbers, found \[2, 0\]"),
         (lambda texts: np.log(lengths(texts) - 5), r"NaN or a number beyond float32 for row 3 \(counted from 0\)"),
     ],
 )
@@ -192,19 +203,20 @@ def test_an_encoder_that_gives_something_else_is_refused(table: Path, function: 
         encode(table, table.parent / "x_feat.npy", LENGTHS, function)
 
 
-def test_widths_that_differ_between_blocks_are_refused(table: Path) -> None:
-    config = LENGTHS.model_copy(update={"block": 1})
-    with pytest.raises(DataError, match="the encoder gave vectors of 8 numbers, then of 20"):
+def test_widths_that_differ_between_batches_are_refused(table: Path) -> None:
+    config = LENGTHS.model_copy(update={"batch": 1})
+    with pytest.raises(DataError, match="the encoder gave vectors of 5 numbers, then of 8"):
         encode(table, table.parent / "x_feat.npy", config, lambda texts: np.ones((1, len(texts[0]))))
-    assert encode(table, table.parent / "x_feat.npy", config, lengths).width == 2  # no old block is in the way
+    assert encode(table, table.parent / "x_feat.npy", config, lengths).width == 2  # no old batch is in the way
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"text": ()}, ConfigError, "wanted text columns or an image column, found neither"),
-        ({"image": "title"}, ConfigError, "wanted text columns or an image column, found both"),
-        ({"text": (), "image": "title", "encoder": ""}, ConfigError, "images need an encoder"),
+        ({"text": ()}, ConfigError, r"one kind \(text, image, file, tags, numbers\), found none"),
+        ({"image": "title", "tags": ("more",)}, ConfigError, "found text and image and tags"),
+        ({"text": (), "file": "title", "encoder": ""}, ConfigError, "not images need an encoder of your own: set `fun"),
+        ({"text": (), "tags": ("title",)}, ConfigError, "tags are encoded without an encoder or a function, found one"),
         ({"text": ("titel",)}, DataError, r"no column 'titel', found .*\(did you mean 'title'\?\)"),
         ({"text": (), "image": "title", "encoder": "x"}, DataError, "no row has content that can be read in 'title'"),
     ],
@@ -214,7 +226,7 @@ def test_what_cannot_be_encoded_is_refused(
 ) -> None:
     config, out = LENGTHS.model_copy(update=change), table.parent / "x_feat.npy"
     with pytest.raises(error, match=message):
-        encode(table, out, config, means if config.encoder == "x" else None if config.image else lengths)
+        encode(table, out, config, means if config.image else lengths if config.text else None)
     assert not out.exists()
 
 
@@ -259,19 +271,42 @@ def test_without_transformers_its_extra_is_named(table: Path, monkeypatch: pytes
         encode(table, table.parent / "x_feat.npy", config)
 
 
+def test_without_a_package_whose_version_is_recorded_its_extra_is_named(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    config = EncodeConfig(image="image", encoder=str(pictures.parent))
+    with pytest.raises(ConfigError, match=r'torch is not installed; pip install "gtcrec\[encode\]"'):
+        encode(pictures, pictures.parent / "x_feat.npy", config)
+
+
 class TestCommand:
     def test_wrong_usage_exits_2(self, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
         line = ["data", "encode", str(table), "--out", "x_feat.npy"]
         for more in ([], ["--text", "title", "--image", "title"]):
             assert execute([*line, *more]) == 2
-            assert "wanted --text COL[,COL] or --image COL" in capsys.readouterr().err
+            assert "wanted one of --text, --image, --file, --tags and --numbers" in capsys.readouterr().err
 
-    def test_images_without_an_encoder_are_an_error(self, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        line = ["data", "encode", str(pictures), "--image", "image", "--out", str(pictures.parent / "image_feat.npy")]
-        assert execute(line) == 1
-        assert capsys.readouterr().err == (
-            "error: images need an encoder, a folder or a name on the hub: set `encoder`\n"
-        )
+    def test_a_function_is_found_beside_the_command(
+        self, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (table.parent / "our_encoder.py").write_text("def count(texts):\n    return [[len(one)] for one in texts]\n")
+        monkeypatch.chdir(table.parent)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        line = ["data", "encode", "items.csv", "--text", "title", "--function", "our_encoder:count"]
+        assert execute([*line, "--out", "x_feat.npy"]) == 0
+        assert execute([*line, "--out", "y_feat.npy", "--reuse", "x_feat.npy"]) == 0
+        assert capsys.readouterr().err.splitlines() == [
+            "0 of 1 batches",
+            "1 of 1 batches",
+            "2 of 4 items have a vector of 1 numbers: x_feat.npy",
+            "0 of 0 batches",
+            "2 of 4 items have a vector of 1 numbers (2 as before): y_feat.npy",
+        ]
+        assert np.load("y_feat.npy").tolist() == [[8], [0], [9], [0]]
 
     def test_a_name_that_the_hub_does_not_give_is_an_error(self, table: Path) -> None:
         line = [sys.executable, "-m", "gtcrec", "data", "encode", str(table), "--text", "title,more"]

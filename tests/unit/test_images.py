@@ -22,6 +22,20 @@ def encoded(kind: str, mode: str = "RGB", **more: object) -> bytes:
     return stream.getvalue()
 
 
+def animated(kind: str) -> bytes:
+    """Two frames, the first red."""
+    stream = io.BytesIO()
+    red, blue = (Image.new("RGB", (30, 20), colour) for colour in ("red", "blue"))
+    red.save(stream, kind, save_all=True, append_images=[blue])
+    return stream.getvalue()
+
+
+def of_32_bits(kind: type) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.ones((2, 2), dtype=kind)).save(stream, "TIFF")
+    return stream.getvalue()
+
+
 def png_of(width: int, height: int) -> bytes:
     """A small PNG that claims a size."""
     parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" * 1000))]
@@ -47,6 +61,38 @@ def test_an_image_is_turned_as_its_camera_says() -> None:
     assert open_image(encoded("JPEG", exif=exif)).size == (20, 30)
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animated_image_the_first_frame_is_taken(kind: str) -> None:
+    assert open_image(animated(kind)).getpixel((5, 5)) == pytest.approx((255, 0, 0), abs=2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_become_8_without_a_cut(kind: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[0, 256, 32_768, 65_535]], dtype=np.uint16)).save(stream, kind)
+    assert np.asarray(open_image(stream.getvalue()))[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+def test_what_is_transparent_lies_on_white() -> None:
+    stream = io.BytesIO()
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (10, 20, 30, 255))
+    image.save(stream, "PNG")
+    assert np.asarray(open_image(stream.getvalue()))[0].tolist() == [[255, 255, 255], [10, 20, 30]]
+    stream = io.BytesIO()
+    Image.new("P", (2, 1)).save(stream, "GIF", transparency=0)
+    assert open_image(stream.getvalue()).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("draft", "size"), [(0, (400, 240)), (100, (200, 120)), (60, (100, 60)), (1, (50, 30))])
+def test_a_jpeg_may_be_decoded_smaller_as_long_as_enough_is_left(draft: int, size: tuple[int, int]) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (400, 240), (10, 200, 30)).save(stream, "JPEG")
+    assert open_image(stream.getvalue(), draft).size == size
+    assert open_image(stream.getvalue(), draft).getpixel((5, 5)) == pytest.approx((10, 200, 30), abs=3)
+    assert open_image(encoded("PNG"), draft).size == (30, 20)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -57,7 +103,9 @@ def test_an_image_is_turned_as_its_camera_says() -> None:
         (encoded("PNG")[:-300], "damaged: "),
         (png_of(8000, 7000), "more than 50,000,000 pixels: 8000 x 7000"),
         (png_of(12_000, 12_000), "more than 50,000,000 pixels: 12000 x 12000"),  # where Pillow only warns
-        (png_of(40_000, 10_000), "more than 50,000,000 pixels"),  # where Pillow refuses
+        (png_of(20_000, 20_000), "more than 50,000,000 pixels"),  # where Pillow refuses
+        (of_32_bits(np.int32), "pixels of 32 bits (mode I), whose range is not known"),
+        (of_32_bits(np.float32), "pixels of 32 bits (mode F), whose range is not known"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_reason(content: bytes, reason: str, tmp_path: Path) -> None:

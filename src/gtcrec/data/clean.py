@@ -1,27 +1,28 @@
-"""What happens to rows between a file and a data set: low ratings dropped, duplicates merged, k-core."""
+"""What happens to rows between a file and a data set: low ratings dropped, duplicates merged."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gtcrec.errors import DataError
-from gtcrec.types import Floats, Ints, Masks
+from gtcrec.types import Floats, Masks
 
-__all__ = ["Rows", "core_pairs", "drop_low_ratings", "merge_duplicates"]
+__all__ = ["Rows", "drop_low_ratings", "merge_duplicates"]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of an interactions file as indices; each array has one entry a row, None where no column is.
 
-    `places` int64 [n] are the rows' places in the file, for messages.
+    Users, items and places are int64 or int32 [n]; `places` say where the rows stand in the file, for messages.
     """
 
-    users: Ints
-    items: Ints
-    places: Ints
+    users: NDArray[Any]
+    items: NDArray[Any]
+    places: NDArray[Any]
     labels: NDArray[np.int8] | None = None
     times: Floats | None = None
     ratings: Floats | None = None
@@ -72,23 +73,12 @@ def merge_duplicates(rows: Rows, place: Callable[[int], str]) -> tuple[Rows, dic
         first = np.flatnonzero(new)[np.cumsum(new) - 1]
         clash = np.flatnonzero(rows.labels != rows.labels[first])
         if len(clash):
-            one, two = sorted((int(rows.places[clash[0]]), int(rows.places[first[clash[0]]])))
-            labels = dict(zip(rows.places.tolist(), rows.labels.tolist(), strict=True))
+            (one, label), (two, other) = sorted(
+                (int(rows.places[row]), int(rows.labels[row])) for row in (clash[0], first[clash[0]])
+            )
             raise DataError(
-                f"one user-item pair has label {labels[one]} in {place(one)} and label {labels[two]} in "
+                f"one user-item pair has label {label} in {place(one)} and label {other} in "
                 f"{place(two)}: a pair must be in one part only"
             )
     merged = int((~new).sum())
     return rows.at(new), {"duplicates merged": merged} if merged else {}
-
-
-def core_pairs(users: Ints, items: Ints, n_users: int, n_items: int, k: int) -> Masks:
-    """Return which pairs lie in the k-core, bool [n]: there each user and each item has at least k pairs."""
-    keep = np.ones(len(users), dtype=np.bool_)
-    while True:
-        enough_users = np.bincount(users[keep], minlength=n_users) >= k
-        enough_items = np.bincount(items[keep], minlength=n_items) >= k
-        kept = keep & enough_users[users] & enough_items[items]
-        if (kept == keep).all():
-            return keep
-        keep = kept

@@ -19,8 +19,10 @@ __all__ = [
     "find_column",
     "read_dense",
     "read_ids",
+    "read_keys",
     "read_labels",
     "read_numbers",
+    "read_strings",
     "read_texts",
     "vocabulary",
 ]
@@ -51,28 +53,29 @@ _ALLOWED = (
 )
 
 
-def find_column(table: Table, role: str, asked: str | None, needed: bool) -> str:
+def find_column(table: Table, role: str, asked: str | None, needed: bool, setting: str = "") -> str:
     """Return the name of the column for a role of `KNOWN`, "" when there is none and it is not needed.
 
-    `asked` is the name that the config sets. Raises `DataError` for a missing or an ambiguous column.
+    `asked` is the name that the config sets, `setting` what messages call that key (data.ROLE if not given). Raises
+    `DataError` for a missing or an ambiguous column.
     """
-    names = table.names
+    names, setting = table.names, setting or f"data.{role}"
     if asked is not None:
         if asked not in names:
             hint = nearest(asked, names)
-            raise DataError(f"{table.path}: no column {asked!r} (data.{role}), found {_listed(names)}{hint}")
+            raise DataError(f"{table.path}: no column {asked!r} ({setting}), found {_listed(names)}{hint}")
         return asked
     if KNOWN[role][0] in names:
         return KNOWN[role][0]
     known = {_plain(name) for name in KNOWN[role]}
     found = [name for name in names if _plain(name) in known]
     if len(found) > 1:
-        raise DataError(f"{table.path}: {_listed(found)} could each be the {role} column; set data.{role}")
+        raise DataError(f"{table.path}: {_listed(found)} could each be the {role} column; set {setting}")
     if not found and needed:
         close = [hint for one in KNOWN[role] if (hint := nearest(one, names))][:1]
         raise DataError(
             f"{table.path}: no {role} column; found {_listed(names)}, wanted one of {_listed(KNOWN[role])}; "
-            f"set data.{role} to its name{''.join(close)}"
+            f"set {setting} to its name{''.join(close)}"
         )
     return found[0] if found else ""
 
@@ -93,13 +96,34 @@ def read_ids(table: Table, name: str) -> Any:
             if not is_text or pc.cast(whole, pa.string()).equals(column):
                 return whole
     text = pc.cast(column, pa.string())
-    wrong = _mask(pc.or_(pc.greater(pc.utf8_length(text), _LONGEST), pc.match_substring(text, _NUL)))
+    _refuse_odd_ids(table, name, text)
+    return text
+
+
+def read_keys(table: Table, name: str) -> tuple[Any, NDArray[np.bool_]]:
+    """Return external ids as Arrow text, exactly as written (12.0 is 12), and which are missing, bool [n].
+
+    Raises `DataError` for an id that is too long.
+    """
+    column = _column(table, name)
+    blank = _blank(column)
+    text = pc.cast(column, pa.string())
+    if pa.types.is_floating(column.type):  # each by itself: the text of an id must not depend on its neighbours
+        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))
+        whole = pc.if_else(is_whole, column, pa.scalar(None, column.type))
+        text = pc.coalesce(pc.cast(pc.cast(whole, pa.int64()), pa.string()), text)
+    _refuse_odd_ids(table, name, text)
+    return text, blank
+
+
+def _refuse_odd_ids(table: Table, name: str, text: Any) -> None:
+    odd = pc.or_(pc.greater(pc.utf8_length(text), _LONGEST), pc.match_substring(text, _NUL))
+    wrong = _mask(pc.fill_null(odd, False))
     if wrong.any():
         raise DataError(
             f"{name} in {table.place(_first(wrong))} must have at most {_LONGEST} characters and no NUL, "
             f"found {text[_first(wrong)].as_py()[:40]!r}..."
         )
-    return text
 
 
 def vocabulary(ids: Any) -> tuple[Any, NDArray[Any]]:
@@ -174,7 +198,12 @@ def read_labels(table: Table, name: str) -> NDArray[np.int8]:
 
 def read_texts(table: Table, name: str) -> list[str]:
     """Return a column as text, "" for empty cells."""
-    return [str(cell) for cell in pc.fill_null(pc.cast(_column(table, name), pa.string()), "").to_pylist()]
+    return [str(cell) for cell in read_strings(table, name).to_pylist()]
+
+
+def read_strings(table: Table, name: str) -> Any:
+    """Return a column as Arrow text, "" for empty cells."""
+    return pc.fill_null(pc.cast(_column(table, name), pa.string()), "")
 
 
 def _column(table: Table, name: str) -> Any:

@@ -15,8 +15,11 @@ MOST_PIXELS = 50_000_000
 _KINDS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # no EPS: Pillow would start another program for it
 
 
-def open_image(source: Path | bytes) -> Any:
+def open_image(source: Path | bytes, draft: int = 0) -> Any:
     """Return the image (a PIL.Image) as RGB and upright, the first frame where there are several.
+
+    What is transparent lies on white; 16 bits a channel become 8. If `draft` is not 0, a JPEG may be decoded smaller,
+    at 1/2, 1/4 or 1/8, as long as both its sides keep `draft` pixels: that spares most of the time.
 
     Raises `DataError` whose text says why it cannot be read, and `ConfigError` without Pillow.
     """
@@ -32,7 +35,9 @@ def open_image(source: Path | bytes) -> Any:
             warnings.simplefilter("ignore")  # odd metadata is no matter, and our limit is below Pillow's warning
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=kinds) as image:
                 _refuse_large(image.size)
-                return ImageOps.exif_transpose(image).convert("RGB")
+                if draft:
+                    image.draft(None, (draft, draft))  # nothing happens to other formats
+                return _as_rgb(ImageOps.exif_transpose(image))
     except (DataError, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
@@ -53,3 +58,17 @@ def _refuse_absent(source: Path | bytes) -> None:
 def _refuse_large(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MOST_PIXELS:
         raise DataError(f"more than {MOST_PIXELS:,} pixels: {size[0]} x {size[1]}")
+
+
+def _as_rgb(image: Any) -> Any:
+    """Return an image as RGB; Pillow by itself would cut 16 bits off at 255 and show what is transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = image.point(lambda value: value / 256, "L")
+    if image.mode in ("I", "F"):
+        raise DataError(f"pixels of 32 bits (mode {image.mode}), whose range is not known")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    upper = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", upper.size, "white"), upper).convert("RGB")

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gtcrec.data.cards import read_cards
-from gtcrec.data.clean import Rows, core_pairs, drop_low_ratings, merge_duplicates
+from gtcrec.data.clean import Rows, drop_low_ratings, merge_duplicates
 from gtcrec.data.columns import find_column, read_dense, read_labels, read_numbers
+from gtcrec.data.core import core_pairs
 from gtcrec.data.external import name_ids, read_external, refuse_twice
 from gtcrec.data.features import choose_modalities, count_rows, feature_files, read_features
 from gtcrec.data.tables import FORMATS, Table, find_table, read_table

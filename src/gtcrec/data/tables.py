@@ -1,12 +1,14 @@
 """Tables in text, JSON lines or Parquet, read whole and checked for form."""
 
 import csv
+import gzip
+import io
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.csv
@@ -15,7 +17,7 @@ import pyarrow.parquet
 
 from gtcrec.errors import DataError
 
-__all__ = ["FORMATS", "Table", "find_table", "read_table"]
+__all__ = ["FORMATS", "Table", "find_table", "kind_of", "open_bytes", "read_header", "read_table", "records"]
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 _BLOCK = 1 << 24  # bytes; a record must fit into one block
@@ -23,11 +25,13 @@ _BLOCK = 1 << 24  # bytes; a record must fit into one block
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The rows of one file as Arrow columns; cells of text formats are text, exactly as written."""
+    """The rows of one file, or some of them, as Arrow columns; cells of text formats are text, exactly as written."""
 
     path: Path
     columns: Any  # pyarrow.Table
     separator: str = ""  # of text formats
+    first: int = 0  # where row 0 stands among the file's rows
+    encoding: str = "utf-8-sig"  # of text formats
 
     def __len__(self) -> int:
         return int(self.columns.num_rows)
@@ -43,10 +47,11 @@ class Table:
 
     def place(self, row: int) -> str:
         """Return where row `row` (from 0) stands, such as "line 12 of x.inter"."""
+        row += self.first
         if self.is_text:
-            lines: Iterator[int] = (line for line, _ in _records(self.path, self.separator))
+            lines: Iterator[int] = (line for line, _ in records(self.path, self.separator, self.encoding))
             wanted = row + 1  # after the header
-        elif self.path.suffix == ".jsonl":
+        elif kind_of(self.path) == "jsonl":
             lines, wanted = _filled_lines(self.path), row
         else:
             return f"row {row + 1} of {self.path.name}"
@@ -95,6 +100,16 @@ def read_table(path: Path, separator: str = "") -> Table:
     return Table(path, columns, separator)
 
 
+def kind_of(path: Path) -> str:
+    """Return the ending of a file's name without the dot, that before .gz where it is packed."""
+    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.removeprefix(".")
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, unpacked where its name ends in .gz."""
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
 def _refuse_twice(path: Path, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
@@ -108,7 +123,7 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _read_text(path: Path, separator: str) -> Any:
-    header = _header(path, separator)
+    header = read_header(path, separator)
     _refuse_twice(path, header)
     quoted = separator == ","
     try:
@@ -122,23 +137,24 @@ def _read_text(path: Path, separator: str) -> Any:
             convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in header}),
         )
     except pa.ArrowInvalid as error:
-        for line, cells in _records(path, separator):
+        for line, cells in records(path, separator):
             if len(cells) != len(header):
                 raise DataError(f"{path}: line {line} has {len(cells)} fields, the header has {len(header)}") from error
         raise
 
 
-def _header(path: Path, separator: str) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+def read_header(path: Path, separator: str, encoding: str = "utf-8-sig") -> list[str]:
+    """Return the cells of the first line that is not blank; raises `DataError` without one."""
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding, newline="") as stream:
         for cells in _parse(stream, separator):
             if cells:
                 return list(cells)
     raise DataError(f"{path}: the file is empty")
 
 
-def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+def records(path: Path, separator: str, encoding: str = "utf-8-sig") -> Iterator[tuple[int, list[str]]]:
     """Yield the first line and the cells of each record, blank lines left out, as Arrow reads them."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, encoding, errors="replace", newline="") as stream:
         reader, before = _parse(stream, separator), 0
         with suppress(csv.Error):  # a cell too long for this reader: the place stays unknown
             for cells in reader:
@@ -148,7 +164,7 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _filled_lines(path: Path) -> Iterator[int]:
-    with path.open("rb") as stream:
+    with open_bytes(path) as stream:
         yield from (number for number, text in enumerate(stream, 1) if text.strip())
 
 
