@@ -6,7 +6,7 @@ them.
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gtcrec.comparison import SIGNIFICANT, Difference, against
-from gtcrec.config import DataConfig, RunConfig, resolve
+from gtcrec.config import RunConfig, resolve
 from gtcrec.data.features import choose_modalities, feature_files
 from gtcrec.errors import ConfigError, RunError, nearest
 from gtcrec.files import check_manifest
@@ -34,9 +34,11 @@ __all__ = [
     "Variant",
     "Wanted",
     "begin",
+    "check_comparable",
     "finished",
     "is_finished",
     "plan",
+    "plan_runs",
     "table",
 ]
 
@@ -61,12 +63,22 @@ GRID: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A line of the ablation; `same_as` names the variant of equal settings that stands for it, else ""."""
+    """A line of the ablation; `same_as` names the variant of equal settings that stands for it, else "".
+
+    With `redrawn` each seed hides other content.
+    """
 
     name: str
     what: str
     config: RunConfig
     same_as: str = ""
+    redrawn: bool = False
+
+    def of(self, seed: int) -> RunConfig:
+        """Return the configuration of the run with this seed."""
+        train = self.config.train.model_copy(update={"seed": seed})
+        data = self.config.data.model_copy(update={"hidden_seed": seed} if self.redrawn else {})
+        return self.config.model_copy(update={"train": train, "data": data})
 
 
 @dataclass(frozen=True)
@@ -96,9 +108,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Effect:
-    """A variant's mean of a metric, its spread over seeds, and its distance from `full` over the seeds of both.
+    """A variant's mean of a metric, its spread over seeds, and its distance from the base over the seeds of both.
 
-    `relative` and its 95 % `interval` are the difference and its bounds as shares of the mean of `full`.
+    `relative` and its 95 % `interval` are the difference and its bounds as shares of the mean of the base.
     """
 
     mean: float
@@ -115,7 +127,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `paired` are the seeds that `full` has as well, `cpu_seconds` those of an epoch."""
+    """A line of the table; `paired` are the seeds that the base has as well, `cpu_seconds` those of an epoch."""
 
     name: str
     what: str
@@ -156,7 +168,13 @@ def plan(
             config = _resolved(name, data, file, [*given, *settings])
             same = next((one.name for one in variants if one.config == config), "")
             variants.append(Variant(name, what, config, same))
-    trained = {one.same_as or one.name for one in variants if not only or one.name in only}
+    return plan_runs(
+        out, variants, seeds, {one.same_as or one.name for one in variants if not only or one.name in only}
+    )
+
+
+def plan_runs(out: Path, variants: Sequence[Variant], seeds: Sequence[int], trained: Collection[str]) -> Plan:
+    """Return the plan that trains the variants named by `trained`; raises `RunError` for a folder of another run."""
     kept = [one for one in variants if not one.same_as]
     runs = [_wanted(out, one, seed) for one in kept if one.name in trained for seed in seeds]
     for run in [*runs, *_present(out, kept)]:
@@ -178,17 +196,19 @@ def finished(plan: Plan, on: str, metrics: Sequence[str]) -> list[Measured]:
     return found
 
 
-def table(variants: Sequence[Variant], runs: Sequence[Measured], metrics: Sequence[str], seed: int = 0) -> list[Row]:
-    """Compare each variant with `full`, user by user, each user's values averaged over the seeds that both have.
+def table(
+    variants: Sequence[Variant], runs: Sequence[Measured], metrics: Sequence[str], seed: int = 0, base: str = BASE
+) -> list[Row]:
+    """Compare each variant with `base`, user by user, each user's values averaged over the seeds that both have.
 
     Interval and p are those of `paired_test`, drawn from `seed`; Holm's correction is over the variants of a metric.
     Raises `RunError` when runs were measured on different users or pairs, or saw different content.
     """
-    _check_comparable(variants, runs)
+    check_comparable(variants, runs)
     by_seed = {one.name: {run.seed: run for run in runs if run.variant == one.name} for one in variants}
-    full = by_seed.get(BASE, {})
+    full = by_seed.get(base, {})
     paired = {name: tuple(sorted(own.keys() & full.keys())) for name, own in by_seed.items()}
-    tested = [name for name, common in paired.items() if common and name != BASE]
+    tested = [name for name, common in paired.items() if common and name != base]
     effects: dict[str, dict[str, Effect]] = {name: {} for name in by_seed}
     for metric in metrics:
         for name, own in by_seed.items():
@@ -198,7 +218,7 @@ def table(variants: Sequence[Variant], runs: Sequence[Measured], metrics: Sequen
             name: (_average(by_seed[name], paired[name], metric), _average(full, paired[name], metric))
             for name in tested
         }
-        for name, test in against(BASE, metric, pairs, seed).items():
+        for name, test in against(base, metric, pairs, seed).items():
             own_effect = effects[name][metric]
             effects[name][metric] = Effect(own_effect.mean, own_effect.sd, *test)
     return [_row(one, by_seed[one.name], paired[one.name], effects[one.name]) for one in variants]
@@ -220,9 +240,7 @@ def _resolved(name: str, data: str, file: Path | None, given: Sequence[str]) -> 
 
 
 def _wanted(out: Path, variant: Variant, seed: int) -> Wanted:
-    train = variant.config.train.model_copy(update={"seed": seed})
-    config = variant.config.model_copy(update={"train": train})
-    return Wanted(variant.name, seed, config, out / f"{variant.name}-{seed}")
+    return Wanted(variant.name, seed, variant.of(seed), out / f"{variant.name}-{seed}")
 
 
 def _folders(out: Path, name: str) -> list[int]:
@@ -265,16 +283,17 @@ def _measured(run: Wanted, on: str, metrics: Sequence[str]) -> list[Measured]:
     ]
 
 
-def _check_comparable(variants: Sequence[Variant], runs: Sequence[Measured]) -> None:
-    reading = {one.name: one.config.data for one in variants}
-    alike: dict[DataConfig, Measured] = {}  # the first run of those that read the data in one way
+def check_comparable(variants: Sequence[Variant], runs: Sequence[Measured]) -> None:
+    """Raise `RunError` when runs were measured on different users or pairs, or saw different content."""
+    by_name = {one.name: one for one in variants}
+    alike: dict[str, Measured] = {}  # the first run of those that read the data in one way
     for run in runs:
         first = runs[0]
         if not np.array_equal(run.users, first.users):
             raise RunError(f"{_names(first, run)} were measured on different users; wanted the same users and split")
         if run.pairs != first.pairs:
             raise RunError(f"{_names(first, run)} saw different training or liked pairs; wanted the same split")
-        other = alike.setdefault(reading[run.variant], run)
+        other = alike.setdefault(by_name[run.variant].of(run.seed).data.model_dump_json(), run)
         if run.fingerprint != other.fingerprint:
             raise RunError(f"{_names(other, run)} saw different data: fingerprints must be equal to be compared")
 

@@ -13,6 +13,7 @@ import typer
 
 from gtcrec.cli_benchmark import benchmark, compare_lists
 from gtcrec.cli_data import data_app
+from gtcrec.cli_missing import missing
 from gtcrec.cli_study import COMPARED, ablate, explain, knockout
 from gtcrec.cli_tune import tune
 from gtcrec.errors import GtcrecError, RunError
@@ -250,6 +251,7 @@ app.command()(ablate)
 app.command()(benchmark)
 app.command()(knockout)
 app.command()(explain)
+app.command()(missing)
 app.command()(tune)
 
 

@@ -7,12 +7,17 @@ from typing import Annotated, Literal
 import typer
 
 from gtcrec.cli_build import build
+from gtcrec.cli_formats import export, get, import_raw, list_public
 from gtcrec.options import Engine, RayAddress, WorkerCount
 
 __all__ = ["data_app"]
 
 data_app = typer.Typer(help="Look at data, make some, and turn texts and images into features.", no_args_is_help=True)
 data_app.command("build")(build)
+data_app.command("import")(import_raw)
+data_app.command("export")(export)
+data_app.command("list")(list_public)
+data_app.command("get")(get)
 
 
 @data_app.command("inspect")

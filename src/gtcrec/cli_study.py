@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from gtcrec.knockout import Knockout
     from gtcrec.run import Run
 
-__all__ = ["COMPARED", "ablate", "explain", "knockout"]
+__all__ = [
+    "COMPARED",
+    "Metrics",
+    "Part",
+    "ablate",
+    "check_users",
+    "choose_metrics",
+    "explain",
+    "knockout",
+    "markdown_rows",
+    "parse_seeds",
+    "tables_of",
+    "train_plan",
+]
 
 COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")]
@@ -48,15 +61,15 @@ def ablate(
     from gtcrec.ablation import BASE, finished, plan, table
     from gtcrec.console import print_table, say
 
-    chosen = plan(data, out, _seeds(seeds), only or (), settings or (), config)
-    metrics = _metrics(metric, chosen.variants[0].config.evaluate.metrics)
-    _check_users(chosen, on)
-    _train(chosen, on, table_only)
+    chosen = plan(data, out, parse_seeds(seeds), only or (), settings or (), config)
+    metrics = choose_metrics(metric, chosen.variants[0].config.evaluate.metrics)
+    check_users(chosen, on)
+    train_plan(chosen, on, table_only)
     runs = finished(chosen, on, metrics)
     if not runs:
         raise RunError(f"{out}: wanted runs that have been measured on {on}, found none")
     rows = table(chosen.variants, runs, metrics)
-    print_table(*_ablation_tables(rows, metrics, on))
+    print_table(*tables_of(rows, metrics, on, BASE))
     about = {"data": runs[0].data, "on": on, "users": len(runs[0].users), "base": BASE, "metrics": list(metrics)}
     say("\n".join(map(str, _write(out, rows, about))))
 
@@ -80,7 +93,7 @@ def knockout(
     from gtcrec.run import Run
 
     run = Run.load(folder, data, device)
-    metrics = _metrics(metric, run.config.evaluate.metrics)
+    metrics = choose_metrics(metric, run.config.evaluate.metrics)
     found = knockout(run, metrics, seed)
     if as_json:
         print_json({"on": "valid", **asdict(found)})
@@ -116,14 +129,15 @@ def explain(
         print_table(*_explanation_tables(found))
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of a word such as "0,1,2"; others are wrong usage."""
     words = text.split(",")
     if not all(word.isascii() and word.isdigit() for word in words) or len(set(map(int, words))) < len(words):
         raise typer.BadParameter(f"--seeds: wanted distinct whole numbers such as 0,1,2, found {text!r}")
     return [int(word) for word in words]
 
 
-def _metrics(wanted: list[str] | None, measured: tuple[str, ...]) -> tuple[str, ...]:
+def choose_metrics(wanted: list[str] | None, measured: tuple[str, ...]) -> tuple[str, ...]:
     """The wanted metrics, or the usual ones of those that are measured; refused if one is not measured."""
     for name in wanted or ():
         if name not in measured:
@@ -131,7 +145,7 @@ def _metrics(wanted: list[str] | None, measured: tuple[str, ...]) -> tuple[str, 
     return tuple(wanted or [name for name in COMPARED if name in measured] or measured)
 
 
-def _check_users(plan: "Plan", on: Part) -> None:
+def check_users(plan: "Plan", on: Part) -> None:
     """Refuse a table that could not be made once all runs are trained: each seed draws its own validation users."""
     few = plan.variants[0].config.train.valid_users
     if on == "valid" and few and len({run.seed for run in plan.runs}) > 1:
@@ -140,7 +154,7 @@ def _check_users(plan: "Plan", on: Part) -> None:
         )
 
 
-def _train(plan: "Plan", on: Part, table_only: bool) -> None:
+def train_plan(plan: "Plan", on: Part, table_only: bool) -> None:
     """Train what is missing and, if asked for, evaluate on test what has not been; a line for each run that ended."""
     from gtcrec.ablation import begin, is_finished
     from gtcrec.console import resumable, say
@@ -196,10 +210,6 @@ def _write(out: Path, rows: "list[Row]", about: dict[str, Any]) -> list[Path]:
 
 
 def _page(rows: "list[Row]", about: dict[str, Any]) -> str:
-    metrics: list[str] = about["metrics"]
-    columns = ["variant", "what it is", *(word for m in metrics for word in (m, f"{m} against {about['base']}"))]
-    columns += ["seeds", "best epochs", "CPU-s an epoch", "parameters"]
-    rule = ["---", "---", *["---:"] * (len(columns) - 2)]
     return "\n".join(
         [
             f"# Ablation on {about['data']}",
@@ -209,10 +219,18 @@ def _page(rows: "list[Row]", about: dict[str, Any]) -> str:
             f"`{about['base']}`, its 95 % bootstrap interval over users, and p (sign flips, Holm over variants). Users "
             "are paired, their values averaged over the seeds that both have. \\* p < 0.05.",
             "",
-            *(f"| {' | '.join(line)} |" for line in (columns, rule, *(_cells(row, metrics) for row in rows))),
+            *markdown_rows(rows, about["metrics"], about["base"]),
             "",
         ]
     )
+
+
+def markdown_rows(rows: "list[Row]", metrics: list[str], base: str) -> list[str]:
+    """Return the table as lines of Markdown; `base` names what each is compared with."""
+    columns = ["variant", "what it is", *(word for m in metrics for word in (m, f"{m} against {base}"))]
+    columns += ["seeds", "best epochs", "CPU-s an epoch", "parameters"]
+    rule = ["---", "---", *["---:"] * (len(columns) - 2)]
+    return [f"| {' | '.join(line)} |" for line in (columns, rule, *(_cells(row, metrics) for row in rows))]
 
 
 def _cells(row: "Row", metrics: list[str]) -> list[str]:
@@ -226,8 +244,8 @@ def _cells(row: "Row", metrics: list[str]) -> list[str]:
     return [*start, *cells, *_cost(row)]
 
 
-def _ablation_tables(rows: "list[Row]", metrics: tuple[str, ...], on: Part) -> list[Any]:
-    """A table for each metric, and one of seeds and costs."""
+def tables_of(rows: "list[Row]", metrics: tuple[str, ...], on: Part, base: str) -> list[Any]:
+    """Return a table for each metric, and one of seeds and costs; `base` names what each is compared with."""
     from rich.markup import escape
 
     from gtcrec.console import table
@@ -242,7 +260,7 @@ def _ablation_tables(rows: "list[Row]", metrics: tuple[str, ...], on: Part) -> l
                 continue
             p = "" if effect.test is None else f"{effect.test.p_holm:.4f}{'*' if effect.sure else ' '}"
             lines.append([escape(row.name), _mean(effect), escape(_relative(effect.relative, effect.interval)), p])
-        headers = ["variant", "mean ± sd over seeds", "against full, 95 % interval", "p (Holm) "]
+        headers = ["variant", "mean ± sd over seeds", f"against {base}, 95 % interval", "p (Holm) "]
         made.append(table(headers, lines, f"{metric}, {on} (* p < 0.05)"))
     costs = [[escape(row.name), *_cost(row)] for row in rows if row.effects]
     return [*made, table(["variant", "seeds", "best epochs", "CPU-s an epoch", "parameters"], costs)]

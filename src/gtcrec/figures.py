@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DARK", "LIGHT", "Mark", "Theme", "available", "curves", "forest", "losses"]
+__all__ = ["DARK", "LIGHT", "Curve", "Mark", "Theme", "available", "curves", "forest", "losses", "missing_curves"]
 
 PANEL = (3.6, 2.35)  # inches
 COLUMNS = 2
@@ -152,7 +152,6 @@ def forest(panels: Sequence[tuple[str, Sequence[Mark]]], label: str, theme: Them
     names = list(dict.fromkeys(mark.name for _, marks in panels for mark in marks))
     if not names:
         return b""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -175,7 +174,65 @@ def forest(panels: Sequence[tuple[str, Sequence[Mark]]], label: str, theme: Them
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(label, color=theme.ink, fontsize=8)
+    return _svg(figure)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a model loses as content is hidden: a mark at each share, in per cent, the first without an interval."""
+
+    model: str
+    hidden: str
+    points: Sequence[tuple[float, Mark]]
+
+
+def missing_curves(panels: Sequence[tuple[str, Sequence[Curve]]], label: str, theme: Theme = LIGHT) -> bytes:
+    """Draw a panel a title, side by side: a line for each model (its dashes) and what is hidden (its colour).
+
+    Marks are filled where they are sure; lines are set apart a little, so that no interval hides another. Returns SVG
+    bytes, or b"" if there is no line.
+    """
+    drawn = [curve for _, curves in panels for curve in curves]
+    if not drawn:
+        return b""
+    from matplotlib.figure import Figure
+
+    models, hidden = (list(dict.fromkeys(names)) for names in zip(*((c.model, c.hidden) for c in drawn), strict=True))
+    figure = Figure(figsize=(1.8 + 3.4 * len(panels), 3.4), layout="constrained", facecolor=theme.paper)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (title, curves) in zip(axes, panels, strict=True):
+        ax.set_facecolor(theme.paper)
+        ax.set_title(title, loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
+        ax.tick_params(colors=theme.ink, labelsize=7.5, length=0)
+        ax.grid(axis="y", color=theme.faint, linewidth=0.6)
+        ax.set_axisbelow(True)
+        ax.spines[:].set_visible(False)
+        for place, curve in enumerate(curves):
+            colour = _LINES[hidden.index(curve.hidden) % len(_LINES)]
+            dash = _DASHES[models.index(curve.model) % len(_DASHES)]
+            _curve(ax, curve, 0.8 * (place - (len(curves) - 1) / 2), colour, dash)
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=theme.ink)
+    figure.supxlabel(label, color=theme.ink, fontsize=8)
+    return _svg(figure)
+
+
+def _curve(ax: Any, curve: Curve, aside: float, colour: str, dash: Any) -> None:
+    xs = [x + aside for x, _ in curve.points]
+    values = [mark.value for _, mark in curve.points]
+    ax.plot(xs, values, color=colour, linestyle=dash, linewidth=1.4, label=f"{curve.model}: {curve.hidden}")
+    for x, (_, mark) in zip(xs, curve.points, strict=True):
+        ax.plot([x, x], [mark.low, mark.high], color=colour, linewidth=1)
+        ax.plot(x, mark.value, "o", color=colour, markersize=4.5, fillstyle="full" if mark.sure else "none")
+
+
+def _svg(figure: Any) -> bytes:
+    from matplotlib import rc_context
+
     buffer = io.BytesIO()
     with rc_context({"svg.hashsalt": "gtcrec"}):  # equal results give equal bytes
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+_LINES = ("#2a6aa8", "#c2571a", "#3d8b4f", "#8b5aa8", "#b08a1e", "#4f9aa0", "#b0476a")
+_DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))

@@ -54,6 +54,7 @@ COMMANDS = (
     "ablate",
     "knockout",
     "explain",
+    "missing",
     "models",
     "demo",
 )

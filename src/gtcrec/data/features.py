@@ -17,6 +17,7 @@ from gtcrec.types import Floats, Ints, ItemFeatures, Masks
 __all__ = ["choose_modalities", "count_rows", "feature_files", "read_features", "read_matrix"]
 
 _END = "_feat.npy"
+_MASK_END = "_present.npy"
 _BLOCK = 1 << 24  # numbers converted and checked at a time
 _VERSIONS = {  # of .npy; version 3 is for names of fields, which no matrix of numbers has
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -56,22 +57,24 @@ def read_features(
 ) -> tuple[ItemFeatures, dict[str, int]]:
     """Read matrices by modality; item i gets row `order[i]`. Also return notes for `Dataset`.
 
-    A row of zeros means that the item has no such content: its mask is False. With `memory_map` a matrix stays on
-    disk: see `read_matrix`. Raises `DataError` where it would have to be put in another order.
+    `M_present.npy` beside `M_feat.npy`, bool [rows], says which items have the content. Without it a row of zeros
+    means that the item has none. With `memory_map` a matrix stays on disk: see `read_matrix`. Raises `DataError` where
+    it would have to be put in another order, and for a mask that does not fit.
     """
     values: dict[str, Floats] = {}
     present: dict[str, Masks] = {}
     notes: dict[str, int] = {}
     for name, file in files.items():
         x = read_matrix(file, memory_map)
+        mask = _read_mask(file, x)
         if not np.array_equal(order, np.arange(len(x))):
             if memory_map:
                 raise DataError(
                     f"{file}: data.memory_map wants one row an item in the order of the items, found {len(x)} rows for "
                     f"{len(order)} items or another order; leave memory_map out"
                 )
-            x = x[order]
-        values[name], present[name] = x, _rows_with_content(x)
+            x, mask = x[order], mask[order]
+        values[name], present[name] = x, mask
         missing = int((~present[name]).sum())
         if missing:
             notes[f"{name}: items without content"] = missing
@@ -109,6 +112,27 @@ def _blocks(x: Floats) -> Iterator[slice]:
 def _rows_with_content(x: Floats) -> Masks:
     """Which rows are not all zeros, bool [rows]."""
     return np.concatenate([(x[rows] != 0).any(axis=1) for rows in _blocks(x)])
+
+
+def _read_mask(path: Path, x: Floats) -> Masks:
+    """Which rows of a matrix hold content, bool [rows], from the file beside it if there is one.
+
+    Raises `DataError` for a file that is no mask of these rows, and numbers in a row that it calls absent.
+    """
+    filled, file = _rows_with_content(x), path.with_name(path.name.removesuffix(_END) + _MASK_END)
+    if not file.is_file():
+        return filled
+    try:
+        mask = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
+        raise DataError(f"{file}: damaged or not a .npy file: {error}") from error
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (len(x),):
+        found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else "an archive"
+        raise DataError(f"{file}: wanted bool [{len(x)}], a mark for each row of {path.name}, found {found}")
+    wrong = np.flatnonzero(filled & ~mask)
+    if len(wrong):
+        raise DataError(f"{path}: row {wrong[0]} holds numbers, though {file.name} says that the item has no content")
+    return mask
 
 
 def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floats) -> None:

@@ -16,6 +16,8 @@ from gtcrec.data.columns import find_column, read_dense, read_labels, read_numbe
 from gtcrec.data.core import core_pairs
 from gtcrec.data.external import name_ids, read_external, refuse_twice
 from gtcrec.data.features import choose_modalities, count_rows, feature_files, read_features
+from gtcrec.data.hide import hide
+from gtcrec.data.recbole import find_parts, is_atomic, read_atomic, read_item_file
 from gtcrec.data.tables import FORMATS, Table, find_table, read_table
 from gtcrec.errors import DataError
 from gtcrec.files import MANIFEST, check_manifest
@@ -30,7 +32,8 @@ class ReadConfig(BaseModel):
     `user`, `item`, `rating`, `time`, `label` are column names; None finds them among `columns.KNOWN`.
     Rows rated below `min_rating` are dropped. `k_core` keeps users and items that have at least k
     interactions with each other. `modalities` are the contents to read; None means all that are there.
-    `memory_map` leaves content on disk, for catalogues that memory does not hold.
+    `memory_map` leaves content on disk, for catalogues that memory does not hold. `hidden` is the share of
+    a modality's content to hide, by name, drawn from `hidden_seed` after all else: an incomplete catalogue.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +47,8 @@ class ReadConfig(BaseModel):
     k_core: Annotated[int, Field(ge=0)] = 0
     modalities: tuple[str, ...] | None = None
     memory_map: bool = False
+    hidden: Mapping[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    hidden_seed: Annotated[int, Field(ge=0)] = 0
 
 
 _DEFAULT = ReadConfig()
@@ -54,18 +59,23 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
 
     `path` is a folder that holds `NAME.inter` (MMRec: tab-separated, dense integer ids) or
     `interactions.{csv,tsv,jsonl,parquet}` (ids of any kind), or such a file. Beside it may stand
-    `*_feat.npy` (content, one row an item) and `items.{csv,tsv,jsonl,parquet}`. Raises `DataError` for
-    everything that is not as it should be.
+    `*_feat.npy` (content, one row an item), `*_present.npy` (masks, see `read_features`) and
+    `items.{csv,tsv,jsonl,parquet}`. RecBole's `NAME.inter` or `NAME.{train,valid,test}.inter` with `NAME.item` is known
+    by its header. Raises `DataError` for everything that is not as it should be.
     """
     source = _find_source(Path(path))
-    _verify(source.parent)
+    made = _verify(source.parent)
     table = read_table(source)
+    atomic = source.suffix == ".inter" and (is_atomic(table) or source.name.endswith(".train.inter"))
+    if atomic:
+        table = read_atomic(table)
     columns = {role: find_column(table, role, getattr(config, role), role in ("user", "item")) for role in _ROLES}
     _refuse_repeated_header(table, columns)
     files = feature_files(source.parent)
-    catalogue = (
-        _read_dense(table, columns, files) if source.suffix == ".inter" else _read_external(table, columns, files)
-    )
+    if source.suffix == ".inter" and not atomic:
+        catalogue = _read_dense(table, columns, files, made)
+    else:
+        catalogue = _read_external(table, columns, files, _described(table, atomic))
     rows, low = drop_low_ratings(_rows(table, columns, catalogue, config), config.min_rating)
     rows, merged = merge_duplicates(rows, table.place)
     features, absent = read_features(choose_modalities(files, config.modalities), catalogue.order, config.memory_map)
@@ -80,7 +90,8 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
         cards=catalogue.cards,
         notes={**low, **merged, **catalogue.notes, **absent},
     )
-    return _keep_core(dataset, config.k_core) if config.k_core else dataset
+    dataset = _keep_core(dataset, config.k_core) if config.k_core else dataset
+    return hide(dataset, config.hidden, config.hidden_seed)
 
 
 _ROLES = ("user", "item", "rating", "time", "label")
@@ -98,6 +109,8 @@ def _find_source(path: Path) -> Path:
     chosen = [named] if named in inter else inter
     if tabled is not None and inter:
         raise DataError(f"{path}: found both {inter[0].name} and {tabled.name}; name the file to read")
+    if parts := find_parts(inter):
+        return parts
     if len(chosen) > 1:
         listed = ", ".join(file.name for file in inter)
         raise DataError(f"{path}: wanted one .inter file or {named.name}, found {listed}; name the file to read")
@@ -106,11 +119,16 @@ def _find_source(path: Path) -> Path:
     return tabled or chosen[0]
 
 
-def _verify(folder: Path) -> None:
-    """Check the sums where gtcrec wrote the folder; a `manifest.json` of other origin is none of ours."""
+def _verify(folder: Path) -> Mapping[str, Any]:
+    """Check the sums where gtcrec wrote the folder; a `manifest.json` of other origin is none of ours.
+
+    Return what the manifest says of an MMRec folder that we wrote: how many users and items there are.
+    """
     manifest = folder / MANIFEST
-    if manifest.is_file() and b'"gtcrec"' in manifest.read_bytes():
-        check_manifest(folder)
+    if not (manifest.is_file() and b'"gtcrec"' in manifest.read_bytes()):
+        return {}
+    about = check_manifest(folder).get("gtcrec")
+    return about if isinstance(about, dict) and about.get("format") == "mmrec" else {}
 
 
 def _refuse_repeated_header(table: Table, columns: Mapping[str, str]) -> None:
@@ -149,7 +167,9 @@ def _rows(table: Table, columns: Mapping[str, str], catalogue: _Catalogue, confi
     )
 
 
-def _read_dense(table: Table, columns: Mapping[str, str], files: Mapping[str, Path]) -> _Catalogue:
+def _read_dense(
+    table: Table, columns: Mapping[str, str], files: Mapping[str, Path], made: Mapping[str, Any]
+) -> _Catalogue:
     users, items = read_dense(table, columns["user"]), read_dense(table, columns["item"])
     n_rows = count_rows(files)
     beyond = np.flatnonzero(items >= n_rows)
@@ -159,7 +179,8 @@ def _read_dense(table: Table, columns: Mapping[str, str], files: Mapping[str, Pa
             f"item {items[row]} ({table.place(row)}) lies beyond {next(iter(files.values())).name}, "
             f"which has {n_rows} rows (items 0 to {n_rows - 1})"
         )
-    n_users, n_items = int(users.max()) + 1, max(int(items.max()) + 1, n_rows)
+    n_users = max(int(users.max()) + 1, made.get("users", 0))
+    n_items = max(int(items.max()) + 1, n_rows, made.get("items", 0))
     folder, cards = table.path.parent, None
     notes: dict[str, int] = {}
     user_ids, extra_users = name_ids(folder / "u_id_mapping.csv", columns["user"], n_users)
@@ -178,13 +199,20 @@ def _read_dense(table: Table, columns: Mapping[str, str], files: Mapping[str, Pa
     )
 
 
-def _read_external(table: Table, columns: Mapping[str, str], files: Mapping[str, Path]) -> _Catalogue:
+def _described(table: Table, atomic: bool) -> Table | None:
+    if atomic:
+        return read_item_file(table.path)
     found = find_table(table.path.parent, "items")
-    described = None if found is None else read_table(found)
+    return None if found is None else read_table(found)
+
+
+def _read_external(
+    table: Table, columns: Mapping[str, str], files: Mapping[str, Path], described: Table | None
+) -> _Catalogue:
     ids = read_external(table, columns["user"], columns["item"], described)
     n_rows, n_wanted = count_rows(files), len(ids.order)
     if files and n_rows != n_wanted:
-        source = f"rows in {found.name}" if found else f"distinct items in {table.path.name}"
+        source = f"rows in {described.path.name}" if described else f"distinct items in {table.path.name}"
         raise DataError(f"{next(iter(files.values()))} has {n_rows} rows, wanted {n_wanted}, the number of {source}")
     cards, notes = (None, {}) if described is None else read_cards(described, np.argsort(ids.order), n_wanted)
     return _Catalogue(ids.users, ids.items, ids.user_ids, ids.item_ids, ids.order, cards, notes)
