@@ -32,6 +32,8 @@ RUNS: dict[str, dict[str, tuple[str, list[str]]]] = {
         "contentknn": ("contentknn", ["liked_neighbours=200", "shrink=500", "activity=1"]),
         "rp3beta": ("rp3beta", ["alpha=1", "beta=0"]),
         "ease": ("ease", ["reg=60"]),
+        "ials": ("ials", []),
+        "mmgf": ("mmgf", []),
         "popular": ("popular", []),
     },
     "baby": {
@@ -41,6 +43,7 @@ RUNS: dict[str, dict[str, tuple[str, list[str]]]] = {
         "userknn": ("userknn", ["neighbours=5000", "popularity=0.3"]),
         "rp3beta": ("rp3beta", []),
         "ease": ("ease", ["reg=200"]),
+        "ials": ("ials", []),
         "popular": ("popular", []),
     },
 }

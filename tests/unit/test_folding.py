@@ -164,12 +164,17 @@ def test_new_items_without_the_models_modalities_are_refused(checkerboard):
 @pytest.mark.parametrize(("settings", "found"), [({"condition": "identity"}, "condition=identity")])
 def test_adding_items_and_folding_in_need_the_filter_by_liked_contents(settings, found, checkerboard):
     model = gtc(checkerboard(), **settings)
-    with pytest.raises(ConfigError, match=f"add_items needs a gtc with content and condition=liked, found {found}"):
+    with pytest.raises(ConfigError, match=f"needs a gtc with content, condition=liked and refine=False, found {found}"):
         model.add_items(checkerboard().features)
     with pytest.raises(ConfigError, match=f"fold_in needs a gtc with condition=liked, found {found}"):
         model.fold_in(csr_array((1, 40), dtype=np.float32))
 
 
+def test_items_are_not_added_to_a_gtc_that_refines_their_identity(checkerboard):
+    with pytest.raises(ConfigError, match="found condition=liked, refine=True"):
+        gtc(checkerboard(), refine=True).add_items(checkerboard().features)
+
+
 def test_a_gtc_without_content_has_nothing_to_add_items_by(checkerboard):
-    with pytest.raises(ConfigError, match="condition=liked, found no content"):
+    with pytest.raises(ConfigError, match="refine=False, found no content"):
         gtc(checkerboard({})).add_items(ItemFeatures(2))

@@ -235,6 +235,7 @@ def test_a_sampled_step_gives_row_sparse_gradients_and_learns(given, checkerboar
 
 REFUSED = [
     ({"condition": "liked", "taste": "own"}, "taste=own needs condition=identity or audience, found condition=liked"),
+    ({"condition": "audience", "content_bias": True}, "content_bias needs condition=liked, found condition=audience"),
     (
         {"propagation": "sampled", "content_refresh": "step"},
         "propagation=sampled needs content_refresh=epoch, found content_refresh=step",

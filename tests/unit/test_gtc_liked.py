@@ -277,3 +277,17 @@ def test_prototypes_recover_the_planted_relevance_and_serve_the_user_better():
     assert own >= 0.9
     assert shared < 0.6  # one prototype has one order of the columns for all users
     assert found[8] > 1.1 * found[1]
+
+
+@pytest.mark.parametrize("kind", ["trained", "off"])
+def test_a_content_bias_adds_to_every_users_score_what_it_says_of_the_items_content(kind):
+    plain, biased = liked_filter(filter=kind), liked_filter(filter=kind, content_bias=True)
+    with torch.no_grad():
+        biased.load_state_dict(plain.state_dict(), strict=False)
+        biased.bias.copy_(torch.tensor([1.0, -2.0, 0.5, 3.0]))
+    users = torch.arange(N_USERS)
+    for item in range(N_ITEMS):
+        column = torch.full((N_USERS,), item)
+        before, after = (one.score(one.folded(one.interest(users)), column) for one in (plain, biased))
+        wanted = before + (biased.y[item] * biased.bias).sum() * biased.present[item]
+        torch.testing.assert_close(after, wanted, atol=1e-5, rtol=1e-5)

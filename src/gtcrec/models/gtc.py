@@ -10,7 +10,7 @@ What content adds to the score, and how it is filtered, is `gtc_liked.LikedConte
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +67,10 @@ class GTC(nn.Module):
         if not self.keys:
             return
         if config.condition == "liked":
-            self.content = LikedContent(config, train, features, self.keys, workers)
+            self.content = content = LikedContent(config, train, features, self.keys, workers)
+            if config.identity_dropout:
+                widths = {key: content[m].y.shape[1] for m, key in self.keys.items()}
+                self.stand_ins = nn.ModuleDict({key: nn.Linear(w, config.dim, False) for key, w in widths.items()})
         else:
             self.content = ProjectedContent(config, train, features, self.keys, self.views.r)
         self.weights = nn.Parameter(torch.zeros(len(own_rows(train.n_users, workers)), len(self.keys)))
@@ -114,22 +117,26 @@ class GTC(nn.Module):
 
         Their inner products with the user vectors of `vectors()` are the scores. They have no identity of their own but
         what their content neighbours give them; train with `identity_dropout` to score them well. Raises `ConfigError`
-        unless the model has content and condition=liked, `DataError` for content of other modalities or widths.
+        unless the model has content, condition=liked and no refine, `DataError` for content of other modalities or
+        widths.
         """
-        if not isinstance(self.content, LikedContent):
-            found = f"condition={self.config.condition}" if self.content else "no content"
-            raise ConfigError(f"add_items needs a gtc with content and condition=liked, found {found}")
+        if not isinstance(self.content, LikedContent) or self.config.refine:
+            found = f"condition={self.config.condition}, refine={self.config.refine}" if self.content else "no content"
+            raise ConfigError(f"add_items needs a gtc with content, condition=liked and refine=False, found {found}")
         wanted = sorted(self.keys)
         if list(features.names) != wanted:
             raise DataError(f"new items need the modalities {wanted}, found {list(features.names)}")
-        return torch.cat([self.views.new_items(features), self.content.fold_new(features)], dim=1)
+        identity = self.views.new_items(features)
+        if self.config.identity_dropout:
+            identity = identity + self._stand_in(self.content.new_content(features))
+        return torch.cat([identity, self.content.fold_new(features)], dim=1)
 
     @torch.no_grad()
     def fold_in(self, liked: csr_array) -> Tensor:
         """Return the scores [b, n_items] of users whom the training did not have, by the items that they like.
 
         `liked` is a binary matrix [b, n_items]. Their weights of the modalities are the mean of the training users'.
-        Raises `ConfigError` with content and another condition than liked.
+        `rerank` does not apply. Raises `ConfigError` with content and another condition than liked.
         """
         return self.new_users(liked) @ self.vectors()[1].T
 
@@ -242,10 +249,17 @@ class GTC(nn.Module):
     def _identity(self, v: _Rows) -> Tensor:
         """The identity view of the items asked for, [a, dim]."""
         item = v.identity.item
+        if v.identity.own is not None and isinstance(self.content, LikedContent):
+            y = {m: F.embedding(v.items, self.content[m].y) for m in self.keys}
+            item = item + torch.where(v.identity.own[:, None], 0.0, self._stand_in(y))
         if not self.config.refine or not self.content:
             return item
         every = torch.arange(len(v.items), device=item.device)
         return item + _attend(item, self.content.aligned(v.content, every))
+
+    def _stand_in(self, y: Mapping[str, Tensor]) -> Tensor:
+        """What stands for the identity of items without one, [a, dim], by their content y of each modality [a, W]."""
+        return torch.stack([self.stand_ins[key](y[m]) for m, key in self.keys.items()]).sum(dim=0)
 
     def _alignment(self, v: _Rows, places: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The alignment loss over a sample of items; the bound on their total correlation, its ceiling, the scale."""

@@ -48,6 +48,9 @@ class GTCConfig(BaseModel):
     taste: Literal["content", "own"] = Field(
         "content", description="user's side of content; own: plus a learned vector"
     )
+    content_bias: bool = Field(
+        False, description="learn what content everyone likes, which new items have instead of their popularity (liked)"
+    )
     refine: bool = Field(False, description="add attention over the filtered content to the identity view")
     echo: bool = Field(False, description="in training, let a liked item's own content count in its user's taste")
     content_weight: float = Field(0.3, gt=0, description="of each content view in the score, before training")
@@ -75,6 +78,8 @@ class GTCConfig(BaseModel):
     def _what_is_liked_is_no_learned_taste(self) -> "GTCConfig":
         if self.condition == "liked" and self.taste == "own":
             raise ValueError("taste=own needs condition=identity or audience, found condition=liked")
+        if self.condition != "liked" and self.content_bias:
+            raise ValueError(f"content_bias needs condition=liked, found condition={self.condition}")
         return self
 
     @model_validator(mode="after")

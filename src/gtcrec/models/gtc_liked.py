@@ -72,6 +72,7 @@ class LikedFilter(nn.Module):
         self.register_buffer("present", has, persistent=False)
         width = y.shape[1]
         self.strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(width)) if config.content_bias else None
         if config.alignment != "none" or config.refine:
             self.project = nn.Linear(width, config.dim)  # to the length of the identity view
         if config.filter == "off":
@@ -86,7 +87,7 @@ class LikedFilter(nn.Module):
             self.temperature = nn.Parameter(torch.tensor(math.log(_TEMPERATURE)))
         if config.filter == "noise_only":
             for name, one in self.named_parameters():
-                one.requires_grad_(name.startswith(("project.", "strength")))
+                one.requires_grad_(name.startswith(("project.", "strength", "bias")))
 
     def interest(self, users: Tensor, without: Tensor | None = None) -> Interest:
         """Return what users int64 [b] look for; `without` int64 [b] is an item of each that counts as not liked."""
@@ -123,17 +124,19 @@ class LikedFilter(nn.Module):
         """Return p, q [b, W] and c [b]: the score of content y is sum_d (p_d y_d + q_d y_d^2) + c.
 
         ln rho_t = sum_d [r mu y - (r - a^2) y^2 / 2] - sum_d [r mu^2 - ln(r / a^2)] / 2 times a learned strength;
-        without a filter, the inner product of y and the mean of what the user liked.
+        without a filter, the inner product of y and the mean of what the user liked. A content bias adds to p.
         """
         weight = self.strength.exp() / math.sqrt(self.y.shape[1])
+        common = 0.0 if self.bias is None else self.bias
         if self.config.filter == "off":
-            return weight * interest.mean, torch.zeros_like(interest.mean), interest.mean.new_zeros(len(interest.mean))
+            nothing = torch.zeros_like(interest.mean)
+            return weight * interest.mean + common, nothing, nothing[:, 0]
         level = self.config.filter_level
         signal, noise = self.schedule.signal[level], self.schedule.noise[level]
         mean, r = self.guide(interest, signal, noise)
         slope = r * mean
         base = -0.5 * (slope * mean - (r / signal**2).log()).sum(dim=1)
-        return weight * slope, -0.5 * weight * (r - signal**2), weight * base
+        return weight * slope + common, -0.5 * weight * (r - signal**2), weight * base
 
     def user_columns(self, interest: Interest) -> list[Tensor]:
         """Return the user's side of the score as an inner product, columns [b, .]."""
@@ -286,12 +289,14 @@ class LikedContent(nn.Module):
 
     def fold_new(self, features: ItemFeatures) -> Tensor:
         """Return what `fold` writes for items, [n, widths], of items with this content that the model never saw."""
-        parts = []
+        y, parts = self.new_content(features), []
         for m in self.keys:
-            x, has = features.values[m], features.present[m]
-            y = self[m].directions(x, has).to(self[m].y.device)
-            parts += self[m].item_columns(y, torch.from_numpy(has).to(y.device))
+            parts += self[m].item_columns(y[m], torch.from_numpy(features.present[m]).to(y[m].device))
         return torch.cat(parts, dim=1)
+
+    def new_content(self, features: ItemFeatures) -> dict[str, Tensor]:
+        """Return the content y [n, W] of each modality of items that the model never saw."""
+        return {m: self[m].directions(features.values[m], features.present[m]).to(self[m].y.device) for m in self.keys}
 
     def fold_liked(self, liked: Tensor) -> list[Tensor]:
         """Return what `fold` writes for users, by modality, of users who like these items: sparse CSR [b, n_items]."""

@@ -30,6 +30,7 @@ class Sides(NamedTuple):
     user: Tensor  # [b, dim] over the graphs
     item: Tensor  # [a, dim]
     condition: Tensor  # [a, dim] c: what each item is filtered for
+    own: Tensor | None = None  # [a] which items have an identity of their own, bool; None: all
 
     def rows(self, users: Tensor, items: Tensor) -> "Sides":
         """Those of some users and items."""
@@ -39,6 +40,7 @@ class Sides(NamedTuple):
             F.embedding(users, self.user),
             F.embedding(items, self.item),
             F.embedding(items, self.condition),
+            None if self.own is None else self.own[items],
         )
 
 
@@ -119,7 +121,7 @@ class Views(nn.Module):
             user = user + self.user_graph(user)
         chosen = self.audience.transposed(user) if self.config.condition == "audience" else self.items
         condition = scaled(chosen) if own is None else torch.where(own[:, None], scaled(chosen), 0.0)
-        return Sides(self.users, self.items, user, item, condition)
+        return Sides(self.users, self.items, user, item, condition, own)
 
     def new_items(self, features: ItemFeatures) -> Tensor:
         """Return what items that the training did not have take from their content neighbours, [n, dim]."""
