@@ -100,7 +100,7 @@ def measure(folder: Path, job: str, who: str) -> dict[str, Any]:
     """Do a job and return its seconds, those until the first block, its rows, this process's memory, the file's sum."""
     from gtcrec.blocks import Local, RayData
 
-    out = folder / f"{job}_feat.npy"
+    out = Path(tempfile.mkdtemp(dir=folder)) / f"{job}_feat.npy"  # beside an earlier one, encoding would reuse its rows
     executor = RayData(int(who.removeprefix("ray"))) if who.startswith("ray") else Local()
     start, first = time.perf_counter(), []
 

@@ -77,9 +77,9 @@ def page() -> Iterator[str]:
     yield ""
     yield (
         "`ml100k`, its plots and credits as MiniLM vectors. Of the 1,682 items 20 % are test items, 10 % are "
-        f"validation items, with all of their interactions; {len(SEEDS)} seeds, each with its own split and weights. Settings were "
-        "chosen on the validation items of seed 0. Means over seeds of the mean over test users; each seed's mean in "
-        "brackets."
+        f"validation items, with all of their interactions; {len(SEEDS)} seeds, each with its own split and weights. "
+        "Settings were chosen on the validation items of seed 0. Means over seeds of the mean over test users; each "
+        "seed's mean in brackets."
     )
     for candidates, title in (("cold", "Among the items without training pairs"), ("all", "Among all items")):
         yield from [
@@ -94,8 +94,8 @@ def page() -> Iterator[str]:
     yield ""
     yield (
         "p is that of a sign-flip permutation over users, after Holm's correction; a user's differences are averaged "
-        "over the seeds in which they are tested. Intervals are 95 % bootstrap intervals over users, as shares of gtc's "
-        "mean."
+        "over the seeds in which they are tested. Intervals are 95 % bootstrap intervals over users, as shares of "
+        "gtc's mean."
     )
     yield from [
         "",
@@ -145,6 +145,18 @@ def _epochs(name: str) -> str:
 
 
 NOTES = """
+## What it says
+
+- **Among all items**, as lists are made, GTC finds most: .168 against .093 of a content kNN and .064 of VBPR. The test
+  pairs are all of new items, so nothing here says what that costs the others: a model that lists new items more often
+  is not punished for it.
+- **Among new items alone** GTC does *not* find more than its strongest peers: VBPR is 5.5 % ahead at recall@20 and a
+  content kNN 3.6 %. The three lie closer together than the seeds of each.
+- The learned map of content that stands in for the identity is what makes the difference; without identity dropout new
+  items never reach the lists. It was added after a look at the test figures of a GTC without it (.184 among new items,
+  .008 among all), and chosen on validation, where it took recall@20 of seed 0 from .222 to .271.
+- Beside it the content bias does not help (2 to 4 % are lost); it was chosen on validation before the map was there.
+- The validation items are few (168), so the best epoch is chosen on noise; that costs the trained models.
 """
 
 if __name__ == "__main__":

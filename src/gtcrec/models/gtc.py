@@ -116,9 +116,9 @@ class GTC(nn.Module):
         """Return the vectors [n, d] of items that the training did not have, from their content alone.
 
         Their inner products with the user vectors of `vectors()` are the scores. They have no identity of their own but
-        what their content neighbours give them; train with `identity_dropout` to score them well. Raises `ConfigError`
-        unless the model has content, condition=liked and no refine, `DataError` for content of other modalities or
-        widths.
+        what their content neighbours give them and, with `identity_dropout`, a learned map of their content. Raises
+        `ConfigError` unless the model has content, condition=liked and no refine, `DataError` for content of other
+        modalities or widths.
         """
         if not isinstance(self.content, LikedContent) or self.config.refine:
             found = f"condition={self.config.condition}, refine={self.config.refine}" if self.content else "no content"
