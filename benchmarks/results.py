@@ -64,18 +64,18 @@ NOTES: dict[str, str] = {
     "tiktok": """
 ## What it says
 
-- **GTC does not lead here.** iALS, which knows no content, finds 20 % more at recall@20 and 11 % more at ndcg@20 than
-  the mean of GTC's three seeds; MM-GF, which is not trained at all, 8 % and 1 % more. Against the others GTC's mean is
-  ahead on recall@20 and ndcg@20, on a par with ContentKNN at recall@20 and with LightGCN at ndcg@5. Seed 0 of GTC, which
-  stood alone on this page before, was the luckiest of the three.
-- The trained multi-modal peers (VBPR, BM3, FREEDOM, MGCN, LGMRec, DiffMM, SMORE) are not in the table yet: they wait for
-  the same number of trials for every model.
+- **GTC does not lead here.** iALS, which knows no content, finds 20 % more at recall@20 and 11 % more at ndcg@20
+  than the mean of GTC's three seeds; MM-GF, which is not trained at all, 8 % and 1 % more. Against the others GTC's
+  mean is ahead on recall@20 and ndcg@20, on a par with ContentKNN at recall@20 and with LightGCN at ndcg@5. Seed 0
+  of GTC, which stood alone on this page before, was the luckiest of the three.
+- The trained multi-modal peers (VBPR, BM3, FREEDOM, MGCN, LGMRec, DiffMM, SMORE) are not in the table yet: they
+  wait for the same number of trials for every model.
 - A few users have hundreds of items here and the median user three. Plain co-counts drown in them: `activity=1` in
   ItemKNN, which divides a user's vote by the number of their items, takes it from below `popular` to its figure
   above; UserKNN stays below `popular` and is left out.
-- Settings tried on validation: iALS about 10, MM-GF 4, GTC about 25 in two forms, LightGCN 6, BPR 6, ItemKNN 18, ContentKNN 3, RP3beta 6,
-  EASE 7. The published BPR of this field is weaker than it need be: with `reg=0.1` instead of 0.001 its validation
-  recall@20 goes from .044 to .084.
+- Settings tried on validation: iALS about 10, MM-GF 4, GTC about 25 in two forms, LightGCN 6, BPR 6, ItemKNN 18,
+  ContentKNN 3, RP3beta 6, EASE 7. The published BPR of this field is weaker than it need be: with `reg=0.1` instead
+  of 0.001 its validation recall@20 goes from .044 to .084.
 """,
     "baby": """
 ## What it says
