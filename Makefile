@@ -15,7 +15,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/gtcrec demo --out $(DEMO) $(DEMO_FLAGS)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
 
 slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
