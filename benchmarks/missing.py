@@ -12,15 +12,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUNS, PAGE = Path("runs/missing"), Path("docs/results/missing.md")
-SEEDS = "0"
-COMMAND = [
-    *("gtcrec", "missing", "--data", "data/movies", "--out", str(RUNS), "--shares", "0,0.3,0.6,0.9", "--seeds", SEEDS),
-    *("--set", "epochs=30", "--set", "patience=10", "--set", "learning_rate=0.004", "--on", "test"),
-    *("--metric", "recall@20", "--metric", "ndcg@20"),
+RUNS, ALONE, PAGE = Path("runs/missing"), Path("runs/movies"), Path("docs/results/missing.md")
+SHORT = ["--set", "epochs=30", "--set", "patience=10", "--set", "learning_rate=0.004", "--on", "test"]
+METRICS = ["--metric", "recall@20", "--metric", "ndcg@20"]
+CURVES = [
+    *("gtcrec", "missing", "--data", "data/movies", "--out", str(RUNS), "--shares", "0,0.3,0.6,0.9", "--seeds", "0"),
+    *SHORT,
+    *METRICS,
+]
+EACH = [
+    *("gtcrec", "ablate", "--data", "data/movies", "--out", str(ALONE), "--seeds", "0,1,2", *SHORT, *METRICS),
+    *("--only", "full", "--only", "without-image", "--only", "without-text"),
 ]
 
 NOTES = """
+## What it says
+
+- The text carries what content adds here: a third of it hidden costs 4 % at ndcg@20, and hiding more costs hardly more.
+- The posters, as colours and layout, add nothing: hiding them changes nothing, and text alone finds 2.7 % *more* at
+  recall@20 than both. Their default weight in the item graph and in the score is as large as the text's.
+- The curves are of one seed, the table of texts and posters alone of three.
+- Content matters little on `ml100k`: its users have many interactions. Where an item has none, see [cold.md](cold.md).
 """
 
 
@@ -29,14 +41,18 @@ def main() -> None:
     parser.add_argument("verb", choices=["train", "write"])
     given = parser.parse_args()
     end = [] if given.verb == "train" else ["--table-only"]
-    subprocess.run([sys.executable, "-m", *COMMAND, *end], check=True)
-    if given.verb == "write":
-        made = (RUNS / "missing.md").read_text(encoding="utf-8")
-        command = f"`{' '.join(COMMAND)}`, published by `python benchmarks/missing.py write`; do not edit."
-        page = made.replace("Written by `gtcrec missing`.", f"Written by {command}\n\n", 1)
-        PAGE.write_text(page.rstrip() + "\n" + NOTES.rstrip() + "\n", encoding="utf-8")
-        shutil.copyfile(RUNS / "missing.svg", PAGE.with_name("missing.svg"))
-        print(PAGE)
+    for command in (CURVES, EACH):
+        subprocess.run([sys.executable, "-m", *command, *end], check=True)
+    if given.verb == "train":
+        return
+    how = f"`{' '.join(CURVES)}`, published by `python benchmarks/missing.py write`; do not edit."
+    page = (RUNS / "missing.md").read_text(encoding="utf-8").rstrip()
+    page = page.replace("Written by `gtcrec missing`.", f"Written by {how}\n\n", 1)
+    table = [line for line in (ALONE / "ablation.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    also = ["", "## Texts and posters against each alone", "", f"`{' '.join(EACH)}`.", "", *table]
+    PAGE.write_text("\n".join([page, *also, "", *NOTES.strip().splitlines()]) + "\n", encoding="utf-8")
+    shutil.copyfile(RUNS / "missing.svg", PAGE.with_name("missing.svg"))
+    print(PAGE)
 
 
 if __name__ == "__main__":
