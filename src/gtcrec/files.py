@@ -19,6 +19,7 @@ __all__ = [
     "atomic_path",
     "check_manifest",
     "sha256",
+    "sync",
     "write_json",
     "write_manifest",
     "write_text",
@@ -37,9 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,7 +88,8 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file or a folder's names are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

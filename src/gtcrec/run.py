@@ -171,8 +171,8 @@ class Run:
         liked = liked_matrix([self.dataset.items.index(one) for one in lists], n_items)
         rows, items = liked.nonzero()
         met = Interactions(rows.astype(np.int64), items.astype(np.int64), len(lists), n_items)
-        model = self.model
-        found = recommend(lambda users: model.fold_in(liked[users.cpu().numpy()]), np.arange(len(lists)), k, [met])
+        scores = self.model.fold_in(liked)  # once: it may compute all items' vectors
+        found = recommend(lambda users: scores[users.to(scores.device)], np.arange(len(lists)), k, [met])
         return self._listed(found, "list", pa.array(np.arange(1, len(lists) + 1)))
 
     def _listed(self, lists: TopK, name: str, ids: pa.Array) -> pa.Table:

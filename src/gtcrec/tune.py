@@ -34,6 +34,7 @@ from gtcrec.search_space import configured, searched, value_of
 from gtcrec.train import Epoch, Training, epochs
 from gtcrec.trials import Outcome, Trial, Trials, study_lock
 from gtcrec.types import ItemFeatures, Split
+from gtcrec.wanted import flat
 
 __all__ = ["Outcome", "Plan", "Trial", "TuningSplit", "Watch", "best", "plan", "tried", "tune"]
 
@@ -186,10 +187,10 @@ def _facts(plan: Plan, fingerprint: str) -> dict[str, Any]:
 def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        there = dict(_flat({key: found[key] for key in facts}))
+        there = dict(flat({key: found[key] for key in facts}))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    wanted = dict(_flat(facts))
+    wanted = dict(flat(facts))
     for key in [*wanted, *there]:
         if there.get(key) != wanted.get(key):
             raise RunError(
@@ -318,11 +319,3 @@ def _write(plan: Plan, found: Sequence[Trial]) -> None:
     write_text(plan.out / "trials.csv", text.getvalue())
     if any(trial.state == "done" for trial in found):
         write_text(plan.out / "best.yaml", dump_yaml(plan.configured(best(found).settings)))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner

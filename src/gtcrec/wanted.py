@@ -10,7 +10,7 @@ from gtcrec.errors import RunError
 from gtcrec.files import MANIFEST
 from gtcrec.run import Run, need_empty, stored
 
-__all__ = ["Wanted", "begin", "check_folder", "is_finished"]
+__all__ = ["Wanted", "begin", "check_folder", "flat", "is_finished"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def check_folder(wanted: Wanted) -> None:
         return
     found = stored(wanted.folder, wanted.config.data.path)
     if found != wanted.config:
-        theirs, ours = (dict(_flat(one.model_dump(mode="json"))) for one in (found, wanted.config))
+        theirs, ours = (dict(flat(one.model_dump(mode="json"))) for one in (found, wanted.config))
         key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
         raise RunError(
             f"{wanted.folder}: holds a run with {key} = {theirs.get(key)!r}, wanted {ours.get(key)!r}; "
@@ -51,9 +51,10 @@ def check_folder(wanted: Wanted) -> None:
         )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with dotted keys; an empty mapping has none."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{prefix}{key}.")
+            yield from flat(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", inner

@@ -6,8 +6,10 @@ import torch
 from scipy.sparse import csr_array
 
 from gtcrec import graph, models
-from gtcrec.errors import ConfigError, DataError
+from gtcrec.data import write_catalogue
+from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.folding import folded_user, liked_matrix, new_item_rows, new_user_rows
+from gtcrec.run import fit as train_run
 from gtcrec.train import TrainConfig, fit
 from gtcrec.types import ItemFeatures
 
@@ -186,3 +188,24 @@ def test_items_are_not_added_to_a_gtc_that_refines_their_identity(checkerboard):
 def test_a_gtc_without_content_has_nothing_to_add_items_by(checkerboard):
     with pytest.raises(ConfigError, match="refine=False, found no content"):
         gtc(checkerboard({})).add_items(ItemFeatures(2))
+
+
+def test_a_run_ranks_items_by_a_list_of_liked_ones_which_it_leaves_out(tmp_path):
+    data = write_catalogue(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
+    run = train_run(data, "itemknn", tmp_path / "run")
+    ids = run.dataset.items.ids.tolist()
+    found = run.recommend_liked([[ids[3], ids[5]], [ids[0]]], k=4).to_pylist()
+    assert [row["list"] for row in found] == [1] * 4 + [2] * 4
+    assert [row["rank"] for row in found] == [1, 2, 3, 4] * 2
+    for number, own in ((1, [3, 5]), (2, [0])):
+        scores = run.model.fold_in(liked_matrix([np.array(own)], 40))[0].numpy()
+        scores[own] = -np.inf
+        wanted = [ids[item] for item in np.argsort(-scores, kind="stable")[:4]]
+        assert [row["item_id"] for row in found if row["list"] == number] == wanted
+
+
+def test_a_model_that_cannot_score_new_users_says_so(tmp_path):
+    data = write_catalogue(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
+    run = train_run(data, "bpr", tmp_path / "run", epochs=1)
+    with pytest.raises(RunError, match="bpr cannot score users whom the training did not have"):
+        run.recommend_liked([["x"]])

@@ -3,9 +3,7 @@
 import codecs
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ from gtcrec.data.columns import find_column
 from gtcrec.data.drops import Drops, write_report
 from gtcrec.data.encode import EncodeConfig
 from gtcrec.data.fill import fill, missing
+from gtcrec.data.folder import new_folder
 from gtcrec.data.gather import gather
 from gtcrec.data.items import ItemColumns, read_catalogue, write_items
 from gtcrec.data.pairs import filter_pairs, write_interactions
@@ -144,7 +143,7 @@ def _build_tables(task: _Task, on_stage: Callable[[str], None]) -> None:
     pairs = filter_pairs(found, catalogue, task.interactions, config.core, config.split, drops)
     del found
     on_stage(f"{len(pairs.rows):,} interactions kept; writing")
-    with _appearing(task.out) as folder:
+    with new_folder(task.out) as folder:
         write_interactions(pairs, folder)
         joins = {**dict.fromkeys(config.text, " "), **dict.fromkeys(config.tags, config.tag_separator)}
         write_items(task.items, task.item_columns, pairs.chosen, task.image_root, folder, joins, drops)
@@ -152,6 +151,7 @@ def _build_tables(task: _Task, on_stage: Callable[[str], None]) -> None:
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", write_report(report))
         write_manifest(folder, _FILES, {"gtcrec": task.about})
+        os.sync()  # images are copied without a sync each
 
 
 def _columns(source: Source, config: BuildConfig) -> dict[str, str]:
@@ -224,18 +224,3 @@ def _is_begun(out: Path, about: Mapping[str, Any], wanted: Mapping[str, EncodeCo
     if not missing(out, wanted):
         raise DataError(f"{out}: is there already, built like this of these tables")
     return True
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder that becomes `out` when all is written; an exception removes it."""
-    folder = out.with_name(f".{out.name}.{os.getpid()}.building")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir()
-    try:
-        yield folder
-        os.sync()  # images are copied without a sync each
-        folder.replace(out)
-        os.sync()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gtcrec.errors import DataError
+from gtcrec.files import sync
 
 __all__ = ["link_or_copy", "new_folder"]
 
@@ -25,7 +26,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.replace(out.resolve())
-        _sync(out.resolve().parent)
+        sync(out.resolve().parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -37,11 +38,3 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(source, target)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,5 @@
 """The items of a build: which rows of the items table are in the catalogue, and the table that is written of them."""
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import pyarrow.parquet
 
 from gtcrec.data.columns import read_keys, read_numbers, read_strings, read_texts
 from gtcrec.data.drops import Drops
+from gtcrec.data.folder import link_or_copy
 from gtcrec.data.stream import Source
 from gtcrec.data.tables import Table
 from gtcrec.errors import DataError
@@ -216,9 +215,5 @@ def _link(part: Table, row: int, path: str, root: Path, folder: Path) -> str | N
         return None
     target = folder / "images" / inside.relative_to(root.resolve())
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(inside, target)
-        except OSError:  # another disk, or one without links
-            shutil.copyfile(inside, target)
+        link_or_copy(inside, target)
     return target.relative_to(folder).as_posix()

@@ -1,13 +1,12 @@
 """MicroLens (Westlake University): pairs of users and videos, titles, covers."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from gtcrec.data.raw import INTERACTIONS, Faults, RawFile, RawTables, batched, csv_rows, files_in, text_lines
+from gtcrec.data.raw import INTERACTIONS, Faults, RawFile, RawTables, batched, csv_rows, files_in, finite, text_lines
 from gtcrec.errors import DataError
 
 __all__ = ["read_microlens"]
@@ -72,21 +71,11 @@ def _timed(file: RawFile, faults: Faults) -> Iterator[dict[str, Any]]:
             user, item, time = (cells[places[role]].strip() for role in _NAMES)
             if not user or not item:
                 raise ValueError("has an empty id")
-            row = {"user_id": user, "item_id": item, "timestamp": _milliseconds(time) / 1000}
+            row = {"user_id": user, "item_id": item, "timestamp": finite(time, "a time") / 1000}
         except ValueError as error:
             faults.bad_line(f"{file}: line {number}", str(error))
             continue
         yield row
-
-
-def _milliseconds(cell: str) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"must have a time, found {cell!r}")
-    return number
 
 
 def _ordered(file: RawFile, faults: Faults) -> Iterator[dict[str, Any]]:

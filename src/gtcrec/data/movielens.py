@@ -1,6 +1,5 @@
 """MovieLens (GroupLens): 100k, 1M, 10M, and the tables of comma-separated text since 20M; a folder or the archive."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gtcrec.data.raw import INTERACTIONS, Faults, RawFile, RawTables, batched, csv_rows, files_in, text_lines
+from gtcrec.data.raw import INTERACTIONS, Faults, RawFile, RawTables, batched, csv_rows, files_in, finite, text_lines
 from gtcrec.errors import DataError
 
 __all__ = ["read_movielens"]
@@ -107,24 +106,17 @@ def _rows(
 def _rating(cells: list[str]) -> dict[str, Any]:
     user, item, rating, time = cells
     return {
-        "user_id": _filled(user), "item_id": _filled(item), "rating": _number(rating), "timestamp": _number(time),
-    }  # fmt: skip
+        "user_id": _filled(user),
+        "item_id": _filled(item),
+        "rating": finite(rating, "a number"),
+        "timestamp": finite(time, "a number"),
+    }
 
 
 def _filled(cell: str) -> str:
     if not cell:
         raise ValueError("has an empty id")
     return cell
-
-
-def _number(cell: str) -> float:
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"must have a number, found {cell!r}")
-    return number
 
 
 def _marked(cells: list[str]) -> list[str]:

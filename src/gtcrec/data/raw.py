@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import zipfile
 import zlib
 from collections import Counter
@@ -28,6 +29,7 @@ __all__ = [
     "batched",
     "csv_rows",
     "files_in",
+    "finite",
     "text_lines",
     "write_raw",
 ]
@@ -186,3 +188,14 @@ def _write_table(path: Path, parts: Iterable[pa.Table]) -> int:
             writer.write_table(part.cast(first.schema))
             count += len(part)
     return count
+
+
+def finite(cell: str, what: str) -> float:
+    """Return a cell's number; raises `ValueError` that says what it must have."""
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"must have {what}, found {cell!r}")
+    return number
