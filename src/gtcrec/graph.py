@@ -28,6 +28,7 @@ __all__ = [
     "co_liked_users",
     "content_neighbours",
     "content_propagation",
+    "cosine_graph",
     "csr",
     "item_graph",
     "light_propagation",
@@ -283,6 +284,28 @@ def item_graph(
     scale = csr_array((1.0 / parts, (np.arange(features.n_items),) * 2))
     mean: csr_array = (scale @ total).tocsr().astype(np.float32)
     return mean
+
+
+def cosine_graph(x: Floats, present: Masks, k: int, search: Search = nearest_rows, block: int = 256) -> csr_array:
+    """Return D^-1/2 S D^-1/2, float32 [n_items, n_items]: S_ij the cosine of i's k nearest j, D the row sums of S.
+
+    An item is the nearest of its own k. Cosines below 0 are no edges, so that D has a root. Absent items have no edge.
+    """
+    have = np.flatnonzero(present)
+    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
+    others = max(min(k, len(have)) - 1, 0)
+    near = search(unit, others) if others else np.zeros((len(have), 0), dtype=np.int64)
+    blocks = [slice(start, start + block) for start in range(0, len(have), block)]
+    cosines = [np.einsum("hd,hkd->hk", unit[s], unit[near[s]]) for s in blocks]
+    values = np.concatenate([np.zeros((0, others), dtype=np.float32), *cosines])
+    values = np.concatenate([np.ones((len(have), 1), dtype=np.float32), values.clip(min=0)], axis=1)  # [h, k]
+    columns = np.concatenate([np.arange(len(have))[:, None], near], axis=1)
+    root = 1 / np.sqrt(values.sum(axis=1))  # [h]
+    values = (root[:, None] * values * root[columns]).astype(np.float32)
+    rows = np.repeat(have, columns.shape[1])
+    view = csr_array((values.ravel(), (rows, have[columns].ravel())), shape=(len(x), len(x)))
+    view.eliminate_zeros()
+    return view
 
 
 def co_liked_users(train: Interactions, top: int, block: int = 4096) -> csr_array:

@@ -8,7 +8,8 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.models.mgcn import contrast, item_view
+from gtcrec.graph import cosine_graph
+from gtcrec.models.mgcn import contrast
 from gtcrec.types import Batch, ItemFeatures, Split
 
 
@@ -172,7 +173,7 @@ def test_an_item_view_is_the_dense_formula_s(missing, checkerboard):
     features = checkerboard(missing=missing).features
     for m in features.names:
         for k in (1, 5, 100):
-            found = item_view(features.values[m], features.present[m], k)
+            found = cosine_graph(features.values[m], features.present[m], k)
             wanted = dense_view(features.values[m].astype(np.float64), features.present[m], k)
             assert found.dtype == np.float32
             np.testing.assert_allclose(found.toarray(), wanted, atol=1e-6)
@@ -181,8 +182,8 @@ def test_an_item_view_is_the_dense_formula_s(missing, checkerboard):
 def test_opposite_contents_are_no_neighbours_and_an_empty_one_keeps_itself():
     x = np.array([[1, 0], [-1, 0], [0, 0], [3, 4]], dtype=np.float32)
     present = np.array([True, True, True, False])
-    assert item_view(x, present, 3).toarray().tolist() == np.diag([1.0, 1.0, 1.0, 0.0]).tolist()
-    assert item_view(x, np.zeros(4, dtype=bool), 3).nnz == 0
+    assert cosine_graph(x, present, 3).toarray().tolist() == np.diag([1.0, 1.0, 1.0, 0.0]).tolist()
+    assert cosine_graph(x, np.zeros(4, dtype=bool), 3).nnz == 0
 
 
 def test_contrast_without_any_row_is_nothing_with_a_gradient_of_nothing():

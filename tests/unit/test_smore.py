@@ -6,7 +6,7 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.models.smore import similarity_graph
+from gtcrec.graph import cosine_graph
 from gtcrec.types import Batch, ItemFeatures
 
 DIM = 6
@@ -96,7 +96,7 @@ def by_hand(model, split, layers=3, item_layers=1, k=4):
 def test_the_item_graph_is_the_dense_formula():
     rng = np.random.default_rng(3)
     x, present = rng.normal(size=(30, 7)).astype(np.float32) + 0.5, rng.random(30) < 0.7
-    found = similarity_graph(x, present, 5).toarray()
+    found = cosine_graph(x, present, 5).toarray()
     np.testing.assert_allclose(found, dense_graph(x, present, 5), atol=1e-6)
     assert not found[~present].any()
     assert not found[:, ~present].any()

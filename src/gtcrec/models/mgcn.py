@@ -6,7 +6,6 @@ After "Multi-View Graph Convolutional Network for Multimedia Recommendation" (Yu
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +13,7 @@ from gtcrec import graph, losses
 from gtcrec.models.names import module_keys
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
-from gtcrec.types import Batch, Floats, Interactions, ItemFeatures, Masks, Scorer
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["MGCN", "SPACE", "MGCNConfig"]
 
@@ -72,7 +71,7 @@ class MGCN(nn.Module):
             self.register_buffer(f"x_{key}", torch.from_numpy(x), persistent=False)
             self.projections[key] = nn.Linear(x.shape[1], config.dim)
             self.gates[key] = nn.Linear(config.dim, config.dim)
-            self.views[key] = graph.SparseMatrix(item_view(x, present, config.item_neighbours))
+            self.views[key] = graph.SparseMatrix(graph.cosine_graph(x, present, config.item_neighbours))
         if self.keys:
             self.fuser = Fuser(config.dim, len(self.keys))
             has = np.stack([features.present[m] for m in self.keys], axis=1)  # [n_items, M]
@@ -178,29 +177,4 @@ def _distinct(batch: Batch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     return [users, items], [at_users, at_items], [pairs, liked]
 
 
-def item_view(x: Floats, present: Masks, k: int, search: graph.Search = graph.nearest_rows) -> csr_array:
-    """Return D^-1/2 S D^-1/2, float32 [n_items, n_items]: S_ij the cosine of i's k nearest j, D the row sums of S.
-
-    An item is the nearest of its own k. Cosines below 0 are no edges, so that D has a root. Absent items have no edge.
-    """
-    have = np.flatnonzero(present)
-    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
-    others = max(min(k, len(have)) - 1, 0)
-    near = search(unit, others) if others else np.zeros((len(have), 0), dtype=np.int64)
-    cosines = [np.einsum("hd,hkd->hk", unit[s], unit[near[s]]) for s in _slices(len(have))]
-    values = np.concatenate([np.zeros((0, others), dtype=np.float32), *cosines])
-    values = np.concatenate([np.ones((len(have), 1), dtype=np.float32), values.clip(min=0)], axis=1)  # [h, k]
-    columns = np.concatenate([np.arange(len(have))[:, None], near], axis=1)
-    root = 1 / np.sqrt(values.sum(axis=1))  # [h]
-    values = (root[:, None] * values * root[columns]).astype(np.float32)
-    rows = np.repeat(have, columns.shape[1])
-    view = csr_array((values.ravel(), (rows, have[columns].ravel())), shape=(len(x), len(x)))
-    view.eliminate_zeros()
-    return view
-
-
-_ROWS = 256  # rows of logits, or of neighbours' content, at once
-
-
-def _slices(n: int, block: int = _ROWS) -> list[slice]:
-    return [slice(start, start + block) for start in range(0, n, block)]
+_ROWS = 256  # rows of logits at once

@@ -6,10 +6,9 @@ After "Spectrum-based Modality Representation Fusion Graph Convolutional Network
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,9 +16,9 @@ from gtcrec import graph, losses
 from gtcrec.models.names import module_keys
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
-from gtcrec.types import Batch, Floats, Interactions, ItemFeatures, Masks, Scorer
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
-__all__ = ["SMORE", "SPACE", "SMOREConfig", "similarity_graph"]
+__all__ = ["SMORE", "SPACE", "SMOREConfig"]
 
 
 class SMOREConfig(BaseModel):
@@ -57,7 +56,7 @@ class SMORE(nn.Module):
 
     Spectrum: with F the Fourier transform of a content's vector and * the complex product, c_m = F^-1(w_m * F(W_m x_m +
     b_m)) for each modality m, and c_f = F^-1(w_f * prod_m F(W_m x_m + b_m)) for their fusion f; w are learned.
-    Item graphs: h_m = S_m^L (e_i . sigmoid(c_m)) of the gated unpropagated e_i; S_m is `similarity_graph`, S_f the
+    Item graphs: h_m = S_m^L (e_i . sigmoid(c_m)) of the gated unpropagated e_i; S_m is `graph.cosine_graph`, S_f the
     largest of all S_m entry by entry; a user's h is R h, R the user-item graph.
     Preference: side = mean of g_m . a_m . h_m over m, and g_f . h_f; a_m = softmax(query_m(h_f)) over the entries,
     g = sigmoid(W e + b). The loss adds to BPR the contrast of side and e, over the users and over the liked items.
@@ -83,7 +82,7 @@ class SMORE(nn.Module):
             x, present = features.values[m], features.present[m]
             self.register_buffer(f"x_{key}", torch.from_numpy(x), persistent=False)
             self.register_buffer(f"present_{key}", torch.from_numpy(present), persistent=False)
-            graphs[key] = similarity_graph(x, present, config.item_neighbours)
+            graphs[key] = graph.cosine_graph(x, present, config.item_neighbours)
         self.projections = nn.ModuleDict({k: nn.Linear(getattr(self, f"x_{k}").shape[1], dim) for k in each})
         self.queries = nn.ModuleDict(
             {k: nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, dim, bias=False)) for k in each}
@@ -179,28 +178,6 @@ class SMORE(nn.Module):
         return losses.pairwise(views, e.new_tensor(1 / self.config.temperature), [torch.ones_like(some), some])
 
 
-def similarity_graph(x: Floats, present: Masks, k: int) -> csr_array:
-    """Return D^-1/2 S D^-1/2, S the cosines of each item's k nearest, float32 [n_items, n_items] (equations 9 and 10).
-
-    `x` is content [n_items, d]. An item with content is its own nearest. Cosines below 0 count as 0; items without
-    content have empty rows and columns.
-    """
-    near = graph.content_neighbours(x, present, k - 1)
-    n = len(x)
-    unit = F.normalize(torch.from_numpy(x), dim=1).numpy()
-    rows, columns = np.repeat(np.arange(n), np.diff(near.indptr)), near.indices
-    cosines = np.zeros(len(rows), dtype=np.float32)
-    size = max(1, _BLOCK_NUMBERS // x.shape[1])
-    for start in range(0, len(rows), size):
-        at = slice(start, start + size)
-        cosines[at] = np.einsum("ed,ed->e", unit[rows[at]], unit[columns[at]])
-    s = csr_array((cosines.clip(min=0.0), columns, near.indptr), shape=(n, n))
-    s = s + diags_array(present.astype(np.float32))
-    root = diags_array(1 / np.sqrt(np.maximum(s.sum(axis=1), 1e-12)))
-    normalised: csr_array = (root @ s @ root).tocsr().astype(np.float32)
-    return normalised
-
-
 def _largest(graphs: list[csr_array]) -> csr_array:
     largest = graphs[0]
     for one in graphs[1:]:
@@ -213,6 +190,3 @@ def _first(rows: Tensor) -> Tensor:
     distinct, which = torch.unique(rows, return_inverse=True)
     places = torch.arange(len(rows), device=rows.device)
     return torch.zeros_like(distinct).scatter_reduce_(0, which, places, "amin", include_self=False)
-
-
-_BLOCK_NUMBERS = 1 << 22  # numbers of content held at once
