@@ -4,6 +4,7 @@ Alone, which is the default, nothing here communicates. With more workers torch.
 (gloo or nccl), and each function is called by all workers, in the same order.
 """
 
+import importlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,6 +79,9 @@ def joined(device: str) -> Iterator[Workers]:
     need_own(device)
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # The functions of this module have the group as a default argument. Were it first imported later (optimisers import
+    # it), they would hold the group beyond its end, and with it threads that abort the process as Python shuts down.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield Workers(dist.get_rank(), dist.get_world_size())

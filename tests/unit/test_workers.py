@@ -60,6 +60,13 @@ def test_torchrun_s_environment_says_who_is_who(two):
     assert [found["workers"] for found in two] == [[0, 2], [1, 2]]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have names in Linux's /proc")
+def test_no_thread_of_the_process_group_outlives_it(two):
+    """One that does aborts the process, now and then, as Python shuts down."""
+    assert [[name for name in found["threads"] if "gloo" in name] for found in two] == [[], []]
+    assert all(found["threads"] for found in two)
+
+
 def test_gathering_takes_unequal_and_empty_parts(two):
     assert [found["gathered"] for found in two] == [[[], [[0], [1]]]] * 2
 
