@@ -40,6 +40,7 @@ class TrainConfig(BaseModel):
     epochs: int = Field(1000, ge=1, description="at most so many passes over the training pairs")
     batch_size: int = Field(2048, ge=1, description="pairs a step")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    decay: Literal["none", "linear"] = Field("none", description="linear: the learning rate falls to 0 over `epochs`")
     patience: int = Field(50, ge=1, description="validations without a better one before training stops")
     valid_metric: str = Field("recall@20", description="chooses the best epoch")
     valid_every: int = Field(1, ge=1, description="epochs between validations")
@@ -152,6 +153,13 @@ class Training:
         """Let the model recompute what its steps hold fixed, if it has such."""
         getattr(self.model, "refresh", lambda: None)()
 
+    def set_learning_rate(self, number: int) -> None:
+        """Give the optimisers the learning rate of an epoch, counted from 1."""
+        left = 1 - (number - 1) / self.config.epochs if self.config.decay == "linear" else 1.0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * left
+
     def step(self, batch: Batch, share: float, rng: torch.Generator, workers: Workers) -> dict[str, Tensor]:
         """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`."""
         for optimizer in self.optimizers:
@@ -236,6 +244,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One pass over the training pairs; returns the mean of each loss term and of their sum."""
     every = training.config.refresh_every or batches.steps
+    training.set_learning_rate(number)
     sums: dict[str, Tensor] = {}
     for step, (batch, share, rng) in enumerate(batches.epoch(number, workers)):
         if step % every == 0:

@@ -26,7 +26,16 @@ from gtcrec.workers import exchange, joined  # noqa: E402
 
 SETTINGS = {
     "bpr": {"dim": 8, "sparse": True},
-    "gtc": {"dim": 8, "propagation": "sampled", "width": 6, "user_neighbours": 3, "item_neighbours": 3},
+    "gtc": {
+        "start": "random",
+        "layers": 3,
+        "item_graph_weight": 1.0,
+        "dim": 8,
+        "propagation": "sampled",
+        "width": 6,
+        "user_neighbours": 3,
+        "item_neighbours": 3,
+    },
 }
 CONFIG = {"batch_size": 128, "learning_rate": 0.02, "valid_metric": "recall@10", "epochs": 2}
 N, DIM = 8, 3

@@ -275,7 +275,7 @@ def test_models_lists_every_model_with_its_settings(capsys: pytest.CaptureFixtur
     assert execute(["models", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert list(facts) == list(MODELS)
-    assert facts["gtc"]["settings"]["dim"] == 64
+    assert facts["gtc"]["settings"]["dim"] == 128
     assert execute(["models"]) == 0
     out = capsys.readouterr().out
     assert all(entry.about in out for entry in MODELS.values())

@@ -34,7 +34,7 @@ VARIANTS = {
     "audience off": ["condition=audience", "filter=off"],
     "refined": ["condition=identity", "refine=true", "taste=own"],
     "bare": ["data.modalities=[]"],
-    "reranked": ["pair_weight=0.7", "rerank=5"],
+    "reranked": ["preset=plain", "pair_weight=0.7", "rerank=5"],
 }
 SCORED = [name for name in VARIANTS if name != "reranked"]
 

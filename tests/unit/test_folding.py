@@ -102,7 +102,8 @@ def test_an_added_item_scores_as_one_that_was_there_but_never_liked(checkerboard
     torch.testing.assert_close(added[:, 8:], items[:, 8:])  # content: the same columns
     with torch.no_grad():
         rows = new_item_rows(split.features, split.features, 10).toarray()
-        wanted = torch.from_numpy(rows) @ model.views.items + stand_ins(model)
+        near = model.config.item_graph_weight * (torch.from_numpy(rows) @ model.views.items)
+        wanted = near + stand_ins(model)
         torch.testing.assert_close(added[:, :8], wanted, atol=1e-6, rtol=1e-5)
 
 

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from gtcrec import models
+from gtcrec import als, models
 from gtcrec.errors import ConfigError
+from gtcrec.sharded import xavier_rows
 from gtcrec.train import TrainConfig, fit
 from gtcrec.types import Batch, Interactions, ItemFeatures
+from gtcrec.workers import Workers
 
 SMALL = {"dim": 8, "hidden": 16}
 ALL = np.ones(6000, dtype=bool)
 
 
-def make(split, seed=0, preset="default", **given):
+def make(split, seed=0, preset="plain", **given):
     return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | given, preset), seed)
 
 
@@ -340,7 +342,7 @@ def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste
     torch.testing.assert_close(plain - without, wanted)
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("preset", ["plain", "paper"])
 def test_a_guided_filter_goes_from_the_blank_condition_through_the_item_s_own(preset, checkerboard):
     """One step is affine in the noise: what strength w keeps is kept_0 + w (kept_1 - kept_0)."""
     split, kept = checkerboard(), {}
@@ -372,3 +374,23 @@ def test_a_tenth_of_the_denoised_pairs_lacks_its_condition_if_the_filter_is_guid
     assert len(blank) == 4  # two modalities, with and without the user
     assert all(torch.equal(one, blank[0]) for one in blank)
     assert abs(blank[0].float().mean() - share) < 0.03  # three standard deviations of 1024 pairs
+
+
+def test_embeddings_may_start_at_the_factors_of_least_squares(checkerboard):
+    split = checkerboard()
+    train = split.train
+    model = make(split, start="als", als_unobserved=3.0, als_reg=0.02)
+    torch.manual_seed(0)
+    for n in (train.n_users, train.n_items):
+        xavier_rows(n, model.config.dim, Workers())  # drawn before, and replaced
+    density = len(train) / (train.n_users * train.n_items)
+    users, items = als.factorise(train, model.config.dim, 3.0 * density, 0.02)
+    torch.testing.assert_close(model.views.users.detach() @ model.views.items.detach().T, 16 * users @ items.T)
+    assert model.views.users.abs().max() > 0.1
+
+
+def test_an_item_takes_from_its_neighbours_as_much_as_the_graph_weighs(checkerboard):
+    split = checkerboard()
+    whole, half = (make(split, item_graph_weight=w).vectors()[1] for w in (1.0, 0.5))
+    none = make(split, item_neighbours=0).vectors()[1]
+    torch.testing.assert_close(half, (whole + none) / 2)

@@ -70,7 +70,7 @@ def test_a_setting_may_be_of_one_model(data: Path, tmp_path: Path) -> None:
     found = plan(str(data), tmp_path, ["gtc", "vbpr", "contentknn"], [0], [0], given=given)
     configs = [run.config for run in found.plan.runs]
     assert [one.train.epochs for one in configs] == [7, 9, 7]
-    assert [one.settings.get("dim") for one in configs] == [64, 8, None]
+    assert [one.settings.get("dim") for one in configs] == [128, 8, None]
     assert configs[2].settings["neighbours"] == 5
 
 

@@ -16,7 +16,7 @@ SIDES = {"liked": {}, "audience": {"condition": "audience"}, "identity": {"condi
 
 
 def make(split, seed=0, **given):
-    return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | given), seed)
+    return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | given, "plain"), seed)
 
 
 def quick(model, split, epochs=2):

@@ -195,8 +195,12 @@ def test_what_cannot_be_sharded_is_refused_with_its_reason(checkerboard):
         own_rows(2, Workers(0, 3))
     with pytest.raises(ConfigError, match=r"tables=sharded wants a model of sharded tables, one of .*; found lightgcn"):
         models.build("lightgcn", split.train, split.features, models.settings("lightgcn", {}), 0, Workers())
-    for key, wanted, given in (("propagation", "sampled", {}), ("condition", "liked", {"condition": "identity"})):
-        config = models.settings("gtc", given, "sampled" if given else "default")
+    for key, wanted, given in (
+        ("propagation", "sampled", None),
+        ("start", "random", {}),
+        ("condition", "liked", {"start": "random", "condition": "identity"}),
+    ):
+        config = models.settings("gtc", given or {}, "default" if given is None else "sampled")
         with pytest.raises(ConfigError, match=rf"gtc: train\.tables=sharded needs {key}={wanted}, found {key}="):
             models.build("gtc", split.train, split.features, config, 0, Workers())
     with pytest.raises(ConfigError, match=r"bpr: train\.tables=sharded needs sparse=true, found sparse=false"):

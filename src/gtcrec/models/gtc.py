@@ -287,7 +287,8 @@ class GTC(nn.Module):
 
 def _need_shardable(config: GTCConfig) -> None:
     """Raise `ConfigError` for settings that need all rows of a table in one place."""
-    for key, wanted in {"propagation": "sampled", "condition": "liked", "refine": False, "rerank": 0}.items():
+    needs = {"propagation": "sampled", "start": "random", "condition": "liked", "refine": False, "rerank": 0}
+    for key, wanted in needs.items():
         if getattr(config, key) != wanted:
             raise ConfigError(f"gtc: train.tables=sharded needs {key}={wanted}, found {key}={getattr(config, key)}")
 

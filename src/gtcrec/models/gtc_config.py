@@ -18,7 +18,15 @@ class GTCConfig(BaseModel):
 
     dim: int = Field(64, ge=1, description="length of each view's vectors")
     layers: int = Field(3, ge=0, description="hops over the user-item graph")
+    start: Literal["random", "als"] = Field(
+        "random", description="of the embeddings; als: the factors of alternating least squares over all pairs"
+    )
+    als_unobserved: float = Field(
+        4.0, gt=0, description="weight of all pairs' squared scores, as a multiple of the liked pairs' (start=als)"
+    )
+    als_reg: float = Field(0.03, gt=0, description="of the squared factors (start=als)")
     item_neighbours: int = Field(10, ge=0, description="content neighbours per item; 0: no item graph")
+    item_graph_weight: float = Field(1.0, gt=0, description="of what an item takes from its content neighbours")
     identity_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of a step's items without their identity, as new items are; 0: none"
     )
@@ -110,19 +118,23 @@ class GTCConfig(BaseModel):
 
 SPACE: Space = {
     "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
-    "layers": (1, 2, 3),
-    "item_neighbours": (5, 10, 20),
-    "prototypes": (1, 4, 8),
-    "alignment": ("pairwise", "n", "chain"),
-    "alignment_weight": (1e-3, 1e-2, 0.05, 0.2),
+    "als_unobserved": (2.0, 4.0, 8.0),
+    "als_reg": (0.01, 0.02, 0.03, 0.05, 0.1),
+    "layers": (0, 1, 2),
+    "item_graph_weight": (0.1, 0.3, 1.0),
+    "content_weight": (0.1, 0.3, 1.0),
+    "alignment_weight": (1e-3, 1e-2, 0.05),
     "reg": (1e-5, 1e-4, 1e-3, 1e-2),
 }
 
+_DEFAULT = {"start": "als", "dim": 128, "layers": 1, "item_graph_weight": 0.3}
 
 PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    "default": ({}, {}),
-    # For catalogues that a step must not look through. It wants two or three times the epochs of the default.
-    "sampled": ({"propagation": "sampled"}, {}),
+    "default": (_DEFAULT, {"learning_rate": 2e-3}),
+    # For catalogues that a step must not look through.
+    "sampled": (_DEFAULT | {"propagation": "sampled"}, {"learning_rate": 2e-3}),
+    # Every setting as declared: all that is known of users and items is learned step by step.
+    "plain": ({}, {}),
     # The paper's words: each item filtered for its audience, the denoiser trained, the user told it pair by pair.
     "paper": (
         {

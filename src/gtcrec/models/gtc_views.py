@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import graph
+from gtcrec import als, graph
 from gtcrec.folding import folded_user, new_item_rows, new_user_rows, torch_csr
 from gtcrec.models.gtc_config import GTCConfig
 from gtcrec.sharded import ShardedMatrix, ShardedRows, xavier_rows
@@ -20,6 +20,7 @@ from gtcrec.workers import Workers
 __all__ = ["Sides", "Views", "scaled"]
 
 _ALONE = Workers()
+_START_SCALE = 4.0  # of factors whose inner products are 1 at most: now log odds of up to 16
 
 
 class Sides(NamedTuple):
@@ -61,6 +62,11 @@ class Views(nn.Module):
         self.config = config
         self.users = xavier_rows(train.n_users, config.dim, workers)
         self.items = xavier_rows(train.n_items, config.dim, workers)
+        if config.start == "als":
+            unobserved = config.als_unobserved * len(train) / (train.n_users * train.n_items)
+            factors = als.factorise(train, config.dim, unobserved, config.als_reg)
+            for table, rows in zip((self.users, self.items), factors, strict=True):
+                table.data = _START_SCALE * rows
         self.user_table = ShardedRows(self.users, train.n_users, workers)
         self.item_table = ShardedRows(self.items, train.n_items, workers)
         self.r = graph.SparseMatrix(graph.bipartite(train))
@@ -70,7 +76,7 @@ class Views(nn.Module):
             self.audience = graph.SparseMatrix(_mean_of_users(train))
         if config.item_neighbours and features.names:
             near = graph.item_graph(features, config.item_neighbours, search=_search(config.item_search))
-            self.item_graph = graph.SparseMatrix(near)
+            self.item_graph = graph.SparseMatrix(near * config.item_graph_weight)
         if config.user_neighbours:
             self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
         self.sharded = nn.ModuleDict()  # the graphs as they are multiplied where the embeddings are sharded
@@ -128,7 +134,7 @@ class Views(nn.Module):
         if not hasattr(self, "item_graph"):
             return self.items.new_zeros(features.n_items, self.config.dim)
         rows = new_item_rows(features, self.features, self.config.item_neighbours)
-        return torch_csr(rows).to(self.items.device) @ self.items
+        return self.config.item_graph_weight * (torch_csr(rows).to(self.items.device) @ self.items)
 
     def new_users(self, liked: csr_array) -> Tensor:
         """Return what users who like the items of a binary matrix [b, n_items] have of them, [b, dim]."""
