@@ -22,15 +22,15 @@ import torch
 
 from gtcrec import models
 from gtcrec.cli import execute
-from gtcrec.models.content import denoising_errors
+from gtcrec.models.denoising import denoising_errors
 from gtcrec.run import Run
 
 RUNS = Path("runs/ablation")
 PAGE = Path("docs/results/ablation.md")
-SHARED = ["valid_every=2", "patience=10"]
+SHARED = ["epochs=24", "valid_every=2", "patience=4"]
 BUDGET = {
-    "tiktok": ["learning_rate=0.002", "epochs=60", *SHARED],
-    "ml100k": ["learning_rate=0.004", "epochs=40", *SHARED],
+    "tiktok": ["als_reg=0.05", *SHARED],
+    "ml100k": ["als_reg=0.02", *SHARED],
 }
 SEEDS = "0,1,2"
 

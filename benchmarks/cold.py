@@ -26,15 +26,19 @@ SEEDS = (0, 1, 2)
 METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 SPLIT = ["split.strategy=cold_items", "split.ratios=[0.7,0.1,0.2]", "evaluate.candidates=cold"]
 SHORT = ["epochs=40", "patience=10", "learning_rate=0.002"]
-COLD = [*SHORT, "train.negatives=met", "content_bias=true", "identity_dropout=0.5"]
+COLD = [*SHORT, "train.negatives=met", "identity_dropout=0.5"]
+CREDITS = "data.modalities=[credits]"
 # name -> (model, settings); the first is compared with all others
 MODELS = {
-    "gtc": ("gtc", COLD),
-    "gtc without identity dropout": ("gtc", COLD[:-1]),
-    "gtc without content bias": ("gtc", [*COLD, "content_bias=false"]),
-    "gtc by default": ("gtc", SHORT),
-    "vbpr": ("vbpr", [*SHORT, "train.negatives=met"]),
-    "contentknn": ("contentknn", ["interactions=0"]),
+    "gtc": ("gtc", ["preset=plain", *COLD, CREDITS]),
+    "gtc with plots": ("gtc", ["preset=plain", *COLD]),
+    "gtc with plots and content bias": ("gtc", ["preset=plain", *COLD, "content_bias=true"]),
+    "gtc from least squares": ("gtc", [*COLD, CREDITS, "als_reg=0.02"]),
+    "gtc not trained for new items": ("gtc", ["preset=plain", *SHORT]),
+    "vbpr": ("vbpr", [*SHORT, "train.negatives=met", CREDITS]),
+    "vbpr with plots": ("vbpr", [*SHORT, "train.negatives=met"]),
+    "contentknn": ("contentknn", ["interactions=0", CREDITS]),
+    "contentknn with plots": ("contentknn", ["interactions=0"]),
     "popular": ("popular", []),
 }
 

@@ -82,8 +82,12 @@ def point(n_items: int, mode: str, steps: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         split = draw(n_items, Path(folder))
         clock = Clock()
-        settings = {"propagation": mode, "item_search": "approximate" if n_items > STRAIGHT else "exact"}
-        model = models.build("gtc", split.train, split.features, models.settings("gtc", settings), 0)
+        settings = {
+            "start": "random",  # a step costs the same from any start
+            "propagation": mode,
+            "item_search": "approximate" if n_items > STRAIGHT else "exact",
+        }
+        model = models.build("gtc", split.train, split.features, models.settings("gtc", settings, "sampled"), 0)
         training = Training(model, TrainConfig(batch_size=BATCH))
         batches = Batches(split.train, BATCH, 0)
         costs = {"construction": clock.lap()["cpu"]}

@@ -126,7 +126,7 @@ def measure(name: str, seed: int) -> None:
         path = _path(name, variant, seed)
         if path.exists():
             continue
-        config = models.settings("gtc", case.model | settings)
+        config = models.settings("gtc", case.model | settings, "plain")
         model = models.build("gtc", split.train, split.features, config, seed)
         training = fit(model, split, TrainConfig(**case.train, valid_metric=METRICS[0], seed=seed))
         best = training.best.number if training.best else None

@@ -47,6 +47,9 @@ BASE = "full"
 # name -> (what it is, settings). Data with several modalities add a `without-M` for each M.
 GRID: Mapping[str, tuple[str, tuple[str, ...]]] = {
     BASE: ("GTC as configured", ()),
+    "untrained": ("as it starts, before training", ("epochs=1", "learning_rate=1e-12")),
+    "random-start": ("embeddings from random", ("start=random",)),
+    "no-content": ("interactions alone", ("data.modalities=[]",)),
     "no-filter": ("content as it is", ("filter=off",)),
     "noise-only": ("a filter that is never trained", ("filter=noise_only",)),
     "user-agnostic": ("one filter for all users", ("prototypes=1",)),

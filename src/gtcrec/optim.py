@@ -10,16 +10,15 @@ __all__ = ["RowAdam"]
 
 
 class RowAdam(torch.optim.Optimizer):
-    """Adam (Kingma & Ba 2015) on row-sparse gradients: rows without a gradient keep their values and moments.
+    """Adam (Kingma & Ba 2015) with beta1 = 0 on row-sparse gradients.
 
-    Equal to Adam where every row has a gradient at every step. The bias correction counts all steps. A gradient may
-    name a row more than once; what it says of it is summed.
+    Exactly that, for rows that have a gradient now and then as well: where there is none nothing moves, and the second
+    moment's decay over the steps between is made up for when the next one comes. With a first moment a row would move
+    on for steps after its gradient. A gradient may name a row more than once; what it says of it is summed.
     """
 
-    def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, beta: float = 0.999, eps: float = 1e-8) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta, "eps": eps})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -32,20 +31,21 @@ class RowAdam(torch.optim.Optimizer):
                     self._update(p, *_summed(p.grad), group)
 
     def _update(self, p: Tensor, rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[p]
+        state, beta = self.state[p], group["beta"]
         if not state:
             state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+            state["exp_avg_sq"] = torch.zeros_like(p)
+            state["last"] = p.new_zeros(len(p))  # the step of each row's last gradient
         state["step"] += 1
-        (beta1, beta2), t = group["betas"], state["step"].item()
+        t = state["step"].item()
         for index, g in zip(torch.split(rows, _ROWS), torch.split(grad, _ROWS), strict=True):
-            mean = state["exp_avg"].index_select(0, index).lerp_(g, 1 - beta1)  # [r, d]
-            square = state["exp_avg_sq"].index_select(0, index).mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            state["exp_avg"].index_copy_(0, index, mean)
+            decay = beta ** (t - state["last"].index_select(0, index))[:, None]
+            square = state["exp_avg_sq"].index_select(0, index).mul_(decay).addcmul_(g, g, value=1 - beta)
             state["exp_avg_sq"].index_copy_(0, index, square)
-            scale = square.sqrt_().div_((1 - beta2**t) ** 0.5).add_(group["eps"])
-            moved = p.index_select(0, index).addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**t))
+            scale = square.sqrt_().div_((1 - beta**t) ** 0.5).add_(group["eps"])
+            moved = p.index_select(0, index).addcdiv_(g, scale, value=-group["lr"])
             p.index_copy_(0, index, moved)  # index_add_ takes seven times as long
+        state["last"].index_fill_(0, rows, t)
 
 
 _ROWS = 1 << 11  # updated at once: what they need stays in the cache

@@ -72,15 +72,15 @@ def test_sums_over_what_walks_reach_and_their_gradient_equal_the_dense_ones():
     torch.testing.assert_close(x.grad, 2 * dense.T @ dense @ x.detach())
 
 
-def test_row_adam_equals_adam_where_every_row_has_a_gradient():
+def test_row_adam_equals_adam_without_first_moment_where_rows_have_a_gradient_now_and_then():
     rng = torch.Generator().manual_seed(0)
     dense, sparse = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
-    adam, rows = torch.optim.Adam([dense], lr=0.1), RowAdam([sparse], lr=0.1)
-    for _ in range(4):
-        dense.grad = torch.randn(5, 3, generator=rng)
-        halves = torch.cat([dense.grad / 2, dense.grad / 2])  # each row named twice
-        index = torch.arange(5).repeat(2)[None]
-        sparse.grad = torch.sparse_coo_tensor(index, halves, (5, 3), check_invariants=True)
+    adam, rows = torch.optim.Adam([dense], lr=0.1, betas=(0.0, 0.999)), RowAdam([sparse], lr=0.1)
+    for index in ([0, 1, 2, 3, 4], [1, 3], [1], [4, 0, 1], [0, 2]):
+        dense.grad = torch.zeros(5, 3)
+        dense.grad[index] = torch.randn(len(index), 3, generator=rng)
+        halves = torch.cat([dense.grad[index] / 2] * 2)  # each row named twice
+        sparse.grad = torch.sparse_coo_tensor(torch.tensor([index * 2]), halves, (5, 3), check_invariants=True)
         adam.step()
         rows.step()
     torch.testing.assert_close(sparse, dense)

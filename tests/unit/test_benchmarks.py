@@ -181,3 +181,8 @@ def test_growth_measures_both_ways_of_propagation_and_draws_them(
     growth.plot(found, tmp_path / "growth.svg")
     text = (tmp_path / "growth.svg").read_text(encoding="utf-8")
     assert "<svg" in text
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_says_what_it_does(path: Path, script: Callable[[str], ModuleType]) -> None:
+    assert (script(path.stem).__doc__ or "").strip()

@@ -132,7 +132,7 @@ _DEFAULT = {"start": "als", "dim": 128, "layers": 1, "item_graph_weight": 0.3}
 PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "default": (_DEFAULT, {"learning_rate": 2e-3}),
     # For catalogues that a step must not look through.
-    "sampled": (_DEFAULT | {"propagation": "sampled"}, {"learning_rate": 2e-3}),
+    "sampled": (_DEFAULT | {"propagation": "sampled", "walks": 8}, {"learning_rate": 2e-3}),
     # Every setting as declared: all that is known of users and items is learned step by step.
     "plain": ({}, {}),
     # The paper's words: each item filtered for its audience, the denoiser trained, the user told it pair by pair.
