@@ -73,7 +73,7 @@ def test_a_variant_without_a_modality_reads_the_others(data: Path, tmp_path: Pat
     ("only", "given", "message"),
     [
         ((), ["dimm=8"], r"^unknown key 'dimm' \(did you mean 'dim'\?\)"),
-        (["no-filtre"], [], r"^unknown variant 'no-filtre' \(did you mean 'no-filter'\?\); known: full, no-filter, .*"),
+        (["no-filtre"], [], r"^unknown variant 'no-filtre' \(did you mean 'no-filter'\?\); known: full, untrained, .*"),
         (["without-video"], [], "^unknown variant 'without-video'.*, without-image, without-text$"),
         ((), ["seed=3"], r"^the ablation's seeds are 0, 1, ... of --seeds, found the setting 'seed=3'"),
         ((), ["train.seed=3"], "found the setting 'train.seed=3'"),
