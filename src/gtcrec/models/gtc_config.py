@@ -24,7 +24,7 @@ class GTCConfig(BaseModel):
     als_unobserved: float = Field(
         4.0, gt=0, description="weight of all pairs' squared scores, as a multiple of the liked pairs' (start=als)"
     )
-    als_reg: float = Field(0.03, gt=0, description="of the squared factors (start=als)")
+    als_reg: float = Field(0.05, gt=0, description="of the squared factors (start=als)")
     item_neighbours: int = Field(10, ge=0, description="content neighbours per item; 0: no item graph")
     item_graph_weight: float = Field(1.0, gt=0, description="of what an item takes from its content neighbours")
     identity_dropout: float = Field(
