@@ -215,3 +215,16 @@ def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
     path.write_bytes(content[:100])
     with pytest.raises(RunError, match=r"c\.safetensors: cannot be read"):
         training.load(path)
+
+
+def test_the_learning_rate_falls_linearly_and_would_be_0_after_the_last_epoch(checkerboard, row_bpr):
+    split = checkerboard()
+    model = row_bpr(split.train)
+    config = TrainConfig(epochs=4, batch_size=64, learning_rate=0.04, decay="linear", valid_metric="recall@10")
+    training = Training(model, config)
+    rates = [
+        {group["lr"] for optimizer in training.optimizers for group in optimizer.param_groups}
+        for _ in epochs(model, split, config, training)
+    ]
+    assert [len(one) for one in rates] == [1, 1, 1, 1]
+    assert [one.pop() for one in rates] == pytest.approx([0.04, 0.03, 0.02, 0.01])
