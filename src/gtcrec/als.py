@@ -6,6 +6,8 @@ regularisation and the advice of "Revisiting the Performance of iALS on Item Rec
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -15,7 +17,19 @@ from torch.nn import functional as F
 
 from gtcrec.types import Interactions, Ints
 
-__all__ = ["factorise"]
+__all__ = ["factorise", "unsolved"]
+
+_solves = ContextVar("solves", default=True)
+
+
+@contextmanager
+def unsolved() -> Iterator[None]:
+    """Within it `factorise` returns zeros at once: for models whose weights are loaded next."""
+    token = _solves.set(False)
+    try:
+        yield
+    finally:
+        _solves.reset(token)
 
 
 def factorise(
@@ -36,6 +50,8 @@ def factorise(
     `sweeps` times all users, then all items are solved for. Who likes nothing, and what no one likes, is 0. The factors
     start at N(0, deviation^2 / dim), drawn from the global random state.
     """
+    if not _solves.get():
+        return torch.zeros(train.n_users, dim), torch.zeros(train.n_items, dim)
     liked = train.matrix()
     weights = unobserved, reg, frequency
     sides = _Side(liked, *weights), _Side(liked.T.tocsr(), *weights)

@@ -112,10 +112,10 @@ def _replacements(features: ItemFeatures, seed: int) -> Iterator[tuple[str, Kind
 
 
 def _build(run: Run, features: ItemFeatures) -> nn.Module:
-    """The run's model around other content, as it is before training."""
+    """The run's model around other content, whose weights are to be loaded."""
     config = run.config
     settings = models.settings(config.model, config.settings, config.preset)
-    return models.build(config.model, run.split.train, features, settings, config.train.seed)
+    return models.build(config.model, run.split.train, features, settings, config.train.seed, solve=False)
 
 
 def _measure(run: Run, model: nn.Module, metrics: Sequence[str]) -> Mapping[str, Floats]:

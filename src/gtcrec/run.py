@@ -50,7 +50,10 @@ class Run:
     Several `workers` that train together each have a Run of the same folder; the first of them writes the files.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, dataset: Dataset, workers: Workers = _ALONE) -> None:
+    def __init__(
+        self, config: RunConfig, folder: Path, dataset: Dataset, workers: Workers = _ALONE, fresh: bool = True
+    ) -> None:
+        """`fresh`: the model is one to train; if not, its weights are loaded next."""
         self.config = config
         self.folder = folder
         self.dataset = dataset
@@ -59,7 +62,7 @@ class Run:
         settings = models.settings(config.model, config.settings, config.preset)
         spread = workers if config.train.tables == "sharded" else None
         self.model: nn.Module = models.build(
-            config.model, self.split.train, self.split.features, settings, config.train.seed, spread
+            config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
         )
         self.training = Training(self.model, config.train)
 
@@ -102,8 +105,9 @@ class Run:
             raise RunError(
                 f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json"
             )
-        run = cls(config, folder, dataset, workers)
-        if (folder / _CHECKPOINT).exists():
+        trained = (folder / _CHECKPOINT).exists()
+        run = cls(config, folder, dataset, workers, fresh=not trained)
+        if trained:
             run.training.load(folder / _CHECKPOINT)
         if run.finished:
             run.model.load_state_dict(run.training.load_tensors(folder / _MODEL)[0])

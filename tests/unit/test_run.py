@@ -57,6 +57,25 @@ def test_a_loaded_run_recommends_as_the_one_that_was_trained(finished):
     assert not seen & {(one.user, one.item) for one in lists}
 
 
+@pytest.mark.parametrize("model", ["gtc", "ials"])
+def test_a_run_with_weights_is_opened_without_solving_for_them_anew(model, catalogue, tmp_path, monkeypatch):
+    run = Run.create(gtcrec.resolve(str(catalogue), model, given=["dim=8", "epochs=2"]), tmp_path / "run")
+    untrained = Run.load(tmp_path / "run").model.state_dict()
+    assert all(untrained[name].equal(weights) for name, weights in run.model.state_dict().items())
+    for _ in run.epochs():
+        pass
+    wanted = run.model.state_dict()
+
+    def refused(*given):
+        raise AssertionError("solved")
+
+    monkeypatch.setattr("gtcrec.als._Side", refused)
+    found = Run.load(tmp_path / "run").model.state_dict()
+    assert all(found[name].equal(weights) for name, weights in wanted.items())
+    with pytest.raises(AssertionError, match="solved"):
+        Run.create(run.config, tmp_path / "another")
+
+
 def test_the_stored_configuration_makes_the_same_run_again(finished, tmp_path):
     again = Run.create(gtcrec.resolve(file=finished.folder / "config.yaml"), tmp_path / "again")
     list(again.epochs())

@@ -1,6 +1,7 @@
 """The one table of models, and how a name and settings become a model."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from gtcrec import als
 from gtcrec.errors import ConfigError, nearest
 from gtcrec.models import (
     bm3,
@@ -152,18 +154,25 @@ def settings(name: str, given: Mapping[str, Any], preset: str = "default") -> Ba
 
 
 def build(
-    name: str, train: Interactions, features: ItemFeatures, config: BaseModel, seed: int, workers: Workers | None = None
+    name: str,
+    train: Interactions,
+    features: ItemFeatures,
+    config: BaseModel,
+    seed: int,
+    workers: Workers | None = None,
+    solve: bool = True,
 ) -> nn.Module:
     """Return a fresh model; its weights depend on `seed` alone, and the global random state is left as it was.
 
-    Of several `workers`, if given, each gets its own rows of the model's tables. Raises `ConfigError` for a model that
-    cannot spread them.
+    Of several `workers`, if given, each gets its own rows of the model's tables. With `solve` false, for a model whose
+    weights are loaded next, those that least squares would solve for stay 0. Raises `ConfigError` for a model that
+    cannot spread its tables.
     """
     entry = find(name)
     if workers is not None and not entry.sharded:
         able = ", ".join(key for key, one in MODELS.items() if one.sharded)
         raise ConfigError(f"train.tables=sharded wants a model of sharded tables, one of {able}; found {name}")
     spread = {} if workers is None else {"workers": workers}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), nullcontext() if solve else als.unsolved():
         torch.manual_seed(seed)
         return entry.model(config, train, features, **spread)
