@@ -13,18 +13,8 @@ import sys
 from pathlib import Path
 
 RUNS, ALONE, PAGE = Path("runs/missing"), Path("runs/movies"), Path("docs/results/missing.md")
-SHORT = [
-    "--set",
-    "preset=plain",
-    "--set",
-    "epochs=30",
-    "--set",
-    "patience=10",
-    "--set",
-    "learning_rate=0.004",
-    "--on",
-    "test",
-]
+PLAIN = ["preset=plain", "epochs=30", "patience=10", "learning_rate=0.004"]
+SHORT = [*(word for one in PLAIN for word in ("--set", one)), "--on", "test"]
 METRICS = ["--metric", "recall@20", "--metric", "ndcg@20"]
 CURVES = [
     *("gtcrec", "missing", "--data", "data/movies", "--out", str(RUNS), "--shares", "0,0.3,0.6,0.9", "--seeds", "0"),

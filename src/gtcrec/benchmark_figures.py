@@ -1,17 +1,13 @@
 """Plots of a benchmark as SVG bytes; matplotlib is imported on the first call, without its global state."""
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gtcrec.figures import COLUMNS, LIGHT, Theme
+from gtcrec.figures import COLUMNS, DASHES, LIGHT, LINES, Theme, style, svg
 
 __all__ = ["Bar", "Point", "bars", "points", "rank_curves"]
-
-_LINES = ("#2a6aa8", "#c2571a", "#3d8b4f", "#8b5aa8", "#b08a1e", "#4f9aa0", "#b0476a")
-_DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def bars(panels: Sequence[tuple[str, Sequence[Bar]]], theme: Theme = LIGHT) -> b
             ax.plot([bar.low, bar.high], [at, at], color=theme.ink, linewidth=1.1)
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_yticks(range(len(names)), names if place % COLUMNS == 0 else [])
-    return _svg(figure)
+    return svg(figure)
 
 
 def rank_curves(
@@ -72,7 +68,7 @@ def rank_curves(
     ax = _axes(figure, 1, 1, 0, title, theme, "y")
     for place in sorted(range(len(curves)), key=lambda one: -curves[one][1][-1][1]):
         name, found = curves[place]
-        colour, dash = _LINES[place % len(_LINES)], _DASHES[place // len(_LINES) % len(_DASHES)]
+        colour, dash = LINES[place % len(LINES)], DASHES[place // len(LINES) % len(DASHES)]
         width = 2.6 if name == marked else 1.3
         ax.plot(*zip(*found, strict=True), "o", linestyle=dash, color=colour, linewidth=width, markersize=3, label=name)
     cuts = sorted({k for _, found in curves for k, _ in found})
@@ -82,7 +78,7 @@ def rank_curves(
     ax.set_xlabel("k", color=theme.ink, fontsize=8)
     ax.set_ylim(bottom=0)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=theme.ink)
-    return _svg(figure)
+    return svg(figure)
 
 
 def points(found: Sequence[Point], title: str, label: str, logarithmic: bool = False, theme: Theme = LIGHT) -> bytes:
@@ -103,7 +99,7 @@ def points(found: Sequence[Point], title: str, label: str, logarithmic: bool = F
         ax.set_xscale("log")
     ax.margins(x=0.12)
     ax.set_xlabel(label, color=theme.ink, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _figure(size: tuple[float, float], theme: Theme) -> Any:
@@ -114,19 +110,5 @@ def _figure(size: tuple[float, float], theme: Theme) -> Any:
 
 def _axes(figure: Any, rows: int, columns: int, place: int, title: str, theme: Theme, grid: str) -> Any:
     ax = figure.add_subplot(rows, columns, place + 1)
-    ax.set_facecolor(theme.paper)
-    ax.set_title(title, loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
-    ax.tick_params(colors=theme.ink, labelsize=7.5, length=0)
-    ax.grid(axis=grid, color=theme.faint, linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[:].set_visible(False)
+    style(ax, title, theme, grid)
     return ax
-
-
-def _svg(figure: Any) -> bytes:
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "gtcrec"}):  # equal results give equal bytes
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()

@@ -1,15 +1,11 @@
 """`gtcrec data build`: from raw tables to a data folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from gtcrec.errors import ConfigError
-from gtcrec.options import Engine, RayAddress, WorkerCount
-
-if TYPE_CHECKING:
-    from gtcrec.data.build import BuildConfig
+from gtcrec.options import Engine, RayAddress, WorkerCount, checked
 
 __all__ = ["build"]
 
@@ -62,36 +58,26 @@ def build(
     ray_address: RayAddress = "",
 ) -> None:
     """Make a data folder of an items table and an interactions table, and say what was left out and why."""
-    config = _config(
+    from gtcrec.blocks import choose_executor
+    from gtcrec.console import counted, resumable, say
+    from gtcrec.data.build import BuildConfig
+    from gtcrec.data.build import build as build_data
+    from gtcrec.data.drops import write_report
+
+    config = checked(
+        BuildConfig,
         user=user_col, item=item_col, items_item=items_item_col, rating=rating_col, time=time_col, label=label_col,
         title=title_col, text=_names(text), image=image, tags=_names(tags), tag_separator=tag_separator,
         category=_names(category), numbers=_names(numbers), keep=_names(keep), text_encoder=text_encoder,
         image_encoder=image_encoder, device=device, min_rating=min_rating, core=core, duplicates=duplicates,
         encoding=encoding, split={"strategy": split, "ratios": _names(ratios), "seed": seed},
     )  # fmt: skip
-    from gtcrec.blocks import choose_executor
-    from gtcrec.console import counted, resumable, say
-    from gtcrec.data.build import build
-    from gtcrec.data.drops import write_report
-
     executor = choose_executor(engine, workers, ray_address, device)
     with resumable("the same command goes on with what is complete"), counted("batches") as on_block:
-        report = build(items, interactions, out, config, image_root, executor, say, on_block)
+        report = build_data(items, interactions, out, config, image_root, executor, say, on_block)
     typer.echo(write_report(report), nl=False)
     say(f"built: {out}")
 
 
 def _names(given: str) -> tuple[str, ...]:
     return tuple(filter(None, (one.strip() for one in given.split(","))))
-
-
-def _config(**given: Any) -> "BuildConfig":
-    from pydantic import ValidationError
-
-    from gtcrec.data.build import BuildConfig
-
-    try:
-        return BuildConfig.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from error

@@ -1,14 +1,11 @@
 """`gtcrec data import`, `export`, `list` and `get`: other libraries' folders and public data sets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from gtcrec.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gtcrec.data.split import SplitConfig
+from gtcrec.options import checked
 
 __all__ = ["export", "get", "import_raw", "list_public"]
 
@@ -64,11 +61,12 @@ def export(
     seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
 ) -> None:
     """Write a data set, divided, as a folder that MMRec or RecBole reads."""
-    config = _split_config(strategy=split, ratios=tuple(one.strip() for one in ratios.split(",")), seed=seed)
     from gtcrec.console import say
     from gtcrec.data import load
+    from gtcrec.data.split import SplitConfig
     from gtcrec.data.write import write_mmrec, write_recbole
 
+    config = checked(SplitConfig, strategy=split, ratios=tuple(one.strip() for one in ratios.split(",")), seed=seed)
     say(f"written: {(write_mmrec if to == 'mmrec' else write_recbole)(load(data), out, config)}")
 
 
@@ -104,15 +102,3 @@ def get(
         get_files(found.files, out, say)
     sources = " ".join(str(out / file.name) for file in found.files) if found.kind != "microlens" else str(out)
     say(f"next: gtcrec data import {found.kind} {sources} --out DIR")
-
-
-def _split_config(**given: Any) -> "SplitConfig":
-    from pydantic import ValidationError
-
-    from gtcrec.data.split import SplitConfig
-
-    try:
-        return SplitConfig.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from error

@@ -6,7 +6,6 @@ theirs = evaluate_lists(read_lists("mmrec-topk.csv", dataset), split)
 gtcrec.compare({"ours": report, "theirs": theirs}, "recall@20", numpy.random.default_rng(0))
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gtcrec.data.raw import finite
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.evaluate import PROTOCOLS, EvaluateConfig, evaluate_split
 from gtcrec.metrics import LIST_METRICS, USER_METRICS, contains, parse
@@ -194,12 +194,9 @@ def _whole(path: Path, number: int, what: str, word: str) -> int:
 
 def _finite(path: Path, number: int, word: str) -> float:
     try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DataError(f"{path}, line {number}: wanted a finite number as score, found {word!r}")
-    return value
+        return finite(word, "a finite number")
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: wanted a finite number as score, found {word!r}") from error
 
 
 def _filled(shape: tuple[int, int], places: tuple[Ints, Ints], values: Any, rest: float) -> NDArray[Any]:

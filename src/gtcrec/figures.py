@@ -11,6 +11,8 @@ __all__ = ["DARK", "LIGHT", "Curve", "Mark", "Theme", "available", "curves", "fo
 
 PANEL = (3.6, 2.35)  # inches
 COLUMNS = 2
+LINES = ("#2a6aa8", "#c2571a", "#3d8b4f", "#8b5aa8", "#b08a1e", "#4f9aa0", "#b0476a")
+DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,8 @@ def _panels(names: Sequence[str], draw: Callable[[Any, str], None], theme: Theme
     figure = Figure(figsize=size, dpi=160, layout="constrained", facecolor=theme.paper)
     for place, name in enumerate(names):
         ax = figure.add_subplot(rows, COLUMNS, place + 1)
-        ax.set_facecolor(theme.paper)
-        ax.set_title(name.removeprefix("log."), loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
-        ax.tick_params(colors=theme.ink, labelsize=7.5, length=0)
-        ax.grid(axis="y", color=theme.faint, linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.spines["bottom"].set_color(theme.faint)
+        style(ax, name.removeprefix("log."), theme, "y")
+        ax.spines["bottom"].set(visible=True, color=theme.faint)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         draw(ax, name)
@@ -159,12 +156,7 @@ def forest(panels: Sequence[tuple[str, Sequence[Mark]]], label: str, theme: Them
     figure = Figure(figsize=size, layout="constrained", facecolor=theme.paper)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (title, marks) in zip(axes, panels, strict=True):
-        ax.set_facecolor(theme.paper)
-        ax.set_title(title, loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
-        ax.tick_params(colors=theme.ink, labelsize=8, length=0)
-        ax.grid(axis="x", color=theme.faint, linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines[:].set_visible(False)
+        style(ax, title, theme, "x", 8)
         ax.axvline(0, color=theme.ink, linewidth=0.8)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         for mark in marks:
@@ -174,7 +166,7 @@ def forest(panels: Sequence[tuple[str, Sequence[Mark]]], label: str, theme: Them
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(label, color=theme.ink, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 @dataclass(frozen=True)
@@ -201,19 +193,14 @@ def missing_curves(panels: Sequence[tuple[str, Sequence[Curve]]], label: str, th
     figure = Figure(figsize=(1.8 + 3.4 * len(panels), 3.4), layout="constrained", facecolor=theme.paper)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, curves) in zip(axes, panels, strict=True):
-        ax.set_facecolor(theme.paper)
-        ax.set_title(title, loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
-        ax.tick_params(colors=theme.ink, labelsize=7.5, length=0)
-        ax.grid(axis="y", color=theme.faint, linewidth=0.6)
-        ax.set_axisbelow(True)
-        ax.spines[:].set_visible(False)
+        style(ax, title, theme, "y")
         for place, curve in enumerate(curves):
-            colour = _LINES[hidden.index(curve.hidden) % len(_LINES)]
-            dash = _DASHES[models.index(curve.model) % len(_DASHES)]
+            colour = LINES[hidden.index(curve.hidden) % len(LINES)]
+            dash = DASHES[models.index(curve.model) % len(DASHES)]
             _curve(ax, curve, 0.8 * (place - (len(curves) - 1) / 2), colour, dash)
     axes[-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=theme.ink)
     figure.supxlabel(label, color=theme.ink, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _curve(ax: Any, curve: Curve, aside: float, colour: str, dash: Any) -> None:
@@ -225,14 +212,21 @@ def _curve(ax: Any, curve: Curve, aside: float, colour: str, dash: Any) -> None:
         ax.plot(x, mark.value, "o", color=colour, markersize=4.5, fillstyle="full" if mark.sure else "none")
 
 
-def _svg(figure: Any) -> bytes:
+def style(ax: Any, title: str, theme: Theme, grid: str, label_size: float = 7.5) -> None:
+    """Give a panel its title and colours, and lines across the `grid` axis, x or y, in place of a frame."""
+    ax.set_facecolor(theme.paper)
+    ax.set_title(title, loc="left", color=theme.ink, fontsize=9.5, fontweight="bold")
+    ax.tick_params(colors=theme.ink, labelsize=label_size, length=0)
+    ax.grid(axis=grid, color=theme.faint, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[:].set_visible(False)
+
+
+def svg(figure: Any) -> bytes:
+    """Return the figure as SVG; equal figures give equal bytes."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "gtcrec"}):  # equal results give equal bytes
+    with rc_context({"svg.hashsalt": "gtcrec"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
-
-
-_LINES = ("#2a6aa8", "#c2571a", "#3d8b4f", "#8b5aa8", "#b08a1e", "#4f9aa0", "#b0476a")
-_DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))

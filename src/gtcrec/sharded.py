@@ -1,6 +1,6 @@
 """Tables whose rows lie spread over the workers, for catalogues that exceed one machine.
 
-Row r of a table lies with worker r % W, as its row r // W; so do its gradient and Adam's moments of it. A step asks the
+Row r of a table lies with worker r % W, as its row r // W; so do its gradient and Adam's moment of it. A step asks the
 owners for the few rows that it needs, and sends what the loss says of them back to the owners, who alone change them.
 Every function that communicates is called by all workers, in the same order; with one worker nothing communicates.
 """
