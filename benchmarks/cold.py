@@ -1,5 +1,6 @@
 """Train and compare models on items that training never saw, and write docs/results/cold.md from the run folders.
 
+    python benchmarks/cold.py choose   # tries settings on folds of the items that are no test items
     python benchmarks/cold.py train    # what is missing under runs/ml100k/cold; resumes what was stopped
     python benchmarks/cold.py write    # evaluates on test once, among cold items and among all; writes the page
 
@@ -8,48 +9,75 @@ validation, 20 % for test, each with all of its interactions.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 from results import train
 
-from gtcrec.evaluate import evaluate_split
+from gtcrec import data, models
+from gtcrec.config import resolve
+from gtcrec.evaluate import EvaluateConfig, evaluate_split
+from gtcrec.files import write_json
 from gtcrec.record import read
 from gtcrec.run import Run
 from gtcrec.statistics import paired_tests
+from gtcrec.types import Interactions, Split
 
 DATA, RUNS, PAGE = "ml100k", Path("runs/ml100k/cold"), Path("docs/results/cold.md")
 SEEDS = (0, 1, 2)
 METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 SPLIT = ["split.strategy=cold_items", "split.ratios=[0.7,0.1,0.2]", "evaluate.candidates=cold"]
 SHORT = ["epochs=40", "patience=10", "learning_rate=0.002"]
-COLD = [*SHORT, "train.negatives=met", "identity_dropout=0.5"]
-CREDITS = "data.modalities=[credits]"
+MET = "train.negatives=met"
+COLD = [MET, "identity_dropout=0.5"]
+CREDITS, NEAR = "data.modalities=[credits]", "neighbours=1000"
+SOLVED = ["epochs=5", "learning_rate=0.002", *COLD, "als_reg=0.005", "new_item_weight=1.25"]
 # name -> (model, settings); the first is compared with all others
 MODELS = {
-    "gtc": ("gtc", ["preset=plain", *COLD, CREDITS]),
-    "gtc with plots": ("gtc", ["preset=plain", *COLD]),
-    "gtc with plots and content bias": ("gtc", ["preset=plain", *COLD, "content_bias=true"]),
-    "gtc from least squares": ("gtc", [*COLD, CREDITS, "als_reg=0.02"]),
+    "gtc": ("gtc", [*SOLVED, CREDITS]),
+    "gtc with plots": ("gtc", SOLVED),
+    "gtc learned map": ("gtc", ["preset=plain", *SHORT, *COLD, CREDITS]),
+    "gtc learned map with plots": ("gtc", ["preset=plain", *SHORT, *COLD]),
     "gtc not trained for new items": ("gtc", ["preset=plain", *SHORT]),
-    "vbpr": ("vbpr", [*SHORT, "train.negatives=met", CREDITS]),
-    "vbpr with plots": ("vbpr", [*SHORT, "train.negatives=met"]),
-    "contentknn": ("contentknn", ["interactions=0", CREDITS]),
-    "contentknn with plots": ("contentknn", ["interactions=0"]),
+    "vbpr": ("vbpr", [*SHORT, MET, CREDITS]),
+    "vbpr with plots": ("vbpr", [*SHORT, MET]),
+    "contentknn": ("contentknn", ["interactions=0", NEAR, CREDITS]),
+    "contentknn with plots": ("contentknn", ["interactions=0", NEAR]),
     "popular": ("popular", []),
+}
+
+FOLDS = 5  # of a seed's items that are no test items; two of them are held out in turn
+KNOWN = 0.1  # share of the other items' pairs that is held out as well, to see what new items take from them
+NEW, ALL, BOTH = "new items among new", "new items among all", "known items among all"
+# name -> (model, settings)
+TRIED = {
+    **{f"contentknn, {k} neighbours": ("contentknn", {"interactions": 0, "neighbours": k}) for k in (30, 100, 1000)},
+    **{
+        f"gtc, als_reg {reg:g}, new_item_weight {weight:g}": (
+            "gtc",
+            {"identity_dropout": 0.5, "als_reg": reg, "new_item_weight": weight},
+        )
+        for reg, weight in [(0.05, 1), (0.02, 1), (0.01, 1), (0.005, 1), (0.005, 1.25), (0.005, 1.5), (0.005, 2)]
+    },
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["train", "write"])
+    parser.add_argument("verb", choices=["choose", "train", "write"])
     given = parser.parse_args()
     if given.verb == "write":
         PAGE.write_text("\n".join(page()) + "\n", encoding="utf-8")
         print(PAGE)
+        return
+    if given.verb == "choose":
+        RUNS.mkdir(parents=True, exist_ok=True)
+        write_json(RUNS / "choice.json", choose())
         return
     for seed in SEEDS:
         for name, (model, settings) in MODELS.items():
@@ -59,6 +87,54 @@ def main() -> None:
 
 def folder(name: str, seed: int) -> Path:
     return RUNS / f"{name.replace(' ', '-')}-{seed}"
+
+
+def choose() -> dict[str, dict[str, list[float]]]:
+    """What is tried -> where -> recall@20 of each seed, mean over two folds; models as built, before any step."""
+    config = resolve(f"data/{DATA}", "contentknn", given=SPLIT)
+    dataset = data.load(f"data/{DATA}", data.ReadConfig(**config.data.model_dump(exclude={"path"})))
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in SEEDS:
+        whole = data.split(dataset, config.split.model_copy(update={"seed": seed}))
+        folds = list(itertools.islice(held_out(whole, seed), 2))
+        for modalities in (["credits"], ["credits", "plot"]):
+            for name, (model, settings) in TRIED.items():
+                rows = [_recalls(*fold, modalities, model, settings) for fold in folds]
+                row = found.setdefault(f"{name}{' with plots' * ('plot' in modalities)}", {})
+                for where, value in zip((NEW, ALL, BOTH), np.mean(rows, axis=0), strict=True):
+                    row.setdefault(where, []).append(float(value))
+                print(seed, name, modalities, np.mean(rows, axis=0).round(4), flush=True)
+    return found
+
+
+def held_out(split: Split, seed: int) -> Iterator[tuple[Split, Split]]:
+    """Splits of all but the test pairs: validation has a fold's items, or some pairs of the items left."""
+    pairs = concatenated(split.train, split.valid)
+    rng = np.random.default_rng(seed)
+    known = rng.random(len(pairs)) < KNOWN
+    for fold in np.array_split(rng.permutation(np.unique(pairs.items)), FOLDS):
+        new = np.isin(pairs.items, fold)
+        none = pairs.where(np.zeros(len(pairs), dtype=bool))
+        train = pairs.where(~new & ~known)
+        yield tuple(Split(train, pairs.where(part), none, split.features, {}) for part in (new, ~new & known))
+
+
+def concatenated(*parts: Interactions) -> Interactions:
+    users, items = (np.concatenate([getattr(one, side) for one in parts]) for side in ("users", "items"))
+    return Interactions(users, items, parts[0].n_users, parts[0].n_items)
+
+
+def _recalls(new: Split, known: Split, modalities: list[str], model: str, settings: dict[str, Any]) -> list[float]:
+    """recall@20 of new items among new ones and among all, and of known items among all."""
+    built = models.build(model, new.train, new.features.only(modalities), models.settings(model, settings), 0)
+    scorer = built.scorer()
+    asked = [(new, "cold"), (new, "all"), (known, "all")]
+    return [
+        evaluate_split(
+            scorer, part, "valid", EvaluateConfig(candidates=which), metrics=("recall@20",), details=False
+        ).means["recall@20"]
+        for part, which in asked
+    ]
 
 
 def values(name: str, seed: int, candidates: str) -> dict[str, dict[int, float]]:
@@ -85,6 +161,7 @@ def page() -> Iterator[str]:
         "Settings were chosen on validation items. Means over seeds of the mean over test users; each "
         "seed's mean in brackets."
     )
+    yield from _choice()
     for candidates, title in (("cold", "Among the items without training pairs"), ("all", "Among all items")):
         yield from [
             "",
@@ -108,6 +185,24 @@ def page() -> Iterator[str]:
         + ".",
     ]
     yield from ["", *NOTES.strip().splitlines()]
+
+
+def _choice() -> Iterator[str]:
+    found = json.loads((RUNS / "choice.json").read_text(encoding="utf-8"))
+    yield from [
+        "",
+        "## What was chosen, and by what",
+        "",
+        f"recall@20 without any test pair: of a seed's items that are no test items, a {FOLDS}th is held out with all "
+        f"of its pairs (new items), and {KNOWN:.0%} of the other items' pairs (known items). Mean of two folds and "
+        f"{len(SEEDS)} seeds, each seed in brackets. Models as built, before any training step.",
+        "",
+        f"| | {NEW} | {ALL} | {BOTH} |",
+        "|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        cells = [f"{mean(row[w]):.4f} ({', '.join(f'{one:.4f}' for one in row[w])})" for w in (NEW, ALL, BOTH)]
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _rows(found: dict[str, list[dict[str, dict[int, float]]]]) -> Iterator[str]:

@@ -10,11 +10,13 @@ __all__ = ["RowAdam"]
 
 
 class RowAdam(torch.optim.Optimizer):
-    """Adam (Kingma & Ba 2015) with beta1 = 0 on row-sparse gradients.
+    """Adam (Kingma & Ba 2015) with beta1 = 0 and one second moment a row, of row-sparse gradients.
 
-    Exactly that, for rows that have a gradient now and then as well: where there is none nothing moves, and the second
-    moment's decay over the steps between is made up for when the next one comes. With a first moment a row would move
-    on for steps after its gradient. A gradient may name a row more than once; what it says of it is summed.
+    The moment is of the row's mean squared gradient: a row keeps its gradient's direction, and there is one number to
+    fetch and keep for each row, not one for each of its numbers. Exact for rows that have a gradient now and then as
+    well: where there is none nothing moves, and the moment's decay over the steps between is made up for when the next
+    one comes. With a first moment a row would move on for steps after its gradient. A gradient may name a row more than
+    once; what it says of it is summed.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, beta: float = 0.999, eps: float = 1e-8) -> None:
@@ -34,16 +36,17 @@ class RowAdam(torch.optim.Optimizer):
         state, beta = self.state[p], group["beta"]
         if not state:
             state["step"] = torch.zeros(())
-            state["exp_avg_sq"] = torch.zeros_like(p)
+            state["exp_avg_sq"] = p.new_zeros(len(p))
             state["last"] = p.new_zeros(len(p))  # the step of each row's last gradient
         state["step"] += 1
         t = state["step"].item()
         for index, g in zip(torch.split(rows, _ROWS), torch.split(grad, _ROWS), strict=True):
-            decay = beta ** (t - state["last"].index_select(0, index))[:, None]
-            square = state["exp_avg_sq"].index_select(0, index).mul_(decay).addcmul_(g, g, value=1 - beta)
+            decay = beta ** (t - state["last"].index_select(0, index))
+            square = state["exp_avg_sq"].index_select(0, index).mul_(decay)
+            square += (1 - beta) / g.shape[1] * torch.linalg.vecdot(g, g)
             state["exp_avg_sq"].index_copy_(0, index, square)
             scale = square.sqrt_().div_((1 - beta**t) ** 0.5).add_(group["eps"])
-            moved = p.index_select(0, index).addcdiv_(g, scale, value=-group["lr"])
+            moved = p.index_select(0, index).addcdiv_(g, scale[:, None], value=-group["lr"])
             p.index_copy_(0, index, moved)  # index_add_ takes seven times as long
         state["last"].index_fill_(0, rows, t)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gtcrec import checkpoint
 from gtcrec.batches import Batches, Negatives
-from gtcrec.errors import GtcrecError
+from gtcrec.errors import GtcrecError, RunError
 from gtcrec.evaluate import EvaluateConfig, evaluate_split, valid_users
 from gtcrec.optim import RowAdam
 from gtcrec.sharded import ShardedRows, combine_rows
@@ -141,7 +141,10 @@ class Training:
         tensors, facts = self.load_tensors(path)
         self.history = [Epoch(**entry) for entry in facts["history"]]
         self.best_weights = checkpoint.nested("best", tensors)
-        self.model.load_state_dict(checkpoint.nested("model", tensors))
+        try:
+            self.model.load_state_dict(checkpoint.nested("model", tensors))
+        except RuntimeError as error:
+            raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
         for place, optimizer in enumerate(self.optimizers):
             state = optimizer.state_dict()
             count = len(state["param_groups"][0]["params"])

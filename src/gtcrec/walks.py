@@ -7,11 +7,12 @@ telescope, so that E[sqrt(deg(v) / deg(v_l)) x(v_l)] = (A^l x)(v). Nothing here 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gtcrec.graph import SparseMatrix, csr, product
+from gtcrec.graph import SparseMatrix, csr
 
 __all__ = ["Reach", "neighbours", "reach", "walk"]
 
@@ -23,20 +24,23 @@ def walk(
 
     The sum over a node's walks of weight * x(place) is an unbiased estimate of A^l x; hop 1 leads to the side
     opposite to the start's, hop 2 back. `r` is the user-item block of A. The walks of a node leave by evenly spread
-    edges. From a node without edges every weight is 0. `rng` is a CPU generator.
+    edges; where there are as many walks as edges, equally often by each, so that hop 1 is exact, and the walks that are
+    left over weigh 0. From a node without edges every weight is 0. `rng` is a CPU generator.
     """
     at, on_users = start[:, None].expand(-1, walks), from_users
-    first, weight = torch.ones(()), torch.ones(())
+    slot = torch.arange(walks, device=start.device)
+    first = _degree(r, "a" if on_users else "at", start)[:, None]  # [n, 1]
+    rounds = (walks / first.clamp(min=1)).floor()  # by each edge
+    used = torch.where(rounds > 0, rounds * first, walks)
+    share = torch.where(slot < used, 1 / used.clamp(min=1), 0.0)  # [n, walks]
     for hop in range(hops):
         u = torch.rand(len(start), walks, generator=rng).to(start.device)
         if hop == 0:
-            u = (torch.arange(walks, device=start.device) + u) / walks
-        at, degree = _step(r, "a" if on_users else "at", at, u)
-        if hop == 0:
-            first = degree
+            by_turns = (slot % first.clamp(min=1) + 0.5) / first.clamp(min=1)
+            u = torch.where(rounds > 0, torch.where(slot < used, by_turns, 0.0), (slot + u) / walks)
+        at = _step(r, "a" if on_users else "at", at, u)
         on_users = not on_users
-        weight = (first / _degree(r, "a" if on_users else "at", at).clamp(min=1)).sqrt() / walks
-        yield at, weight
+        yield at, (first / _degree(r, "a" if on_users else "at", at).clamp(min=1)).sqrt() * share
 
 
 def neighbours(a: SparseMatrix, rows: Tensor, draws: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -59,13 +63,31 @@ class Reach:
     sums: Tensor
     back: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the sums over rows x [u, d] of the nodes, [n, d]."""
-        return product(x, self.sums, self.back)
+    def drift(self, now: Tensor, before: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of now - before, [n, d], and the rows of `now` of `wanted` nodes [w], which are reached.
 
-    def places(self, nodes: Tensor) -> Tensor:
-        """Where nodes, which must be among those reached, stand among them."""
-        return torch.searchsorted(self.nodes, nodes)
+        `now` and `before` are rows [u, d] of the nodes; `before` is a constant and used up.
+        """
+        places = torch.searchsorted(self.nodes, wanted)
+        found: tuple[Tensor, Tensor] = _Drift.apply(now, before, self.sums, self.back, places)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Drift(torch.autograd.Function):
+    """Sums and single rows of one tensor [u, d] of many rows, whose gradient is made but once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, now: Tensor, before: Tensor, sums: Tensor, back: Tensor, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.back, ctx.places = back, places
+        change = torch.sub(now, before, out=before)
+        return sums @ change, now.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, of_sums: Tensor, of_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
+        found: Tensor = ctx.back @ of_sums.contiguous()
+        return found.index_add_(0, ctx.places, of_rows), None, None, None, None
 
 
 def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:
@@ -82,10 +104,9 @@ def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:
     return Reach(distinct, sums, back)
 
 
-def _step(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the edges at shares u of the nodes' lists lead to, and the nodes' degrees; both [n, walks]."""
-    place, degree = _place(r, side, at, u)
-    return _take(getattr(r, f"{side}_columns"), place).long(), degree
+def _step(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> Tensor:
+    """Where the edges at shares u of the nodes' lists lead to, [n, walks]."""
+    return _take(getattr(r, f"{side}_columns"), _place(r, side, at, u)[0]).long()
 
 
 def _place(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,27 +23,29 @@ def adjacency(pairs):
     return torch.cat([torch.cat([torch.zeros(7, 7), r], dim=1), torch.cat([r.T, torch.zeros(5, 5)], dim=1)]).double()
 
 
+@pytest.mark.parametrize("walks", [1, 2, 3])
 @pytest.mark.parametrize("from_users", [True, False])
-def test_the_mean_of_many_walks_is_the_power_of_the_adjacency(pairs, from_users):
+def test_the_mean_of_many_draws_of_few_walks_is_the_power_of_the_adjacency(pairs, from_users, walks):
     r = graph.SparseMatrix(graph.bipartite(pairs))
-    n, offset, other = (7, 0, 7) if from_users else (5, 7, 0)
+    n, offset, other, draws = (7, 0, 7, 40_000) if from_users else (5, 7, 0, 40_000)
     a, power = adjacency(pairs), torch.eye(12, dtype=torch.float64)
-    hops = walk(r, torch.arange(n), from_users, 40_000, 3, torch.Generator().manual_seed(0))
+    start = torch.arange(n).repeat_interleave(draws)
+    hops = walk(r, start, from_users, walks, 3, torch.Generator().manual_seed(0))
     for hop, (at, weight) in enumerate(hops, start=1):
         power = power @ a
         found = torch.zeros(n, 12, dtype=torch.float64)
-        found.scatter_add_(1, at + (other if hop % 2 else offset), weight.double())
+        places = (at + (other if hop % 2 else offset)).reshape(n, -1)
+        found.scatter_add_(1, places, weight.reshape(n, -1).double() / draws)
         torch.testing.assert_close(found, power[offset : offset + n], atol=0.02, rtol=0)
 
 
-def test_as_many_walks_as_neighbours_visit_each_of_them_at_the_first_hop(pairs):
+@pytest.mark.parametrize("more", [0, 1, 7])
+def test_with_as_many_walks_as_neighbours_or_more_the_first_hop_is_exact(pairs, more):
     r = graph.SparseMatrix(graph.bipartite(pairs))
-    user = int(pairs.user_counts.argmax())
-    count = int(pairs.user_counts[user])
-    [(at, weight)] = walk(r, torch.tensor([user]), True, count, 1, torch.Generator().manual_seed(3))
-    assert sorted(at[0].tolist()) == pairs.items_of(user).tolist()
-    exact = graph.bipartite(pairs).toarray()[user, at[0].numpy()]
-    np.testing.assert_allclose(weight[0].numpy(), exact, rtol=1e-6)
+    walks = int(pairs.user_counts.max()) + more
+    [(at, weight)] = walk(r, torch.arange(7), True, walks, 1, torch.Generator().manual_seed(3))
+    found = torch.zeros(7, 5).scatter_add_(1, at, weight)
+    torch.testing.assert_close(found, torch.from_numpy(graph.bipartite(pairs).toarray()))
 
 
 def test_drawn_neighbours_estimate_a_weighted_product():
@@ -63,27 +65,39 @@ def test_sums_over_what_walks_reach_and_their_gradient_equal_the_dense_ones():
     ]
     found = reach(3, *parts)
     assert found.nodes.tolist() == [3, 5, 7]
-    assert found.places(torch.tensor([7, 3])).tolist() == [2, 0]
     dense = torch.tensor([[1.0, 0, 2], [1, 0, 0], [0, 4, 0.75]])
     torch.testing.assert_close(found.sums.to_dense(), dense)
     x = torch.arange(6.0).reshape(3, 2).requires_grad_()
-    torch.testing.assert_close(found(x), dense @ x)
-    found(x).square().sum().backward()
-    torch.testing.assert_close(x.grad, 2 * dense.T @ dense @ x.detach())
+    before = torch.tensor([[1.0, -1], [0, 2], [5, 0.5]])
+    sums, rows = found.drift(x, before.clone(), torch.tensor([7, 3, 7]))
+    change = dense @ (x.detach() - before)
+    torch.testing.assert_close(sums, change)
+    torch.testing.assert_close(rows, x[[2, 0, 2]])
+    (sums.square().sum() + (rows * torch.tensor([[1.0], [10], [100]])).sum()).backward()
+    torch.testing.assert_close(x.grad, 2 * dense.T @ change + torch.tensor([[10.0], [0], [101]]))
 
 
-def test_row_adam_equals_adam_without_first_moment_where_rows_have_a_gradient_now_and_then():
+def test_row_adam_equals_adam_without_first_moment_where_a_rows_gradients_have_one_size():
     rng = torch.Generator().manual_seed(0)
     dense, sparse = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
     adam, rows = torch.optim.Adam([dense], lr=0.1, betas=(0.0, 0.999)), RowAdam([sparse], lr=0.1)
     for index in ([0, 1, 2, 3, 4], [1, 3], [1], [4, 0, 1], [0, 2]):
         dense.grad = torch.zeros(5, 3)
-        dense.grad[index] = torch.randn(len(index), 3, generator=rng)
+        signs = torch.randint(2, (len(index), 3), generator=rng) * 2 - 1
+        dense.grad[index] = torch.randn(len(index), 1, generator=rng) * signs
         halves = torch.cat([dense.grad[index] / 2] * 2)  # each row named twice
         sparse.grad = torch.sparse_coo_tensor(torch.tensor([index * 2]), halves, (5, 3), check_invariants=True)
         adam.step()
         rows.step()
     torch.testing.assert_close(sparse, dense)
+
+
+def test_row_adam_keeps_the_direction_of_a_rows_gradient():
+    p = torch.nn.Parameter(torch.zeros(2, 2))
+    p.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.tensor([[3.0, -4]]), (2, 2), check_invariants=True)
+    RowAdam([p], lr=0.1).step()
+    wanted = -0.1 * torch.tensor([[0.0, 0], [3, -4]]) / 12.5**0.5
+    torch.testing.assert_close(p.detach(), wanted)
 
 
 def test_row_adam_leaves_rows_without_a_gradient_and_refuses_a_dense_one():

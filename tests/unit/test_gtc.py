@@ -199,7 +199,7 @@ def test_a_part_that_is_switched_off_has_no_loss_term(given, absent, checkerboar
 def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
     """The identity views of a step, averaged over many draws, are those of the whole graph, far from a refresh too."""
     split = checkerboard()
-    model = make(split, propagation="sampled", walks=50)
+    model = make(split, propagation="sampled", walks=200)
     model.refresh()
     with torch.no_grad():
         for table in (model.views.users, model.views.items):

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from gtcrec import losses
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.folding import torch_csr
+from gtcrec.models.gtc_cold import ContentMap
 from gtcrec.models.gtc_config import PRESETS, SPACE, GTCConfig
 from gtcrec.models.gtc_liked import LikedContent
 from gtcrec.models.gtc_projected import ProjectedContent
@@ -68,7 +69,11 @@ class GTC(nn.Module):
             return
         if config.condition == "liked":
             self.content = content = LikedContent(config, train, features, self.keys, workers)
-            if config.identity_dropout:
+            if config.identity_dropout and config.start == "als":
+                self.content_map = ContentMap(features, train.item_counts > 0, config.dim)
+                if self.views.items.any():  # else weights are loaded next
+                    self.content_map.solve(config.new_item_weight * self.views.items.data)
+            elif config.identity_dropout:
                 widths = {key: content[m].y.shape[1] for m, key in self.keys.items()}
                 self.stand_ins = nn.ModuleDict({key: nn.Linear(w, config.dim, False) for key, w in widths.items()})
         else:
@@ -116,7 +121,7 @@ class GTC(nn.Module):
         """Return the vectors [n, d] of items that the training did not have, from their content alone.
 
         Their inner products with the user vectors of `vectors()` are the scores. They have no identity of their own but
-        what their content neighbours give them and, with `identity_dropout`, a learned map of their content. Raises
+        what their content neighbours give them and, with `identity_dropout`, a map of their content. Raises
         `ConfigError` unless the model has content, condition=liked and no refine, `DataError` for content of other
         modalities or widths.
         """
@@ -128,7 +133,10 @@ class GTC(nn.Module):
             raise DataError(f"new items need the modalities {wanted}, found {list(features.names)}")
         identity = self.views.new_items(features)
         if self.config.identity_dropout:
-            identity = identity + self._stand_in(self.content.new_content(features))
+            if self.config.start == "als":
+                identity = identity + self.content_map(features)
+            else:
+                identity = identity + self._stand_in(self.content.new_content(features))
         return torch.cat([identity, self.content.fold_new(features)], dim=1)
 
     @torch.no_grad()
@@ -250,8 +258,11 @@ class GTC(nn.Module):
         """The identity view of the items asked for, [a, dim]."""
         item = v.identity.item
         if v.identity.own is not None and isinstance(self.content, LikedContent):
-            y = {m: F.embedding(v.items, self.content[m].y) for m in self.keys}
-            item = item + torch.where(v.identity.own[:, None], 0.0, self._stand_in(y))
+            if self.config.start == "als":
+                given = F.embedding(v.items, self.content_map.of_items)
+            else:
+                given = self._stand_in({m: F.embedding(v.items, self.content[m].y) for m in self.keys})
+            item = item + torch.where(v.identity.own[:, None], 0.0, given)
         if not self.config.refine or not self.content:
             return item
         every = torch.arange(len(v.items), device=item.device)

@@ -30,6 +30,9 @@ class GTCConfig(BaseModel):
     identity_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of a step's items without their identity, as new items are; 0: none"
     )
+    new_item_weight: float = Field(
+        1.0, gt=0, description="of the identity that content gives new items; more lists more of them (start=als)"
+    )
     item_search: Literal["exact", "approximate"] = Field("exact", description="approximate: for 10^5 items and more")
     user_neighbours: int = Field(0, ge=0, description="co-liked users per user; 0: no user graph")
     filter: Literal["off", "noise_only", "trained"] = Field("trained", description="noise_only: an untrained denoiser")
@@ -69,7 +72,9 @@ class GTCConfig(BaseModel):
     propagation: Literal["full", "sampled"] = Field(
         "full", description="sampled: a step looks at walks from its own users and items, whatever the catalogue's size"
     )
-    walks: int = Field(2, ge=1, description="walks from each user and item of a step, if sampled")
+    walks: int = Field(
+        2, ge=1, description="from each user and item of a step, and a quarter as many content neighbours, if sampled"
+    )
     denoised_pairs: int = Field(1024, ge=0, description="liked pairs in the denoising loss of a step; 0: all")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
     pair_weight: float = Field(0.0, ge=0, description="of the denoising loss that is told the user's embedding")

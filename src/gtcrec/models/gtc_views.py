@@ -20,6 +20,7 @@ from gtcrec.workers import Workers
 __all__ = ["Sides", "Views", "scaled"]
 
 _ALONE = Workers()
+_WALKS_A_NEIGHBOUR = 4  # content neighbours count less than the graph, and each draw is one more row to move
 _START_SCALE = 4.0  # of factors whose inner products are 1 at most: now log odds of up to 16
 
 
@@ -172,15 +173,16 @@ class Views(nn.Module):
             for hop, (nodes, weights) in enumerate((own, *hops)):
                 parts[(hop % 2 == 0) != from_users].append((sums, nodes, weights / (layers + 1)))
         if hasattr(self, "item_graph"):
-            parts[1].append((starts[1], *neighbours(self.item_graph, items, self.config.walks, rng)))
+            draws = -(-self.config.walks // _WALKS_A_NEIGHBOUR)
+            parts[1].append((starts[1], *neighbours(self.item_graph, items, draws, rng)))
         drift, own_rows = torch.zeros(()), []
         for table, before, part, wanted in zip(
             (self.user_table, self.item_table), (old.own_user, old.own_item), parts, (users, items), strict=True
         ):
             reached = reach(b + len(items), *part)
-            now = table(reached.nodes)
-            drift = drift + reached(now - table.of(before, reached.nodes))
-            own_rows.append(F.embedding(reached.places(wanted), now))
+            sums, own = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
+            drift = drift + sums
+            own_rows.append(own)
         user, item = drift[:b], drift[b:]
         audience = self.config.condition == "audience"
         condition = self.item_table.of(old.condition, items) if audience else scaled(own_rows[1])
