@@ -248,8 +248,8 @@ NOTES = """
 
 - **Among new items alone** GTC finds most: at recall@20 7 % below it come the content kNN, with or without plots, 10 %
   below VBPR with plots. **Among all items** as well: .132 against .097 and .064.
-- What does it is the closed form: a kernel ridge regression of least-squares embeddings on content. The models above
-  are as they are built; training on from there changes little (best epochs 1 to 5), so the filter and its
+- What does it is the closed form: a kernel ridge regression of least-squares embeddings on content. Those of the first
+  table are as built; training on from there changes little (best epochs 1 to 5), so the filter and its
   user-awareness are not what is measured here. The learned map that it replaces, the page's former first line, is 16 %
   below it among new items.
 - Lists of all items trade new for known ones. `new_item_weight` says where: at 1.25, chosen as the smallest tried at

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gtcrec.benchmark_results import Costs, Estimate, Results, Row
 from gtcrec.comparison import headline_cut, mark
 
-__all__ = ["Cell", "Table", "about", "headline", "latex", "markdown", "tables"]
+__all__ = ["Cell", "Table", "about", "headline", "latex", "markdown", "markdown_table", "tables"]
 
 _LEGEND = (
     "Best in bold, second underlined. * differs from {base} with p < 0.05, ns does not: paired sign-flip test over "
@@ -54,11 +54,16 @@ def markdown(found: Sequence[Results]) -> str:
     for one in found:
         lines += ["", f"## {one.data}", "", about(one), *_missing(one)]
         for table in tables(one):
-            rule = ["---" if place in table.left else "---:" for place in range(len(table.headers))]
-            body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
-            lines += ["", f"### {table.title}", "", table.note, ""]
-            lines += [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in table.headers], rule, *body)]
+            lines += ["", *markdown_table(table)]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Return a table with its title and note as lines of Markdown."""
+    rule = ["---" if place in table.left else "---:" for place in range(len(table.headers))]
+    body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    rows = [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in table.headers], rule, *body)]
+    return [f"### {table.title}", "", table.note, "", *rows]
 
 
 def latex(found: Sequence[Results]) -> str:

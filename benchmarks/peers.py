@@ -1,0 +1,126 @@
+"""Tune every model of peers.yaml alike, and write docs/results/peers.md from what `gtcrec benchmark` measured.
+
+    python benchmarks/peers.py tune ml100k             # goes on where it stopped; best settings to benchmarks/tuned
+    gtcrec benchmark benchmarks/peers.yaml --only ml100k
+    python benchmarks/peers.py write
+
+Tuning sees no test pair. A data set is on the page once all models of peers.yaml are tuned and measured on it.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from gtcrec import tune
+from gtcrec.benchmark import BenchmarkConfig, plan, read_file
+from gtcrec.benchmark_results import Results, measured, results
+from gtcrec.benchmark_tables import about, markdown_table, tables
+from gtcrec.files import write_text
+
+FILE, TUNED, STUDIES, PAGE = (
+    Path(name) for name in ("benchmarks/peers.yaml", "benchmarks/tuned", "runs/tune", "docs/results/peers.md")
+)
+TRIALS, BUDGET = 12, ["epochs=60", "valid_every=3", "patience=3"]
+SHOWN = ("recall@20", "ndcg@20")
+
+
+def main() -> None:
+    config = read_file(FILE)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    tune_ = verbs.add_parser("tune")
+    tune_.add_argument("data", choices=config.data)
+    tune_.add_argument("models", nargs="*", default=list(config.models), help="not all of them")
+    verbs.add_parser("write")
+    given = parser.parse_args()
+    if given.verb == "tune":
+        for name in given.models:
+            search(config.data[given.data].path, given.data, name)
+    else:
+        write_text(PAGE, "\n".join(page(config)) + "\n")
+        print(PAGE)
+
+
+def study(path: str, data: str, name: str) -> tune.Plan:
+    return tune.plan(path, name, STUDIES / data / name, TRIALS, BUDGET)
+
+
+def search(path: str, data: str, name: str) -> None:
+    """Tune a model and keep its best settings."""
+    planned = study(path, data, name)
+    for trial in tune.tune(planned):
+        print(data, name, f"{trial.number}/{planned.wanted}", trial.value, dict(trial.settings), flush=True)
+    best = yaml.safe_load((planned.out / "best.yaml").read_text(encoding="utf-8"))
+    kept = {key: best[key] for key in ("model", "settings", "train")}
+    (TUNED / data).mkdir(parents=True, exist_ok=True)
+    write_text(TUNED / data / f"{name}.yaml", yaml.safe_dump(kept, sort_keys=False))
+
+
+def page(config: BenchmarkConfig) -> Iterator[str]:
+    chosen = plan(config, Path(config.out))
+    yield "# All models, tuned alike"
+    yield ""
+    yield "Written by `benchmarks/peers.py write`; do not edit. Test figures, looked at once."
+    yield ""
+    yield (
+        f"Each model was tuned by `gtcrec tune` on validation: {TRIALS} trials of its own search space, the first with "
+        f"its defaults, each a training of {' '.join(BUDGET)}, or fewer trials where the space is smaller. The settings "
+        "found, with their budget, lie in `benchmarks/tuned`; with them each model that is trained by gradient was "
+        f"trained anew with seeds {', '.join(map(str, config.seeds))}."
+    )
+    left = []
+    for data, wanted in chosen.runs.items():
+        found = results(chosen, data, measured(wanted))
+        untuned = [name for name in config.models if not (TUNED / data / f"{name}.yaml").exists()]
+        if found.missing or untuned:
+            done = len(config.models) - len(untuned)
+            left.append(f"`{data}` ({done} of {len(config.models)} models are tuned)")
+        else:
+            yield from ["", *section(config, found)]
+    if left:
+        yield from ["", "## Not yet measured", "", f"{', '.join(left)}."]
+    yield from ["", *NOTES.strip().splitlines()]
+
+
+def section(config: BenchmarkConfig, found: Results) -> Iterator[str]:
+    """A data set: what tuning chose, the tables, who is behind the popular items."""
+    yield from [f"## {found.data}", "", about(found)]
+    for table in tables(found):
+        if table.title == "Paired tests":
+            kept = tuple(row for row in table.rows if row[1].text in SHOWN)
+            table = dataclasses.replace(table, rows=kept)
+        yield from ["", *markdown_table(table)]
+    popular = next(row for row in found.rows if row.name == "popular").estimates
+    behind = [row.name for row in found.rows if row.estimates[SHOWN[0]].mean <= popular[SHOWN[0]].mean]
+    behind.remove("popular")
+    yield from ["", f"Not above `popular` at {SHOWN[0]}: {', '.join(behind) or 'none'}."]
+    yield from ["", "### Tuning", "", f"Validation {SHOWN[0]} of the defaults and of the best trial.", ""]
+    yield "| model | trials | CPU-minutes | defaults | best | what was found |"
+    yield "|---|--:|--:|--:|--:|---|"
+    for name in config.models:
+        yield _tuning(config.data[found.data].path, found.data, name)
+
+
+def _tuning(path: str, data: str, name: str) -> str:
+    planned = study(path, data, name)
+    if not planned.space:
+        return f"| {name} | – | – | – | – | nothing to tune |"
+    trials = tune.tried(planned)
+    best = tune.best(trials)
+    minutes = sum(trial.outcome.seconds for trial in trials if trial.outcome) / 60
+    texts = [f"{key.removeprefix('train.')} {json.dumps(value)}" for key, value in best.settings.items()]
+    found = ", ".join(texts) if best.number > 1 else "the defaults"
+    values = f"{trials[0].value or 0:.4f} | {best.value or 0:.4f}"
+    return f"| {name} | {len(trials)} | {minutes:.0f} | {values} | {found} |"
+
+
+NOTES = """
+## What it says
+"""
+
+if __name__ == "__main__":
+    main()
