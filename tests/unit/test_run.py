@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,16 @@ def test_an_edited_model_is_refused(finished, tmp_path):
         stream.write(b"\x01")
     with pytest.raises(RunError, match=r"model\.safetensors: damaged or edited"):
         Run.load(copy)
+
+
+def test_weights_of_other_settings_are_refused(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    (folder / "manifest.json").unlink()
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(re.sub(r"(?m)^  dim: \d+$", "  dim: 5", config))
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors: weights of another model, or of another version's"):
+        Run.load(folder)
 
 
 def test_other_data_than_the_run_was_trained_on_is_refused(finished, tmp_path):
