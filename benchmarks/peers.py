@@ -68,9 +68,9 @@ def page(config: BenchmarkConfig) -> Iterator[str]:
     yield ""
     yield (
         f"Each model was tuned by `gtcrec tune` on validation: {TRIALS} trials of its own search space, the first with "
-        f"its defaults, each a training of {' '.join(BUDGET)}, or fewer trials where the space is smaller. The settings "
-        "found, with their budget, lie in `benchmarks/tuned`; with them each model that is trained by gradient was "
-        f"trained anew with seeds {', '.join(map(str, config.seeds))}."
+        f"its defaults, each a training of {' '.join(BUDGET)}, or fewer trials where the space is smaller. The "
+        "settings found, with their budget, lie in `benchmarks/tuned`; with them each model that is trained by gradient "
+        f"was trained anew with seeds {', '.join(map(str, config.seeds))}."
     )
     left = []
     for data, wanted in chosen.runs.items():

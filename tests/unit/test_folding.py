@@ -91,10 +91,11 @@ def without_items(split, cold):
     return split.train.where(~np.isin(split.train.items, cold))
 
 
-def test_an_added_item_scores_as_one_that_was_there_but_never_liked(checkerboard):
+@pytest.mark.parametrize("start", ["als", "random"])
+def test_an_added_item_scores_as_one_that_was_there_but_never_liked(start, checkerboard):
     # With one neighbour per item, the cold items' content copies that of others, so adding them changes no graph.
     split = checkerboard()
-    model = gtc(split, identity_dropout=0.3)
+    model = gtc(split, identity_dropout=0.3, start=start)
     fit(model, split, TrainConfig(epochs=3, batch_size=64, valid_metric="recall@10"))
     items = model.vectors()[1]
     added = model.add_items(split.features)
@@ -109,14 +110,19 @@ def test_an_added_item_scores_as_one_that_was_there_but_never_liked(checkerboard
 
 def stand_ins(model):
     """What content says of every item's identity, [n_items, dim]."""
+    if model.config.start == "als":
+        return model.content_map.of_items
     parts = [model.content[m].y @ model.stand_ins[key].weight.T for m, key in model.keys.items()]
     return torch.stack(parts).sum(dim=0).detach()
 
 
-def test_with_identity_dropout_an_item_without_training_pairs_is_what_its_neighbours_and_content_say(checkerboard):
+@pytest.mark.parametrize("start", ["als", "random"])
+def test_with_identity_dropout_an_item_without_training_pairs_is_what_its_neighbours_and_content_say(
+    start, checkerboard
+):
     split = checkerboard()
     train = without_items(split, [3, 4])
-    config = models.settings("gtc", SMALL | {"identity_dropout": 0.5})
+    config = models.settings("gtc", SMALL | {"identity_dropout": 0.5, "start": start})
     model = models.build("gtc", train, split.features, config, 0)
     identity = model.vectors()[1][:, :8]
     with torch.no_grad():
