@@ -252,7 +252,9 @@ def _train_seconds(run: Measured) -> float:
 
 def _eval_seconds(run: Measured) -> float | None:
     """Median CPU seconds of a validation: scores, lists and metrics."""
-    seconds = [line.eval_cpu_seconds for line in run.record.timings if line.eval_cpu_seconds is not None]
+    validated = {line.epoch for line in run.record.history if line.valid}
+    lines = [line for line in run.record.timings if line.epoch in validated]
+    seconds = [line.eval_cpu_seconds for line in lines if line.eval_cpu_seconds is not None]
     return statistics.median(seconds) if seconds else None
 
 

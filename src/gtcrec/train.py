@@ -220,7 +220,8 @@ def epochs(
         valid: Mapping[str, float] = {}
         if number % config.valid_every == 0 or number == config.epochs or not batches:
             valid = _validate(training, split, evaluation, workers)
-        _append(training, number, losses, valid, _of_all(spent | clock.lap("eval"), workers))
+            spent |= clock.lap("eval")
+        _append(training, number, losses, valid, _of_all(spent, workers))
         _agree(training, workers)
         yield training.history[-1]
     model.load_state_dict(training.best_weights)

@@ -180,8 +180,8 @@ class Views(nn.Module):
             (self.user_table, self.item_table), (old.own_user, old.own_item), parts, (users, items), strict=True
         ):
             reached = reach(b + len(items), *part)
-            sums, own = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
-            drift = drift + sums
+            change, own = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
+            drift = drift + change
             own_rows.append(own)
         user, item = drift[:b], drift[b:]
         audience = self.config.condition == "audience"
