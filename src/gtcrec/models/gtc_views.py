@@ -180,9 +180,9 @@ class Views(nn.Module):
             (self.user_table, self.item_table), (old.own_user, old.own_item), parts, (users, items), strict=True
         ):
             reached = reach(b + len(items), *part)
-            change, own = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
+            change, single = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
             drift = drift + change
-            own_rows.append(own)
+            own_rows.append(single)
         user, item = drift[:b], drift[b:]
         audience = self.config.condition == "audience"
         condition = self.item_table.of(old.condition, items) if audience else scaled(own_rows[1])
