@@ -69,8 +69,9 @@ class Reach:
         `now` and `before` are rows [u, d] of the nodes; `before` is a constant and used up.
         """
         places = torch.searchsorted(self.nodes, wanted)
-        found: tuple[Tensor, Tensor] = _Drift.apply(now, before, self.sums, self.back, places)  # type: ignore[no-untyped-call]
-        return found
+        with torch.autocast(now.device.type, enabled=False):  # sums over many nodes want float32
+            found: tuple[Tensor, Tensor] = _Drift.apply(now, before, self.sums, self.back, places)  # type: ignore[no-untyped-call]
+            return found
 
 
 class _Drift(torch.autograd.Function):
