@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gtcrec.errors import DataError
 from gtcrec.types import Floats, Masks
 
-__all__ = ["ContentProjection", "Directions", "directions"]
+__all__ = ["ContentProjection", "Directions", "column_means", "directions"]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
 
@@ -78,14 +78,20 @@ def _blocks(x: Tensor, mean: Tensor, items: Tensor) -> Any:
         yield rows, torch.index_select(x, 0, items[rows], out=block).sub_(mean)
 
 
+def column_means(x: Tensor, items: Tensor) -> Tensor:
+    """Return the mean of each column of x [n, d] over the rows `items` int64 [m], [d]; 0 without rows."""
+    nothing = x.new_zeros(x.shape[1])
+    total = nothing.double()
+    for _, block in _blocks(x, nothing, items):
+        total += block.sum(dim=0, dtype=torch.float64)
+    return (total / max(len(items), 1)).float()
+
+
 def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of each column over the present rows and the inverse of its standard deviation, 0 where it is constant."""
     items = present.nonzero().flatten()
-    nothing = x.new_zeros(x.shape[1])
-    total, squares = nothing.double(), nothing.double()
-    for _, block in _blocks(x, nothing, items):
-        total += block.sum(dim=0, dtype=torch.float64)
-    mean = (total / max(len(items), 1)).float()
+    mean = column_means(x, items)
+    squares = x.new_zeros(x.shape[1]).double()
     for _, block in _blocks(x, mean, items):
         squares += block.square_().sum(dim=0, dtype=torch.float64)
     spread = (squares / max(len(items), 1)).sqrt().float()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import DataError
+from gtcrec.models.content import column_means
 from gtcrec.types import ItemFeatures
 
 __all__ = ["ContentMap"]
@@ -38,7 +39,8 @@ class ContentMap(nn.Module):
         if len(places) > _LANDMARKS:
             places = np.sort(np.random.default_rng(0).choice(places, _LANDMARKS, replace=False))
         self.features = features
-        self.means = {m: _mean(features, m, self.items) for m in features.names}
+        having = {m: torch.from_numpy(self.items[features.present[m][self.items]]) for m in features.names}
+        self.means = {m: column_means(torch.from_numpy(features.values[m]), having[m]) for m in features.names}
         self.landmarks = self._units(features, places)
         self.register_buffer("weights", torch.zeros(len(places), dim))
         self.register_buffer("of_items", torch.zeros(features.n_items, dim), persistent=False)
@@ -92,15 +94,6 @@ class ContentMap(nn.Module):
             own, theirs = x.any(dim=1).float(), self.landmarks[m].any(dim=1).float()
             total += torch.exp(_SHARPNESS * (x @ self.landmarks[m].T - 1)) * own[:, None] * theirs
         return total / len(rows)
-
-
-def _mean(features: ItemFeatures, m: str, items: np.ndarray) -> Tensor:
-    """The mean content [width] of the items that have it."""
-    rows = items[features.present[m][items]]
-    total = torch.zeros(features.values[m].shape[1], dtype=torch.float64)
-    for places in np.array_split(rows, len(rows) // _BLOCK + 1):
-        total += torch.from_numpy(features.values[m][places]).sum(dim=0, dtype=torch.float64)
-    return (total / max(len(rows), 1)).float()
 
 
 def _renew(one: ContentMap, keys: Any) -> None:
