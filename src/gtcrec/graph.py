@@ -36,6 +36,7 @@ __all__ = [
     "product",
     "similar_items",
     "strongest",
+    "times",
 ]
 
 
@@ -104,11 +105,23 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, at: Tensor) -> Tensor:
         ctx.at = at
-        return a @ x.contiguous()
+        return times(a, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.at @ grad.contiguous(), None, None
+        return times(ctx.at, grad), None, None
+
+
+def times(a: Tensor, x: Tensor) -> Tensor:
+    """Return A x for a torch CSR tensor A [n, m] of int32 indices and x [m, d]; no gradient goes through it.
+
+    On a CPU a row is an embedding bag: torch's kernel for those (FBGEMM) fetches rows ahead of their use.
+    """
+    x = x.contiguous()
+    if x.device.type != "cpu":
+        return a @ x
+    ends, columns, values = a.crow_indices(), a.col_indices(), a.values()
+    return F.embedding_bag(columns, x, ends, mode="sum", per_sample_weights=values, include_last_offset=True)
 
 
 def bipartite(train: Interactions) -> csr_array:
@@ -205,14 +218,12 @@ class _LightPropagation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, r: Tensor, rt: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         ctx.r, ctx.rt, ctx.layers = r, rt, layers
-        user, item = (users, items) if layers else (users.clone(), items.clone())
-        for left in reversed(range(layers)):
-            share = 1.0 if left else 1 / (layers + 1)  # the mean is taken in the last product
-            user, item = (
-                torch.addmm(users, r, item, beta=share, alpha=share),
-                torch.addmm(items, rt, user, beta=share, alpha=share),
-            )
-        return user, item
+        if not layers:
+            return users.clone(), items.clone()
+        user, item = users, items
+        for _ in range(layers):
+            user, item = times(r, item).add_(users), times(rt, user).add_(items)
+        return user.mul_(1 / (layers + 1)), item.mul_(1 / (layers + 1))
 
     @staticmethod
     def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None]:

@@ -55,7 +55,17 @@ def squared_norm(*rows: Tensor) -> Tensor:
 
 
 def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-    """Return the symmetric InfoNCE loss of paired rows a, b [n, d], logits scale * <a_i, b_j>, in blocks of rows."""
+    """Return the symmetric InfoNCE loss of paired rows a, b [n, d], logits scale * <a_i, b_j>.
+
+    In blocks of rows, which are held for the gradient if all of them are at most 64 MiB (4,096 rows).
+    """
+    a, b, scale = map(_wide, (a, b, scale))
+    with torch.autocast(a.device.type, enabled=False):  # exponentials want float32 at least
+        with torch.no_grad():
+            most = scale.abs() * a.norm(dim=1).max() * b.norm(dim=1).max()  # no logit is further from 0
+        if most <= _SPREAD:
+            loss: Tensor = _Symmetric.apply(a, b, scale, most)  # type: ignore[no-untyped-call]
+            return loss
     weights = torch.full((len(a),), 1 / len(a), dtype=a.dtype, device=a.device)
     return (_contrast(a, b, b, scale, weights) + _contrast(b, a, a, scale, weights)) / 2
 
@@ -282,36 +292,78 @@ class _Contrast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, o: Tensor, b: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
         n, own = len(a), (a * o).sum(dim=1)  # [n]
-        total, slope = a.new_zeros(()), a.new_zeros(())
+        total = a.new_zeros(())
         grad_a, grad_o, grad_b = torch.empty_like(a), torch.empty_like(o), torch.zeros_like(b)
         block = max(64, _BLOCK // n)
         for start in range(0, n, block):
             rows = slice(start, min(start + block, n))
             w, x = weights[rows, None], a[rows]
             at = torch.arange(len(x), device=a.device)
-            logits = x @ b.T  # [block, n]
-            logits[at, at + start] = own[rows]
-            p = logits * scale
+            p = (scale * x) @ b.T  # [block, n]
+            p[at, at + start] = scale * own[rows]
             top = p.amax(dim=1, keepdim=True)
             mass = p.sub_(top).exp_().sum(dim=1, keepdim=True)
             total += torch.dot(top[:, 0] + mass[:, 0].log() - scale * own[rows], weights[rows])
             p.div_(mass)  # softmax over the row
             p[at, at + start] -= 1.0
-            p.mul_(w)  # d total / d (scale * logits)
-            slope += torch.dot(p.flatten(), logits.flatten())
-            p.mul_(scale)
+            p.mul_(w)  # d total / d logits
             diagonal = p[at, at + start][:, None]
             p[at, at + start] = 0.0
             torch.addmm(diagonal * o[rows], p, b, out=grad_a[rows])
             grad_b.addmm_(p.T, x)
             torch.mul(diagonal, x, out=grad_o[rows])
-        ctx.save_for_backward(grad_a, grad_o, grad_b, slope)
+        slope = (grad_a * a).sum()
+        ctx.save_for_backward(scale * grad_a, scale * grad_o, scale * grad_b, slope)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         grad_a, grad_o, grad_b, slope = ctx.saved_tensors
         return grad * grad_a, grad * grad_o, grad * grad_b, grad * slope, None
+
+
+class _Symmetric(torch.autograd.Function):
+    """The mean over i of logsumexp_j L_ij / 2 + logsumexp_j L_ji / 2 - L_ii, L_ij = scale <a_i, b_j>, |L| <= `most`.
+
+    Both directions share one exponential, which the bound keeps from overflow. The gradient is computed with the value,
+    in blocks of rows, which are made anew for it when they are too many to be held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, most: Tensor) -> Tensor:
+        n, x = len(a), scale * a
+        block = max(64, _BLOCK // n)
+        parts = [slice(start, min(start + block, n)) for start in range(0, n, block)]
+
+        def masses(rows: slice) -> Tensor:
+            return torch.addmm(-most, x[rows], b.T).exp_()  # [block, n]
+
+        by_row, by_column, held = torch.empty_like(a[:, 0]), torch.zeros_like(b[:, 0]), []
+        for rows in parts:
+            mass = masses(rows)
+            by_row[rows] = mass.sum(dim=1)
+            by_column += mass.sum(dim=0)
+            if n * n <= _HELD:
+                held.append(mass)
+        own = (x * b).sum(dim=1)  # [n]
+        total = ((by_row.log() + by_column.log()) / 2 + most - own).mean()
+        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+        per_row, per_column = 0.5 / n / by_row[:, None], 0.5 / n / by_column
+        for k, rows in enumerate(parts):
+            p = held[k] if held else masses(rows)
+            p.mul_(per_row[rows] + per_column)  # d total / d logits, but for the diagonal's -1 / n
+            torch.mm(p, b, out=grad_a[rows])
+            grad_b.addmm_(p.T, a[rows])
+        grad_a -= b / n
+        grad_b -= a / n
+        slope = (grad_a * a).sum()
+        ctx.save_for_backward(scale * grad_a, scale * grad_b, slope)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        grad_a, grad_b, slope = ctx.saved_tensors
+        return grad * grad_a, grad * grad_b, grad * slope, None
 
 
 class _Combinations(torch.autograd.Function):
@@ -358,4 +410,6 @@ def _logits(combination: Sequence[Tensor], anchor: Tensor, scale: Tensor, *other
         return anchor @ (scale * rows).T  # [n, block]
 
 
-_BLOCK = 1 << 19  # logits held at once
+_BLOCK = 1 << 19  # logits worked on at once
+_HELD = 1 << 24  # logits held at once
+_SPREAD = 40.0  # the furthest from 0 that logits may be if exp(-80), the least share of the largest, is still a float32

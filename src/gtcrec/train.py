@@ -22,6 +22,7 @@ from gtcrec import checkpoint
 from gtcrec.batches import Batches, Negatives
 from gtcrec.errors import GtcrecError, RunError
 from gtcrec.evaluate import EvaluateConfig, evaluate_split, valid_users
+from gtcrec.memory import keep_freed
 from gtcrec.optim import RowAdam
 from gtcrec.sharded import ShardedRows, combine_rows
 from gtcrec.types import Batch, Split
@@ -206,6 +207,7 @@ def epochs(
     this with the same model and training, and yield the same epochs. Raises `GtcrecError` when the loss is no longer
     finite, `RunError` when the workers differ.
     """
+    keep_freed()
     training = training or Training(model, config)
     evaluation = evaluation or EvaluateConfig()
     batches = None

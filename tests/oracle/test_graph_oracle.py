@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from gtcrec import graph
 from gtcrec.types import Interactions, ItemFeatures
@@ -49,6 +50,14 @@ def test_the_sparse_product_and_its_gradient_equal_the_dense_ones(pairs):
         (a @ y).square().sum().backward()
         torch.testing.assert_close(product(x), a @ y)
         torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_a_matrix_without_entries_gives_zeros_and_a_gradient_of_zeros():
+    sparse = graph.SparseMatrix(csr_array((3, 2), dtype=np.float32))
+    x = torch.ones(2, 4, requires_grad=True)
+    sparse(x).sum().backward()
+    assert sparse(x).tolist() == [[0.0] * 4] * 3
+    assert x.grad.tolist() == [[0.0] * 4] * 2
 
 
 def test_a_sparse_matrix_is_no_part_of_the_weights(pairs):

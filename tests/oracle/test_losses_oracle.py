@@ -178,6 +178,28 @@ def test_pairwise_is_the_mean_info_nce_over_pairs_of_views_that_items_have():
     assert losses.pairwise(v, scale, [every, none, none]).item() == 0
 
 
+@pytest.mark.parametrize("spread", [0.0, 40.0])  # 0: each direction by itself, as for logits too far apart
+@pytest.mark.parametrize("held", [0, 1 << 24])
+@pytest.mark.parametrize("length", [0.1, 1.0, 7.0])
+def test_info_nce_and_its_gradient_equal_those_of_the_whole_matrix(spread, held, length, monkeypatch):
+    monkeypatch.setattr(losses, "_BLOCK", 1)
+    monkeypatch.setattr(losses, "_SPREAD", spread)
+    monkeypatch.setattr(losses, "_HELD", held)
+    given = [(length * one).requires_grad_() for one in views(2, 70, 3)]
+    scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    found, wanted = losses.info_nce(*given, scale), whole_info_nce(*given, scale)
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(*(torch.autograd.grad(v, [*given, scale]) for v in (found, wanted)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("factor", [30.0, 1e4])
+def test_info_nce_is_finite_and_right_at_logits_of_any_size(factor):
+    a, b = (factor**0.5 * one.float() for one in views(2, 70, 3))
+    found = losses.info_nce(a, b, torch.tensor(1.0))
+    assert found.item() == pytest.approx(whole_info_nce(a.double(), b.double(), torch.tensor(1.0)).item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("block", [1, 1 << 19])
 @pytest.mark.parametrize(("kind", "n"), [("n", 70), ("n_squared", 9), ("chain", 70), ("pairwise", 70)])
 def test_the_gradient_in_blocks_equals_the_numerical_one(kind, n, block, monkeypatch):
