@@ -4,7 +4,8 @@
     gtcrec benchmark benchmarks/peers.yaml --only ml100k
     python benchmarks/peers.py write
 
-Tuning sees no test pair. A data set is on the page once all models of peers.yaml are tuned and measured on it.
+Tuning sees no test pair. A data set on which all models are tuned goes into peers.yaml; once all are measured it is on
+the page.
 """
 
 import argparse
@@ -38,25 +39,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     tune_ = verbs.add_parser("tune")
-    tune_.add_argument("data", choices=config.data)
+    tune_.add_argument("data", choices=BUDGETS)
     tune_.add_argument("models", nargs="*", default=list(config.models), help="not all of them")
     verbs.add_parser("write")
     given = parser.parse_args()
     if given.verb == "tune":
         for name in given.models:
-            search(config.data[given.data].path, given.data, name)
+            search(given.data, name)
     else:
         write_text(PAGE, "\n".join(page(config)) + "\n")
         print(PAGE)
 
 
-def study(path: str, data: str, name: str) -> tune.Plan:
-    return tune.plan(path, name, STUDIES / data / name, TRIALS, BUDGETS[data])
+def study(data: str, name: str) -> tune.Plan:
+    return tune.plan(f"data/{data}", name, STUDIES / data / name, TRIALS, BUDGETS[data])
 
 
-def search(path: str, data: str, name: str) -> None:
+def search(data: str, name: str) -> None:
     """Tune a model and keep its best settings."""
-    planned = study(path, data, name)
+    planned = study(data, name)
     for trial in tune.tune(planned):
         print(data, name, f"{trial.number}/{planned.wanted}", trial.value, dict(trial.settings), flush=True)
     best = yaml.safe_load((planned.out / "best.yaml").read_text(encoding="utf-8"))
@@ -78,11 +79,10 @@ def page(config: BenchmarkConfig) -> Iterator[str]:
         f"was trained anew with seeds {', '.join(map(str, config.seeds))}."
     )
     left = []
-    for data, wanted in chosen.runs.items():
-        found = results(chosen, data, measured(wanted))
-        untuned = [name for name in config.models if not (TUNED / data / f"{name}.yaml").exists()]
-        if found.missing or untuned:
-            done = len(config.models) - len(untuned)
+    for data in BUDGETS:
+        found = results(chosen, data, measured(chosen.runs[data])) if data in chosen.runs else None
+        if found is None or found.missing:
+            done = sum((TUNED / data / f"{name}.yaml").exists() for name in config.models)
             left.append(f"`{data}` ({done} of {len(config.models)} models are tuned)")
         else:
             yield from ["", *section(config, found)]
@@ -109,11 +109,11 @@ def section(config: BenchmarkConfig, found: Results) -> Iterator[str]:
     yield "| model | trials | defaults | best | what was found |"
     yield "|---|--:|--:|--:|---|"
     for name in config.models:
-        yield _tuning(config.data[found.data].path, found.data, name)
+        yield _tuning(found.data, name)
 
 
-def _tuning(path: str, data: str, name: str) -> str:
-    planned = study(path, data, name)
+def _tuning(data: str, name: str) -> str:
+    planned = study(data, name)
     if not planned.space:
         return f"| {name} | – | – | – | nothing to tune |"
     trials = tune.tried(planned)

@@ -129,7 +129,8 @@ def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
             fixed = {key: found[0][key] for key in ("parameters", "flops", "bytes_once", "score_width")}
             memory = _spread([one["memory"] for one in found])
             candidates[name] = {**fixed, "costs": costs | {"epoch": epoch}, "memory": memory}
-    machine = [{key: one["machine"][key] for key in ("rates", "evaluation", "user_graph")} for one in rounds]
+    kinds = ("rates", "evaluation", "user_graph", "kernels")
+    machine = [{key: one["machine"][key] for key in kinds} for one in rounds]
     about = {key: rounds[0]["machine"][key] for key in ("data", "versions")}
     return {
         "absent": [name for name in names if name not in candidates],

@@ -162,8 +162,9 @@ def product(users: Tensor, items: Tensor, reuse: bool) -> Cost:
 
 def _flops(model: Any, batch: Batch, seed: int) -> int:
     """Multiplications and additions of the matrix products in a forward and a backward pass; nothing else counts."""
-    count = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mm: _mm, torch.ops.aten.addmm: _addmm})
-    with count:
+    aten = torch.ops.aten
+    bags = dict.fromkeys((aten._embedding_bag, aten._embedding_bag_forward_only), _bag)
+    with FlopCounterMode(display=False, custom_mapping={aten.mm: _mm, aten.addmm: _addmm, **bags}) as count:
         terms = model.loss(batch, torch.Generator().manual_seed(seed))
         torch.stack([value for name, value in terms.items() if not name.startswith("log.")]).sum().backward()
     return count.get_total_flops()
@@ -180,7 +181,12 @@ def _addmm(bias: Tensor, a: Tensor, b: Tensor, *rest: Any, **more: Any) -> int:
     return _mm(a, b)
 
 
-_mm._get_raw = _addmm._get_raw = True  # type: ignore[attr-defined]  # ask for the tensors, not for their shapes
+def _bag(x: Tensor, columns: Tensor, *rest: Any, **more: Any) -> int:
+    """A sparse product as a sum of embedding bags."""
+    return 2 * len(columns) * x.shape[1]
+
+
+_mm._get_raw = _addmm._get_raw = _bag._get_raw = True  # type: ignore[attr-defined]  # ask for the tensors, not for their shapes
 
 
 def _bytes_once(model: nn.Module, weights: list[nn.Parameter]) -> int:

@@ -4,6 +4,7 @@ Loops over all users or all pairs of users would take minutes to hours, so they 
 extrapolated.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from speed_candidate import product
 from speed_clock import Clock, Cost, middle, scaled
 from torch import Tensor
+from torch.nn import functional as F
 
-from gtcrec import data, graph
+from gtcrec import data, graph, losses
 from gtcrec.evaluate import EvaluateConfig, evaluate_split
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Interactions, Ints, Report, Split
@@ -29,6 +31,7 @@ def measure(folder: str, full: bool, seed: int) -> dict[str, Any]:
         "rates": {"sgemm_gflops": _sgemm(2048 if full else 256), "copy_gbytes": _copy(1 << (26 if full else 20))},
         "evaluation": _evaluators(split, 1000 if full else 50, seed),
         "user_graph": _user_graph(train, 20 if full else 3, seed),
+        "kernels": _kernels(train, 2048 if full else 64, seed),
         "data": {
             "users": train.n_users,
             "items": train.n_items,
@@ -122,3 +125,38 @@ def _user_graph(train: Interactions, sample: int, seed: int) -> dict[str, Any]:
             raise SystemExit(f"the two user graphs disagree on user {user}")
     pairs = train.n_users * (train.n_users - 1) / 2
     return {"ours": ours, "loop": scaled(clock.lap(), pairs / (sample * train.n_users)), "sample": sample}
+
+
+def _kernels(train: Interactions, rows: int, seed: int) -> dict[str, Any]:
+    """A product with the user-item graph, and InfoNCE with its gradient, by us and as torch has them."""
+    rng = torch.Generator().manual_seed(seed)
+    a = graph.SparseMatrix(graph.bipartite(train)).sides()[0]
+    x = torch.randn(train.n_items, WIDTH, generator=rng)
+    views = [F.normalize(torch.randn(rows, WIDTH, generator=rng), dim=1).requires_grad_() for _ in range(2)]
+    return {
+        "product": _both(lambda: graph.times(a, x), lambda: a @ x),
+        "contrast": _both(lambda: _slope(losses.info_nce, *views), lambda: _slope(_plain_info_nce, *views)),
+    }
+
+
+def _both(ours: Callable[[], Tensor], plain: Callable[[], Tensor]) -> dict[str, Cost]:
+    """The median of either by turns; their results must agree."""
+    torch.testing.assert_close(ours(), plain())
+    calls = {"ours": ours, "plain": plain}
+    laps: dict[str, list[Cost]] = {name: [] for name in calls}
+    for _ in range(4 * REPEATS):
+        for name, call in calls.items():
+            clock = Clock()
+            call()
+            laps[name].append(clock.lap())
+    return {name: middle(found) for name, found in laps.items()}
+
+
+def _slope(loss: Callable[[Tensor, Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """The gradient of a at temperature 0.2."""
+    return torch.autograd.grad(loss(a, b, torch.tensor(5.0)), [a, b])[0]
+
+
+def _plain_info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    logits, own = scale * a @ b.T, torch.arange(len(a))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

@@ -49,7 +49,7 @@ def compare(before: Result, after: Result) -> list[str]:
 
 def page(result: Result) -> list[str]:
     """What `speed.py` measured, a list of lines."""
-    parts = (_about, _targets, _epochs, _phases, _evaluation, _user_graph, _floors)
+    parts = (_about, _targets, _epochs, _phases, _evaluation, _user_graph, _kernels, _floors)
     return ["# Performance", *(line for part in parts for line in ("", *part(result)))]
 
 
@@ -197,6 +197,23 @@ def _user_graph(result: Result) -> Iterator[str]:
         f"a loop over all pairs of users, {_shown(found['loop']['cpu'])} CPU-s (extrapolated from "
         f"{_count(sample, 'user')}, on whom the two agree; each pair counted once)."
     )
+
+
+def _kernels(result: Result) -> Iterator[str]:
+    found = result["machine"]["kernels"]
+    yield "## Kernels"
+    yield ""
+    yield (
+        "CPU milliseconds, taken in turns. Product: the user-item graph with 64 columns, by `graph.times` and by "
+        "torch's CSR product. Contrast: symmetric InfoNCE of 2,048 pairs of 64 numbers with its gradient, by "
+        "`losses.info_nce` and by two cross-entropies of one matrix of logits."
+    )
+    yield ""
+    yield "| | ours | torch's | torch's : ours |"
+    yield "|---|---|---|---|"
+    for name, costs in found.items():
+        both = [_shown(costs[kind]["cpu"], 1000) for kind in ("ours", "plain")]
+        yield _row([name, *both, f"{1 / _ratio(costs['ours'], costs['plain']):.1f}"])
 
 
 def _floors(result: Result) -> Iterator[str]:

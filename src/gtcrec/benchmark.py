@@ -42,7 +42,7 @@ class ModelEntry(BaseModel):
 
     model: str = Field("", description="a name that `gtcrec models` lists; if not given, the line's own")
     preset: str = ""
-    config: str | Mapping[str, str] = Field("", description="a config file, or one for each data set by its name")
+    config: str | Mapping[str, str] = Field("", description="instead of the file's; or one for each data set by name")
     settings: Mapping[str, Any] = Field(default_factory=dict)
     train: Mapping[str, Any] = Field(default_factory=dict)
 
@@ -64,7 +64,11 @@ _Name = Annotated[str, Field(pattern=_FILE_NAME)]
 
 
 class BenchmarkConfig(BaseModel):
-    """What FILE.yaml holds; `train` and `evaluate` are for all runs, `base` is whom all are tested against."""
+    """What FILE.yaml holds; `train` and `evaluate` are for all runs, `base` is whom all are tested against.
+
+    `config` is the config file of every model that names no other; in either, {data} and {model} stand for the names of
+    data set and line.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,6 +80,7 @@ class BenchmarkConfig(BaseModel):
     )
     base: str
     out: str = ""
+    config: str = ""
     train: Mapping[str, Any] = Field(default_factory=dict)
     evaluate: Mapping[str, Any] = Field(default_factory=dict)
 
@@ -172,7 +177,8 @@ def _resolved(config: BenchmarkConfig, data: str, name: str) -> RunConfig:
     """A run's configuration but for its seed: a config file first, then what the benchmark's file says."""
     entry, source = config.models[name], config.data[data]
     model = entry.model or name
-    file = entry.config if isinstance(entry.config, str) else entry.config.get(data, "")
+    own = entry.config if isinstance(entry.config, str) else entry.config.get(data, "")
+    file = (own or config.config).replace("{data}", data).replace("{model}", name)
     usual = EvaluateConfig().metrics
     measured = [*config.evaluate.get("metrics", usual), *config.metrics, *(f"recall@{k}" for k in CUTS)]
     sections = [

@@ -125,6 +125,9 @@ def test_a_run_measures_every_candidate_and_phase(result: Path) -> None:
     assert all(rate["median"] > 0 for rate in found["machine"]["rates"].values())
     assert {"ours", "loop", "product", "product_fresh"} <= set(found["machine"]["evaluation"])
     assert {"ours", "loop"} <= set(found["machine"]["user_graph"])
+    assert {name: set(costs) for name, costs in found["machine"]["kernels"].items()} == {
+        "product": {"ours", "plain"}, "contrast": {"ours", "plain"},
+    }  # fmt: skip
 
 
 def test_compare_prints_the_ratios_and_refuses_other_data(result: Path, tmp_path: Path) -> None:
