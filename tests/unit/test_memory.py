@@ -1,0 +1,38 @@
+"""What the process does with freed memory."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from gtcrec import memory
+
+SCRIPT = """
+import resource, sys
+from gtcrec.memory import keep_freed
+
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+if sys.argv[1] == "keep":
+    keep_freed()
+before = held()
+large = bytearray(1 << 26)
+del large
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+@pytest.mark.parametrize("keep", [True, False])
+def test_freed_memory_stays_with_the_process_only_if_asked(keep: bool) -> None:
+    command = [sys.executable, "-c", SCRIPT, "keep" if keep else "not"]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (grown > 1 << 25) == keep
+
+
+def test_a_c_library_that_lacks_the_call_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    memory.keep_freed()
