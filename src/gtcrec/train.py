@@ -76,6 +76,7 @@ class Training:
     """A model's training so far: optimisers, epochs done, best epoch and its weights. Moves the model to its device."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        keep_freed()
         self.config = config
         self.device = find_device(config.device)
         self.model = model.to(self.device)
@@ -207,7 +208,6 @@ def epochs(
     this with the same model and training, and yield the same epochs. Raises `GtcrecError` when the loss is no longer
     finite, `RunError` when the workers differ.
     """
-    keep_freed()
     training = training or Training(model, config)
     evaluation = evaluation or EvaluateConfig()
     batches = None
