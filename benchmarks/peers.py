@@ -76,8 +76,8 @@ def page(config: BenchmarkConfig) -> Iterator[str]:
         f"Each model was tuned by `gtcrec tune` on validation: {TRIALS} trials of its own search space, the first with "
         "its defaults, each a training of about 2,000 steps at most, or fewer trials where the space is smaller. The "
         "settings found, with their budget, lie in `benchmarks/tuned`; with them each model trained by gradient "
-        f"was trained anew with seeds {', '.join(map(str, config.seeds))}, until {config.train['patience']} validations "
-        f"in a row were no better, at most {config.train['epochs']} epochs."
+        f"was trained anew with seeds {', '.join(map(str, config.seeds))}, until {config.train['patience']} "
+        f"validations in a row were no better, at most {config.train['epochs']} epochs."
     )
     left = []
     for data in BUDGETS:
