@@ -16,11 +16,12 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from gtcrec import contrasts
 
 __all__ = [
     "MOST_COMBINATIONS",
@@ -63,8 +64,8 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     with torch.autocast(a.device.type, enabled=False):  # exponentials want float32 at least
         with torch.no_grad():
             most = scale.abs() * a.norm(dim=1).max() * b.norm(dim=1).max()  # no logit is further from 0
-        if most <= _SPREAD:
-            loss: Tensor = _Symmetric.apply(a, b, scale, most)  # type: ignore[no-untyped-call]
+        if most <= contrasts.SPREAD:
+            loss: Tensor = contrasts.Symmetric.apply(a, b, scale, most)  # type: ignore[no-untyped-call]
             return loss
     weights = torch.full((len(a),), 1 / len(a), dtype=a.dtype, device=a.device)
     return (_contrast(a, b, b, scale, weights) + _contrast(b, a, a, scale, weights)) / 2
@@ -111,8 +112,8 @@ def total_correlation(
     losses: list[Tensor] = []
     for anchor, view in enumerate(views):
         first, *rest = (m for m in range(len(views)) if m != anchor)
-        others = _product([views[m] for m in (first, *rest)])  # [n, d]
-        negatives = _product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
+        others = contrasts.product([views[m] for m in (first, *rest)])  # [n, d]
+        negatives = contrasts.product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
         losses.append(_contrast(view, others, negatives, scale, _weights(has[anchor], view)))
     return _over_anchors(losses, has)
 
@@ -139,11 +140,11 @@ def n_squared(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor] 
         )
     views, has = _filled([_wide(view) for view in views], present)
     scale = _wide(scale)
-    own = scale * _product(views).sum(dim=1)  # [n]
+    own = scale * contrasts.product(views).sum(dim=1)  # [n]
     losses: list[Tensor] = []
     for anchor, view in enumerate(views):
         others = [v for m, v in enumerate(views) if m != anchor]
-        mass: Tensor = _Combinations.apply(view, scale, *others)  # type: ignore[no-untyped-call]  # [n]
+        mass: Tensor = contrasts.Combinations.apply(view, scale, *others)  # type: ignore[no-untyped-call]  # [n]
         losses.append(torch.dot(mass - own, _weights(has[anchor], view)))
     return _over_anchors(losses, has)
 
@@ -234,7 +235,7 @@ def _linked(
     """Yield each comparison that some item allows, with its InfoNCE loss over those items."""
     views, _ = _filled(views, present)
     for link in links:
-        before, last = _product([views[m] for m in link[0]]), views[link[1]]  # [n, d]
+        before, last = contrasts.product([views[m] for m in link[0]]), views[link[1]]  # [n, d]
         if present is not None:
             some = _comparable(link, present)
             if not some.any():
@@ -268,148 +269,11 @@ def _over_anchors(losses: Sequence[Tensor], has: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(losses)).sum() / anchors
 
 
-def _product(views: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(views)).prod(dim=0) if len(views) > 1 else views[0]
-
-
 def _contrast(*given: Tensor) -> Tensor:
     with torch.autocast(given[0].device.type, enabled=False):  # exponentials want float32 at least
-        loss: Tensor = _Contrast.apply(*map(_wide, given))  # type: ignore[no-untyped-call]
+        loss: Tensor = contrasts.Contrast.apply(*map(_wide, given))  # type: ignore[no-untyped-call]
         return loss
 
 
 def _wide(given: Tensor) -> Tensor:
     return given.float() if given.dtype.itemsize < 4 else given
-
-
-class _Contrast(torch.autograd.Function):
-    """sum_i w_i (logsumexp_j L_ij - L_ii), L_ij = scale <a_i, b_j> off the diagonal and scale <a_i, o_i> on it.
-
-    The gradient is computed with the value, in blocks of rows: the n x n logits are never held whole, nor kept for the
-    backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, o: Tensor, b: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
-        n, own = len(a), (a * o).sum(dim=1)  # [n]
-        total = a.new_zeros(())
-        grad_a, grad_o, grad_b = torch.empty_like(a), torch.empty_like(o), torch.zeros_like(b)
-        block = max(64, _BLOCK // n)
-        for start in range(0, n, block):
-            rows = slice(start, min(start + block, n))
-            w, x = weights[rows, None], a[rows]
-            at = torch.arange(len(x), device=a.device)
-            p = (scale * x) @ b.T  # [block, n]
-            p[at, at + start] = scale * own[rows]
-            top = p.amax(dim=1, keepdim=True)
-            mass = p.sub_(top).exp_().sum(dim=1, keepdim=True)
-            total += torch.dot(top[:, 0] + mass[:, 0].log() - scale * own[rows], weights[rows])
-            p.div_(mass)  # softmax over the row
-            p[at, at + start] -= 1.0
-            p.mul_(w)  # d total / d logits
-            diagonal = p[at, at + start][:, None]
-            p[at, at + start] = 0.0
-            torch.addmm(diagonal * o[rows], p, b, out=grad_a[rows])
-            grad_b.addmm_(p.T, x)
-            torch.mul(diagonal, x, out=grad_o[rows])
-        slope = (grad_a * a).sum()
-        ctx.save_for_backward(scale * grad_a, scale * grad_o, scale * grad_b, slope)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        grad_a, grad_o, grad_b, slope = ctx.saved_tensors
-        return grad * grad_a, grad * grad_o, grad * grad_b, grad * slope, None
-
-
-class _Symmetric(torch.autograd.Function):
-    """The mean over i of logsumexp_j L_ij / 2 + logsumexp_j L_ji / 2 - L_ii, L_ij = scale <a_i, b_j>, |L| <= `most`.
-
-    Both directions share one exponential, which the bound keeps from overflow. The gradient is computed with the value,
-    in blocks of rows, which are made anew for it when they are too many to be held.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, most: Tensor) -> Tensor:
-        n, x = len(a), scale * a
-        block = max(64, _BLOCK // n)
-        parts = [slice(start, min(start + block, n)) for start in range(0, n, block)]
-
-        def masses(rows: slice) -> Tensor:
-            return torch.addmm(-most, x[rows], b.T).exp_()  # [block, n]
-
-        by_row, by_column, held = torch.empty_like(a[:, 0]), torch.zeros_like(b[:, 0]), []
-        for rows in parts:
-            mass = masses(rows)
-            by_row[rows] = mass.sum(dim=1)
-            by_column += mass.sum(dim=0)
-            if n * n <= _HELD:
-                held.append(mass)
-        own = (x * b).sum(dim=1)  # [n]
-        total = ((by_row.log() + by_column.log()) / 2 + most - own).mean()
-        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
-        per_row, per_column = 0.5 / n / by_row[:, None], 0.5 / n / by_column
-        for k, rows in enumerate(parts):
-            p = held[k] if held else masses(rows)
-            p.mul_(per_row[rows] + per_column)  # d total / d logits, but for the diagonal's -1 / n
-            torch.mm(p, b, out=grad_a[rows])
-            grad_b.addmm_(p.T, a[rows])
-        grad_a -= b / n
-        grad_b -= a / n
-        slope = (grad_a * a).sum()
-        ctx.save_for_backward(scale * grad_a, scale * grad_b, slope)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        grad_a, grad_b, slope = ctx.saved_tensors
-        return grad * grad_a, grad * grad_b, grad * slope, None
-
-
-class _Combinations(torch.autograd.Function):
-    """log sum_c exp(scale <a_i, prod_m v_m[c_m]>) over all combinations c of rows of the other views, for each i [n].
-
-    Value and gradient go through the combinations in blocks; between them only the result is kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, scale: Tensor, *others: Tensor) -> Tensor:
-        total = torch.full_like(anchor[:, 0], -torch.inf)  # [n]
-        for combination in _combinations(anchor, len(others)):
-            logits = _logits(combination, anchor, scale, *others)  # [n, block]
-            total = torch.logaddexp(total, logits.logsumexp(dim=1))
-        ctx.save_for_backward(total, anchor, scale, *others)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        total, *given = ctx.saved_tensors
-        given = [one.detach().requires_grad_() for one in given]
-        sums = [torch.zeros_like(one) for one in given]
-        for combination in _combinations(total, len(given) - 2):
-            with torch.enable_grad():
-                logits = _logits(combination, *given)
-            p = (logits.detach() - total[:, None]).exp_().mul_(grad[:, None])  # [n, block]
-            for into, slope in zip(sums, torch.autograd.grad(logits, given, p), strict=True):
-                into += slope
-        return tuple(sums)
-
-
-def _combinations(rows: Tensor, others: int) -> Iterator[list[Tensor]]:
-    """Yield all combinations of one row of each other view, in blocks: row numbers [block] of each."""
-    n = len(rows)
-    block = max(64, _BLOCK // n)
-    for start in range(0, n**others, block):
-        flat = torch.arange(start, min(start + block, n**others), device=rows.device)
-        yield [flat // n**m % n for m in range(others)]
-
-
-def _logits(combination: Sequence[Tensor], anchor: Tensor, scale: Tensor, *others: Tensor) -> Tensor:
-    with torch.autocast(anchor.device.type, enabled=False):
-        rows = _product([F.embedding(at, v) for at, v in zip(combination, others, strict=True)])  # [block, d]
-        return anchor @ (scale * rows).T  # [n, block]
-
-
-_BLOCK = 1 << 19  # logits worked on at once
-_HELD = 1 << 24  # logits held at once
-_SPREAD = 40.0  # the furthest from 0 that logits may be if exp(-80), the least share of the largest, is still a float32
