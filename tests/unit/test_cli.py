@@ -306,6 +306,7 @@ class Stalled:
         time.sleep(60)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_training_names_the_way_on(stop: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)

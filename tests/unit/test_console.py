@@ -77,6 +77,7 @@ def test_a_count_is_told_in_about_ten_lines(capsys: pytest.CaptureFixture[str]) 
     assert len(lines) == 11
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_says_how_to_go_on(stop: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
