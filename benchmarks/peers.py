@@ -70,7 +70,7 @@ def page(config: BenchmarkConfig) -> Iterator[str]:
     chosen = plan(config, Path(config.out))
     yield "# All models, tuned alike"
     yield ""
-    yield "Written by `benchmarks/peers.py write`; do not edit. Test figures, looked at once."
+    yield "Written by `benchmarks/peers.py write`; do not edit. Test figures."
     yield ""
     yield (
         f"Each model was tuned by `gtcrec tune` on validation: {TRIALS} trials of its own search space, the first with "

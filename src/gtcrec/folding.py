@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtcrec.errors import DataError
-from gtcrec.graph import Adjacency, csr, light_propagation
+from gtcrec.graph import Adjacency, csr, light_propagation, times
 from gtcrec.types import Floats, Ints, ItemFeatures
 
 __all__ = ["folded_user", "liked_matrix", "new_item_rows", "new_user_rows", "torch_csr"]
@@ -54,7 +54,7 @@ def folded_user(rows: csr_array, r: Adjacency, users: Tensor, items: Tensor, lay
     if not layers:
         return items.new_zeros(rows.shape[0], items.shape[1])
     mean = light_propagation(r, users, items, layers - 1)[1]  # of x^(0) to x^(L-1)
-    return torch_csr(rows).to(items.device) @ mean * (layers / (layers + 1))
+    return times(torch_csr(rows).to(items.device), mean) * (layers / (layers + 1))
 
 
 def new_item_rows(features: ItemFeatures, known: ItemFeatures, k: int, block: int = 1024) -> csr_array:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gtcrec import ranking
 from gtcrec.errors import ConfigError
-from gtcrec.graph import csr
+from gtcrec.graph import csr, times
 from gtcrec.types import Interactions, Ints, TopK
 from gtcrec.workers import Workers, broadcast, gather, gather_equal, trade
 
@@ -152,7 +152,7 @@ class ShardedMatrix(nn.Module):
         for rank in range(self.workers.size):
             part: Tensor = getattr(self, f"part_{rank}")
             some = x.detach() if rank == self.workers.rank else x.new_empty(part.shape[1], x.shape[1])
-            total = total + part @ broadcast(some, rank)
+            total = total + times(part, broadcast(some, rank))
         return total
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtcrec.graph import SparseMatrix, csr
+from gtcrec.graph import SparseMatrix, csr, times
 
 __all__ = ["Reach", "neighbours", "reach", "walk"]
 
@@ -83,12 +83,11 @@ class _Drift(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.back, ctx.places = back, places
         change = torch.sub(now, before, out=before)
-        return sums @ change, now.index_select(0, places)
+        return times(sums, change), now.index_select(0, places)
 
     @staticmethod
     def backward(ctx: Any, of_sums: Tensor, of_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
-        found: Tensor = ctx.back @ of_sums.contiguous()
-        return found.index_add_(0, ctx.places, of_rows), None, None, None, None
+        return times(ctx.back, of_sums).index_add_(0, ctx.places, of_rows), None, None, None, None
 
 
 def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:

@@ -274,7 +274,7 @@ class DiffMM(nn.Module):
         for m, denoiser in enumerate(self._denoisers()):
             entering = denoiser.enter.weight.T.contiguous()  # [n_items, hidden]
             for users in torch.split(torch.arange(len(self.users), device=self.users.device), _ROWS):
-                clean = self._rebuilt(denoiser, users, self._some(users) @ entering)
+                clean = self._rebuilt(denoiser, users, graph.times(self._some(users), entering))
                 found[m, users] = clean.topk(self.chosen.shape[2], dim=1).indices
         return found
 

@@ -135,7 +135,7 @@ class Views(nn.Module):
         if not hasattr(self, "item_graph"):
             return self.items.new_zeros(features.n_items, self.config.dim)
         rows = new_item_rows(features, self.features, self.config.item_neighbours)
-        return self.config.item_graph_weight * (torch_csr(rows).to(self.items.device) @ self.items)
+        return self.config.item_graph_weight * graph.times(torch_csr(rows).to(self.items.device), self.items)
 
     def new_users(self, liked: csr_array) -> Tensor:
         """Return what users who like the items of a binary matrix [b, n_items] have of them, [b, dim]."""

@@ -125,8 +125,8 @@ class _Filter:
         mr = torch.from_numpy((likes @ self.shifted).toarray()).T.contiguous()  # [n_items, b]
         y = self.others[-1] * mr
         for b in reversed(self.others[:-1]):
-            y = (self._m @ y).add_(mr, alpha=b)
-        return linear.add_((self._m @ y).T)
+            y = graph.times(self._m, y).add_(mr, alpha=b)
+        return linear.add_(graph.times(self._m, y).T)
 
 
 _USERS = 256  # at once: more leave the cache
