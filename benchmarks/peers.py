@@ -1,17 +1,17 @@
-"""Tune every model of peers.yaml alike, and write docs/results/peers.md from what `gtcrec benchmark` measured.
+"""Tune every model of peers.yaml alike, and write docs/results/peers*.md from what `gtcrec benchmark` measured.
 
-    python benchmarks/peers.py tune ml100k             # goes on where it stopped; best settings to benchmarks/tuned
+    python benchmarks/peers.py tune ml100k             # goes on where it stopped; what was found to benchmarks/tuned
     gtcrec benchmark benchmarks/peers.yaml --only ml100k
     python benchmarks/peers.py write
 
-Tuning sees no test pair. A data set on which all models are tuned goes into peers.yaml; once all are measured it is on
-the page.
+Tuning sees no test pair. A data set on which all models are tuned goes into peers.yaml; once all are measured it has
+a page.
 """
 
 import argparse
+import csv
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -22,8 +22,8 @@ from gtcrec.benchmark_results import Results, measured, results
 from gtcrec.benchmark_tables import about, markdown_table, tables
 from gtcrec.files import write_text
 
-FILE, TUNED, STUDIES, PAGE = (
-    Path(name) for name in ("benchmarks/peers.yaml", "benchmarks/tuned", "runs/tune", "docs/results/peers.md")
+FILE, TUNED, STUDIES, PAGES = (
+    Path(name) for name in ("benchmarks/peers.yaml", "benchmarks/tuned", "runs/tune", "docs/results")
 )
 TRIALS = 12
 BUDGETS = {  # of a trial on each data set: about 2,000 steps at most, and 300 without a better validation
@@ -47,8 +47,9 @@ def main() -> None:
         for name in given.models:
             search(given.data, name)
     else:
-        write_text(PAGE, "\n".join(page(config)) + "\n")
-        print(PAGE)
+        for path, lines in pages(config):
+            write_text(path, "\n".join(lines) + "\n")
+            print(path)
 
 
 def study(data: str, name: str) -> tune.Plan:
@@ -64,10 +65,37 @@ def search(data: str, name: str) -> None:
     kept = {key: best[key] for key in ("model", "settings", "train")}
     (TUNED / data).mkdir(parents=True, exist_ok=True)
     write_text(TUNED / data / f"{name}.yaml", yaml.safe_dump(kept, sort_keys=False))
+    write_text(TUNED / data / f"{name}.csv", (planned.out / "trials.csv").read_text(encoding="utf-8"))
 
 
-def page(config: BenchmarkConfig) -> Iterator[str]:
+def page_of(data: str) -> Path:
+    return PAGES / f"peers-{data}.md"
+
+
+def tuning_page_of(data: str) -> Path:
+    return PAGES / f"peers-{data}-tuning.md"
+
+
+def pages(config: BenchmarkConfig) -> Iterator[tuple[Path, Iterator[str]]]:
+    """The pages of each data set on which all is there that they show, then that on all; others stay as they are."""
+    for data in BUDGETS:
+        searches = {name: TUNED / data / f"{name}.csv" for name in config.models}
+        lacking = [name for name, path in searches.items() if not path.exists()]
+        if lacking:
+            print(f"{tuning_page_of(data)} stays as it is: {len(lacking)} of {len(searches)} models lack trials")
+        else:
+            yield tuning_page_of(data), tuning(data, searches)
     chosen = plan(config, Path(config.out))
+    for data, wanted in chosen.runs.items():
+        found = results(chosen, data, measured(wanted))
+        if found.missing:
+            print(f"{page_of(data)} stays as it is: {len(found.missing)} of {len(wanted)} runs are not here")
+        else:
+            yield page_of(data), tested(found)
+    yield PAGES / "peers.md", summary(config)
+
+
+def summary(config: BenchmarkConfig) -> Iterator[str]:
     yield "# All models, tuned alike"
     yield ""
     yield "Written by `benchmarks/peers.py write`; do not edit. Test figures."
@@ -79,50 +107,53 @@ def page(config: BenchmarkConfig) -> Iterator[str]:
         f"was trained anew with seeds {', '.join(map(str, config.seeds))}, until {config.train['patience']} "
         f"validations in a row were no better, at most {config.train['epochs']} epochs."
     )
-    left = []
+    yield ""
     for data in BUDGETS:
-        found = results(chosen, data, measured(chosen.runs[data])) if data in chosen.runs else None
-        if found is None or found.missing:
-            done = sum((TUNED / data / f"{name}.yaml").exists() for name in config.models)
-            left.append(f"`{data}` ({done} of {len(config.models)} models are tuned)")
+        if page_of(data).exists():
+            yield f"- [{data}]({page_of(data).name}), [what tuning found]({tuning_page_of(data).name})"
         else:
-            yield from ["", *section(config, found)]
-    if left:
-        yield from ["", "## Not yet measured", "", f"{', '.join(left)}."]
+            done = sum((TUNED / data / f"{name}.yaml").exists() for name in config.models)
+            yield f"- `{data}`: not yet measured ({done} of {len(config.models)} models are tuned)"
     yield from ["", *NOTES.strip().splitlines()]
 
 
-def section(config: BenchmarkConfig, found: Results) -> Iterator[str]:
-    """A data set: what tuning chose, the tables, who is behind the popular items."""
-    yield from [f"## {found.data}", "", about(found)]
+def tested(found: Results) -> Iterator[str]:
+    """A data set's tables, and who is behind the popular items."""
+    yield from heading(f"All models on {found.data}")
+    yield about(found)
     for table in tables(found):
         if table.title == "Paired tests":
             kept = tuple(row for row in table.rows if row[1].text in SHOWN)
             table = dataclasses.replace(table, rows=kept)
-        yield from ["", *markdown_table(table)]
+        yield from ["", *(line.removeprefix("#") for line in markdown_table(table))]
     popular = next(row for row in found.rows if row.name == "popular").estimates
     behind = [row.name for row in found.rows if row.estimates[SHOWN[0]].mean <= popular[SHOWN[0]].mean]
     behind.remove("popular")
     yield from ["", f"Not above `popular` at {SHOWN[0]}: {', '.join(behind) or 'none'}."]
-    yield from ["", "### Tuning", ""]
-    yield f"A trial: {' '.join(BUDGETS[found.data])}. Validation {SHOWN[0]} of the defaults and of the best trial."
-    yield ""
-    yield "| model | trials | defaults | best | what was found |"
-    yield "|---|--:|--:|--:|---|"
-    for name in config.models:
-        yield _tuning(found.data, name)
 
 
-def _tuning(data: str, name: str) -> str:
-    planned = study(data, name)
-    if not planned.space:
-        return f"| {name} | – | – | – | nothing to tune |"
-    trials = tune.tried(planned)
-    best = tune.best(trials)
-    texts = [f"{key.removeprefix('train.')} {json.dumps(value)}" for key, value in best.settings.items()]
-    found = ", ".join(texts) if best.number > 1 else "the defaults"
-    values = f"{trials[0].value or 0:.4f} | {best.value or 0:.4f}"
-    return f"| {name} | {len(trials)} | {values} | {found} |"
+def tuning(data: str, searches: Mapping[str, Path]) -> Iterator[str]:
+    """What the search of each model found on a data set."""
+    yield from heading(f"Tuning on {data}")
+    yield f"A trial: {' '.join(BUDGETS[data])}. Validation {SHOWN[0]} of the defaults and of the best trial."
+    yield from ["", "| model | trials | defaults | best | what was found |", "|---|--:|--:|--:|---|"]
+    for name, path in searches.items():
+        trials = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        columns = list(trials[0])
+        space = columns[columns.index("seconds") + 1 : -1]  # between the costs and the error
+        if not space:
+            yield f"| {name} | – | – | – | nothing to tune |"
+            continue
+        values = [float(trial[SHOWN[0]] or 0) for trial in trials]
+        best = values.index(max(values))
+        texts = [f"{key.removeprefix('train.')} {trials[best][key]}" for key in space]
+        shown = ", ".join(texts) if best else "the defaults"
+        yield f"| {name} | {len(trials)} | {values[0]:.4f} | {values[best]:.4f} | {shown} |"
+
+
+def heading(title: str) -> list[str]:
+    note = "Written by `benchmarks/peers.py write`; do not edit. How, and what it says: [peers.md](peers.md)."
+    return [f"# {title}", "", note, ""]
 
 
 NOTES = """

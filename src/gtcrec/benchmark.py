@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -67,7 +67,7 @@ class BenchmarkConfig(BaseModel):
     """What FILE.yaml holds; `train` and `evaluate` are for all runs, `base` is whom all are tested against.
 
     `config` is the config file of every model that names no other; in either, {data} and {model} stand for the names of
-    data set and line.
+    data set and line. Of a run whose `keep` is "results" no weights are left once it has been tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +81,7 @@ class BenchmarkConfig(BaseModel):
     base: str
     out: str = ""
     config: str = ""
+    keep: Literal["all", "results"] = "all"
     train: Mapping[str, Any] = Field(default_factory=dict)
     evaluate: Mapping[str, Any] = Field(default_factory=dict)
 

@@ -21,14 +21,16 @@ OnEvent = Callable[[Wanted, Mapping[str, Any]], None]
 _PATIENCE = 1.0  # seconds between looks at runs that another process does
 
 
-def work(runs: Sequence[Wanted], jobs: int, on_event: OnEvent = lambda wanted, event: None) -> list[tuple[Wanted, str]]:
+def work(
+    runs: Sequence[Wanted], jobs: int, on_event: OnEvent = lambda wanted, event: None, keep: str = "all"
+) -> list[tuple[Wanted, str]]:
     """Train and test what has not been, `jobs` at a time; returns the runs that failed and why.
 
-    Runs that another process does are waited for. `on_event` is told, from several threads, {"epoch", "of", "value",
-    "best"} after each epoch and {"ended": "done" | "failed"} at the end.
+    `keep` is that of `BenchmarkConfig`. Runs that another process does are waited for. `on_event` is told, from several
+    threads, {"epoch", "of", "value", "best"} after each epoch and {"ended": "done" | "failed"} at the end.
     """
     waiting, failed = [one for one in runs if not is_tested(one.folder)], []
-    with _Crew(jobs, on_event) as crew:
+    with _Crew(jobs, on_event, keep) as crew:
         while waiting or crew.busy:
             for wanted in list(waiting):
                 if not crew.free:
@@ -42,8 +44,8 @@ def work(runs: Sequence[Wanted], jobs: int, on_event: OnEvent = lambda wanted, e
 class _Crew:
     """The processes at work and the threads that listen to them."""
 
-    def __init__(self, jobs: int, on_event: OnEvent) -> None:
-        self.jobs, self.on_event = jobs, on_event
+    def __init__(self, jobs: int, on_event: OnEvent, keep: str = "all") -> None:
+        self.jobs, self.on_event, self.keep = jobs, on_event, keep
         self.threads = ThreadPoolExecutor(jobs)
         self.working: dict[Future[str], Wanted] = {}
         self.processes: set[subprocess.Popen[str]] = set()
@@ -93,7 +95,9 @@ class _Crew:
             self.on_event(wanted, {"ended": "done"})
             return ""
         why = ""
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as errors, _started(wanted, lock, self.jobs, errors) as one:
+        task = {"variant": wanted.variant, "seed": wanted.seed, "folder": str(wanted.folder), "keep": self.keep}
+        task["config"] = wanted.config.model_dump(mode="json")
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as errors, _started(task, lock, self.jobs, errors) as one:
             self.processes.add(one)
             if self.stopping:
                 one.terminate()
@@ -113,13 +117,11 @@ class _Crew:
 
 
 @contextmanager
-def _started(wanted: Wanted, lock: int, jobs: int, errors: Any) -> Iterator["subprocess.Popen[str]"]:
+def _started(task: Mapping[str, Any], lock: int, jobs: int, errors: Any) -> Iterator["subprocess.Popen[str]"]:
     """A process for the run with its share of the cores; it inherits the lock and this one lets go of it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // jobs)
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **os.environ}
-    task: dict[str, Any] = {"variant": wanted.variant, "seed": wanted.seed, "folder": str(wanted.folder)}
-    task["config"] = wanted.config.model_dump(mode="json")
     process = subprocess.Popen(
         [sys.executable, "-m", "gtcrec.benchmark_worker", json.dumps(task)],
         stdin=subprocess.DEVNULL,

@@ -1,7 +1,8 @@
 """One run of a benchmark in a process of its own: `python -m gtcrec.benchmark_worker` trains it and tests it.
 
 The run comes as JSON in its one argument; progress goes out as a line of JSON an epoch. `costs.json` in the run folder
-holds what the other files of a run do not: what setting up took, and the process's peak memory.
+holds what the other files of a run do not: what setting up took, and the process's peak memory. A run of which the
+benchmark keeps the results alone loses its other files when it has been tested.
 """
 
 import json
@@ -16,14 +17,18 @@ from typing import Any
 
 from gtcrec.config import RunConfig
 from gtcrec.errors import GtcrecError
-from gtcrec.files import write_json
+from gtcrec.files import MANIFEST, check_manifest, write_json, write_manifest
 from gtcrec.record import read
 from gtcrec.run import Run
 from gtcrec.wanted import Wanted, begin, is_finished
 
-__all__ = ["COSTS", "is_tested", "main", "peak_bytes", "train_and_test"]
+__all__ = ["COSTS", "RESULTS", "is_tested", "keep_results", "main", "peak_bytes", "train_and_test"]
 
 COSTS = "costs.json"
+RESULTS = (
+    *("config.yaml", "data.json", "environment.json", "history.jsonl", "timings.jsonl"),
+    *("report.json", "per_user_test.parquet", COSTS),
+)
 
 
 def main() -> None:
@@ -31,7 +36,10 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     config = RunConfig.model_validate(given["config"])
     try:
-        train_and_test(Wanted(given["variant"], given["seed"], config, Path(given["folder"])))
+        wanted = Wanted(given["variant"], given["seed"], config, Path(given["folder"]))
+        train_and_test(wanted)
+        if given["keep"] == "results":
+            keep_results(wanted.folder)
     except GtcrecError as error:
         _tell({"error": str(error)})
         sys.exit(1)
@@ -52,6 +60,18 @@ def train_and_test(wanted: Wanted) -> None:
         _train(run, {"setup_seconds": now[0] - clock[0], "setup_cpu_seconds": now[1] - clock[1], "bare_bytes": bare})
     if read(wanted.folder).result.test is None:
         run.evaluate()
+
+
+def keep_results(folder: Path) -> None:
+    """Remove the files of a tested run that no table needs: weights, checkpoint, page, values of validation.
+
+    The manifest goes first, so that a kill leaves no file missing that it names.
+    """
+    check_manifest(folder)
+    write_manifest(folder, list(RESULTS))
+    for file in folder.iterdir():
+        if file.name not in (*RESULTS, MANIFEST):
+            file.unlink()
 
 
 def peak_bytes() -> int:

@@ -66,7 +66,7 @@ def _work(plan: "Plan", jobs: int, file: Path) -> "list[tuple[Wanted, str]]":
 
     way_on = f"go on with: gtcrec benchmark {shlex.quote(str(file))}, the runs are under {shlex.quote(str(plan.out))}"
     with resumable(way_on), _watched(plan) as on_event:
-        return work(plan.trained, jobs, on_event)
+        return work(plan.trained, jobs, on_event, plan.config.keep)
 
 
 class _Tally:

@@ -18,11 +18,12 @@ import yaml
 
 from gtcrec.benchmark import BenchmarkConfig, Plan, plan, read_file
 from gtcrec.benchmark_work import _Crew, work
-from gtcrec.benchmark_worker import is_tested, main, peak_bytes, train_and_test
+from gtcrec.benchmark_worker import RESULTS, is_tested, keep_results, main, peak_bytes, train_and_test
 from gtcrec.cli import execute
 from gtcrec.cli_benchmark import _watched
 from gtcrec.data import write_catalogue
 from gtcrec.errors import ConfigError, DataError, RunError
+from gtcrec.files import check_manifest
 from gtcrec.models import MODELS
 from gtcrec.run import Run
 
@@ -250,7 +251,8 @@ def test_the_worker_tells_each_epoch_and_an_error_as_a_line(
 ) -> None:
     wanted = planned(copied).trained[0]
     shutil.rmtree(wanted.folder)
-    task = {"variant": "bpr", "seed": 0, "folder": str(wanted.folder), "config": wanted.config.model_dump(mode="json")}
+    task = {"variant": "bpr", "seed": 0, "folder": str(wanted.folder), "keep": "all"}
+    task["config"] = wanted.config.model_dump(mode="json")
     monkeypatch.setattr(sys, "argv", ["x", json.dumps(task)])
     main()
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -261,6 +263,38 @@ def test_the_worker_tells_each_epoch_and_an_error_as_a_line(
         main()
     assert ended.value.code == 1
     assert "model.safetensors: damaged or edited" in json.loads(capfd.readouterr().out)["error"]
+
+
+def test_kept_results_give_the_same_tables_without_the_models(copied: Path, data: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "out"
+    assert execute(["benchmark", str(copied)]) == 0
+    (tmp_path / "kept").mkdir()
+    file = write_file(tmp_path / "kept", data={"shop": str(data)}, keep="results")
+    assert execute(["benchmark", str(file)]) == 0
+    kept = tmp_path / "kept/out"
+    same_tables(whole, kept)
+    for run in planned(file).trained:
+        assert is_tested(run.folder)
+        assert sorted(path.name for path in run.folder.iterdir()) == sorted([*RESULTS, "manifest.json"])
+        same = pq.read_table(run.folder / "per_user_test.parquet")
+        assert same.equals(pq.read_table(whole / "shop" / run.folder.name / "per_user_test.parquet"))
+    with pytest.raises(RunError, match=r"bpr-0: only the results of this run were kept, not the trained model"):
+        Run.load(kept / "shop/bpr-0")
+    assert execute(["compare", str(kept / "shop/bpr-0"), str(whole / "shop/popular-0")]) == 0
+
+
+def test_a_kill_while_files_are_removed_leaves_a_whole_run(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = planned(copied).trained[0].folder
+
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", killed)
+        with pytest.raises(KeyboardInterrupt):
+            keep_results(folder)
+    assert is_tested(folder)
+    assert sorted(check_manifest(folder)["files"]) == sorted(RESULTS)
 
 
 def test_progress_is_a_line_a_run_or_on_a_terminal_a_bar_of_each_at_work(
