@@ -92,7 +92,7 @@ def folder(name: str, seed: int) -> Path:
 def choose() -> dict[str, dict[str, list[float]]]:
     """What is tried -> where -> recall@20 of each seed, mean over two folds; models as built, before any step."""
     config = resolve(f"data/{DATA}", "contentknn", given=SPLIT)
-    dataset = data.load(f"data/{DATA}", data.ReadConfig(**config.data.model_dump(exclude={"path"})))
+    dataset = config.data.load()
     found: dict[str, dict[str, list[float]]] = {}
     for seed in SEEDS:
         whole = data.split(dataset, config.split.model_copy(update={"seed": seed}))

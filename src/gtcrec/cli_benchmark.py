@@ -186,14 +186,14 @@ def compare_lists(
 def _reports(folders: Sequence[Path], files: Sequence[Path], data: str | None) -> "dict[str, Report]":
     """Name -> report on test: runs as they were measured, lists measured here by the first run's protocol."""
     from gtcrec.config import resolve
-    from gtcrec.data import ReadConfig, load, split
+    from gtcrec.data import split
     from gtcrec.external_lists import evaluate_lists, read_lists
     from gtcrec.run import stored
 
     if not folders and data is None:
         raise typer.BadParameter("--lists without a run folder: wanted --data DIR, the data that they rank")
     config = stored(folders[0], data) if folders else resolve(data, "popular")
-    dataset = load(config.data.path, ReadConfig(**config.data.model_dump(exclude={"path"})))
+    dataset = config.data.load()
     parts = split(dataset, config.split)
     found = {folder.resolve().name: _report(folder, dataset) for folder in folders}
     for file in files:

@@ -12,11 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gtcrec import models
-from gtcrec.data import ReadConfig, SplitConfig
+from gtcrec.data import ReadConfig, SplitConfig, load
 from gtcrec.errors import ConfigError, nearest
 from gtcrec.evaluate import EvaluateConfig
 from gtcrec.metrics import USER_METRICS, parse
 from gtcrec.train import TrainConfig
+from gtcrec.types import Dataset
 
 __all__ = ["DataConfig", "RunConfig", "dump_yaml", "parse_yaml", "resolve"]
 
@@ -25,6 +26,10 @@ class DataConfig(ReadConfig):
     """Where the catalogue lies and how it is read."""
 
     path: str = Field(description="a data folder or a file of interactions")
+
+    def load(self) -> Dataset:
+        """Read the data. Raises as `gtcrec.data.load`."""
+        return load(self.path, self)
 
 
 class RunConfig(BaseModel):

@@ -71,9 +71,9 @@ class Run:
         """Start a run in a new or empty folder. Raises `RunError` when the folder holds something."""
         folder = Path(folder)
         if not workers.first:
-            return cls(config, folder, _dataset(config), workers)
+            return cls(config, folder, config.data.load(), workers)
         need_empty(folder)
-        run = cls(config, folder, _dataset(config), workers)
+        run = cls(config, folder, config.data.load(), workers)
         fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # becomes the run when it is complete
         fresh.mkdir(parents=True)
         write_json(fresh / "environment.json", {**_environment(), "workers": workers.size})
@@ -102,7 +102,7 @@ class Run:
         config = stored(folder, path, device)
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
-        dataset = _dataset(config)
+        dataset = config.data.load()
         wanted = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
         if dataset.fingerprint != wanted:
             raise RunError(
@@ -309,11 +309,6 @@ def _write_per_user(path: Path, table: pa.Table) -> None:
     user, *metrics = table.column_names
     delta = "DELTA_BINARY_PACKED" if pa.types.is_integer(table.schema.field(user).type) else "DELTA_BYTE_ARRAY"
     pq.write_table(table, path, compression="zstd", use_dictionary=metrics, column_encoding={user: delta})
-
-
-def _dataset(config: RunConfig) -> Dataset:
-    reading = data.ReadConfig(**config.data.model_dump(exclude={"path"}))
-    return data.load(config.data.path, reading)
 
 
 def _about(dataset: Dataset, how: Any) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _begin(plan: Plan) -> TuningSplit:
 
 def _load(config: RunConfig) -> tuple[TuningSplit, str]:
     """What is tuned on, and a sum of it; the test pairs end here."""
-    dataset = data.load(config.data.path, data.ReadConfig(**config.data.model_dump(exclude={"path"})))
+    dataset = config.data.load()
     split = TuningSplit(data.split(dataset, config.split))
     unlabelled = replace(dataset, labels=None, times=None)
     parts = [
