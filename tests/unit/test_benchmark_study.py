@@ -203,7 +203,8 @@ def test_a_run_is_measured_on_test_once_and_its_costs_are_sealed(copied: Path, m
     wanted = planned(copied).trained[0]
     folder = wanted.folder
     costs = json.loads((folder / "costs.json").read_text())
-    assert 0 < costs["bare_bytes"] <= costs["peak_bytes"] <= peak_bytes()
+    about = 1.05  # the kernel counts pages for each processor apart: what it says of the peak can sink a little
+    assert 0 < costs["bare_bytes"] <= about * costs["peak_bytes"] <= about**2 * peak_bytes()
     assert 0 < costs["setup_cpu_seconds"] < 60
     assert "costs.json" in json.loads((folder / "manifest.json").read_text())["files"]
     calls: list[Path] = []
