@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
-from gtcrec.benchmark_worker import is_tested
+from gtcrec.benchmark_worker import is_done
 from gtcrec.wanted import Wanted
 
 __all__ = ["OnEvent", "work"]
@@ -29,7 +29,7 @@ def work(
     `keep` is that of `BenchmarkConfig`. Runs that another process does are waited for. `on_event` is told, from several
     threads, {"epoch", "of", "value", "best"} after each epoch and {"ended": "done" | "failed"} at the end.
     """
-    waiting, failed = [one for one in runs if not is_tested(one.folder)], []
+    waiting, failed = [one for one in runs if not is_done(one.folder, keep)], []
     with _Crew(jobs, on_event, keep) as crew:
         while waiting or crew.busy:
             for wanted in list(waiting):
@@ -90,7 +90,7 @@ class _Crew:
 
     def _do(self, wanted: Wanted, lock: int) -> str:
         """Do one run in a process that holds the lock as long as it lives; returns why it failed, or ""."""
-        if is_tested(wanted.folder):  # another process did it just now
+        if is_done(wanted.folder, self.keep):  # another process did it just now
             os.close(lock)
             self.on_event(wanted, {"ended": "done"})
             return ""

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from gtcrec.record import read
 from gtcrec.run import Run
 from gtcrec.wanted import Wanted, begin, is_finished
 
-__all__ = ["COSTS", "RESULTS", "is_tested", "keep_results", "main", "peak_bytes", "train_and_test"]
+__all__ = ["COSTS", "RESULTS", "is_done", "is_tested", "keep_results", "main", "peak_bytes", "train_and_test"]
 
 COSTS = "costs.json"
 RESULTS = (
@@ -37,7 +37,8 @@ def main() -> None:
     config = RunConfig.model_validate(given["config"])
     try:
         wanted = Wanted(given["variant"], given["seed"], config, Path(given["folder"]))
-        train_and_test(wanted)
+        if given["keep"] == "all" or not is_tested(wanted.folder):
+            train_and_test(wanted)
         if given["keep"] == "results":
             keep_results(wanted.folder)
     except GtcrecError as error:
@@ -48,6 +49,11 @@ def main() -> None:
 def is_tested(folder: Path) -> bool:
     """Return whether a folder holds a run that has been trained to its end and measured on test."""
     return is_finished(folder) and "test" in json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def is_done(folder: Path, keep: str) -> bool:
+    """Return whether a folder holds a tested run, and of its files no more than `keep` (of `BenchmarkConfig`) says."""
+    return is_tested(folder) and (keep == "all" or not list(_spare(folder)))
 
 
 def train_and_test(wanted: Wanted) -> None:
@@ -69,9 +75,13 @@ def keep_results(folder: Path) -> None:
     """
     check_manifest(folder)
     write_manifest(folder, list(RESULTS))
-    for file in folder.iterdir():
-        if file.name not in (*RESULTS, MANIFEST):
-            file.unlink()
+    for file in list(_spare(folder)):
+        file.unlink()
+
+
+def _spare(folder: Path) -> Iterator[Path]:
+    """The files of a tested run that no table needs."""
+    return (file for file in folder.iterdir() if file.name not in (*RESULTS, MANIFEST))
 
 
 def peak_bytes() -> int:

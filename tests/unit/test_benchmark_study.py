@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -272,10 +273,9 @@ def test_kept_results_give_the_same_tables_without_the_models(copied: Path, data
     (tmp_path / "kept").mkdir()
     file = write_file(tmp_path / "kept", data={"shop": str(data)}, keep="results")
     assert execute(["benchmark", str(file)]) == 0
-    kept = tmp_path / "kept/out"
-    same_tables(whole, kept)
+    same_tables(whole, kept := tmp_path / "kept/out")
     for run in planned(file).trained:
-        assert is_tested(run.folder)
+        assert sorted(check_manifest(run.folder)["files"]) == sorted(RESULTS)
         assert sorted(path.name for path in run.folder.iterdir()) == sorted([*RESULTS, "manifest.json"])
         same = pq.read_table(run.folder / "per_user_test.parquet")
         assert same.equals(pq.read_table(whole / "shop" / run.folder.name / "per_user_test.parquet"))
@@ -284,18 +284,18 @@ def test_kept_results_give_the_same_tables_without_the_models(copied: Path, data
     assert execute(["compare", str(kept / "shop/bpr-0"), str(whole / "shop/popular-0")]) == 0
 
 
-def test_a_kill_while_files_are_removed_leaves_a_whole_run(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = planned(copied).trained[0].folder
-
-    def killed(folder: Path) -> None:
-        raise KeyboardInterrupt
-
+def test_after_a_kill_while_files_are_removed_the_run_is_whole_and_they_go_next_time(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = planned(copied).trained[0]
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "iterdir", killed)
+        patched.setattr(Path, "unlink", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            keep_results(folder)
-    assert is_tested(folder)
-    assert sorted(check_manifest(folder)["files"]) == sorted(RESULTS)
+            keep_results(wanted.folder)
+    assert sorted(check_manifest(wanted.folder)["files"]) == sorted(RESULTS)
+    assert (wanted.folder / "model.safetensors").exists()
+    assert work([wanted], 1, keep="results") == []
+    assert sorted(path.name for path in wanted.folder.iterdir()) == sorted([*RESULTS, "manifest.json"])
 
 
 def test_progress_is_a_line_a_run_or_on_a_terminal_a_bar_of_each_at_work(
