@@ -110,7 +110,8 @@ def summary(config: BenchmarkConfig) -> Iterator[str]:
     yield ""
     for data in BUDGETS:
         if page_of(data).exists():
-            yield f"- [{data}]({page_of(data).name}), [what tuning found]({tuning_page_of(data).name})"
+            tuned = f", [what tuning found]({tuning_page_of(data).name})" if tuning_page_of(data).exists() else ""
+            yield f"- [{data}]({page_of(data).name}){tuned}"
         else:
             done = sum((TUNED / data / f"{name}.yaml").exists() for name in config.models)
             yield f"- `{data}`: not yet measured ({done} of {len(config.models)} models are tuned)"
