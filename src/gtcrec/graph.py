@@ -71,6 +71,23 @@ class SparseMatrix(nn.Module):
         a, at = self.sides()
         return product(x, at, a)
 
+    def rows(self, some: Tensor, x: Tensor) -> Tensor:
+        """Return (A x)[some] [b, d] for rows int64 [b] and x [columns, d], without the products of the other rows."""
+        counts, entries = self.entries(some)
+        columns, values = self.a_columns[entries], self.a_values[entries]
+        row = torch.arange(len(some), device=some.device).repeat_interleave(counts)
+        order = columns.argsort()
+        each = torch.bincount(columns, minlength=self.shape[1])
+        at = csr(each, row[order], values[order], (self.shape[1], len(some)))
+        return product(x, csr(counts, columns, values, (len(some), self.shape[1])), at)
+
+    def entries(self, some: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many entries each of A's rows int64 [b] has, [b], and the places of them all in `a_columns`."""
+        start = self.a_rows[some]
+        counts = self.a_rows[some + 1] - start
+        first = (counts.cumsum(0) - counts - start).repeat_interleave(counts)
+        return counts, torch.arange(len(first), device=some.device) - first
+
     def sides(self) -> tuple[Tensor, Tensor]:
         """Return A and A^T as torch CSR tensors."""
         return self._csr("a"), self._csr("at")

@@ -52,6 +52,17 @@ def test_the_sparse_product_and_its_gradient_equal_the_dense_ones(pairs):
         torch.testing.assert_close(x.grad, y.grad)
 
 
+@pytest.mark.parametrize("some", [[7, 0, 12, 7], [12], []])  # row 12 has no entry
+def test_the_product_s_rows_and_their_gradient_equal_the_dense_ones(pairs, some):
+    matrix, rows = graph.bipartite(pairs), torch.tensor(some, dtype=torch.int64)
+    x, y = (torch.randn(10, 3, generator=torch.Generator().manual_seed(1)).requires_grad_() for _ in range(2))
+    found, wanted = graph.SparseMatrix(matrix).rows(rows, x), (torch.tensor(matrix.toarray()) @ y)[rows]
+    torch.testing.assert_close(found, wanted)
+    found.square().sum().backward()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
 def test_a_matrix_without_entries_gives_zeros_and_a_gradient_of_zeros():
     sparse = graph.SparseMatrix(csr_array((3, 2), dtype=np.float32))
     x = torch.ones(2, 4, requires_grad=True)

@@ -6,6 +6,7 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
+from gtcrec.models import lgmrec
 from gtcrec.types import Batch, ItemFeatures
 
 A, DIM, TAU = 3, 4, 0.2
@@ -119,6 +120,21 @@ def test_the_loss_is_bpr_and_the_contrast_of_the_global_embeddings(checkerboard)
     rows = model.users[batch.users], model.items[batch.positives], model.items[batch.negatives]
     squares = sum(row.detach().double().square().sum().item() for row in rows)
     assert found["reg"].item() == pytest.approx(0.1 * squares / 2 / len(batch.users), rel=1e-5)
+
+
+def test_wide_contents_that_are_spread_in_every_step_give_the_same(checkerboard, monkeypatch):
+    split = checkerboard({"image": 6, "text": 5}, missing=0.3)
+    batch, found = a_batch(split), []
+    for widest in (1024, 5, 0):  # none, one of two, both
+        monkeypatch.setattr(lgmrec, "_WIDE", widest)
+        model = make(split)
+        sum(model.loss(batch, stream()).values()).backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+        found.append((len(model._embeddings(None).content), model.scorer()(torch.arange(40)), gradients))
+    assert [wide for wide, _, _ in found] == [0, 1, 2]
+    for _, scores, gradients in found[1:]:
+        torch.testing.assert_close(scores, found[0][1])
+        torch.testing.assert_close(gradients, found[0][2])
 
 
 def test_what_stands_in_an_absent_row_changes_nothing(checkerboard):

@@ -4,6 +4,7 @@ After "DiffMM: Multi-Modal Diffusion Model for Recommendation" (Jiang et al. 202
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -85,6 +86,20 @@ PRESETS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 class _Sides(NamedTuple):
     users: Tensor
     items: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Final:
+    """z = sums + omega norm(y)."""
+
+    sums: _Sides
+    y: _Sides
+    omega: float
+
+    def at(self, side: int, rows: Tensor | None = None) -> Tensor:
+        """Return z of users (side 0) or items (side 1): of all, or of those at `rows`."""
+        sums, y = (one[side] if rows is None else F.embedding(rows, one[side]) for one in (self.sums, self.y))
+        return sums + self.omega * F.normalize(y, dim=1)
 
 
 class RowDenoiser(nn.Module):
@@ -170,8 +185,8 @@ class DiffMM(nn.Module):
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
-        f = self._content()
-        return self._final(f, self._graphs())
+        z = self._final(self._content(), self._graphs())
+        return z.at(0), z.at(1)
 
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
@@ -183,9 +198,10 @@ class DiffMM(nn.Module):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         f, graphs = self._content(), self._graphs()
-        z = self._final(f, graphs)
-        u, i, j = F.embedding(batch.users, z.users), *(F.embedding(side, z.items) for side in batch[1:])
-        plain = F.embedding(batch.users, self.users), *(F.embedding(side, self.items) for side in batch[1:])
+        z, items = self._final(f, graphs), torch.cat(batch[1:])
+        u, ij = z.at(0, batch.users), z.at(1, items)
+        i, j = ij.chunk(2)
+        plain = F.embedding(batch.users, self.users), F.embedding(items, self.items)
         terms = {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
             "reg": self.config.reg * losses.squared_norm(*plain),
@@ -212,8 +228,8 @@ class DiffMM(nn.Module):
         chosen = self.chosen if self.chosen[0, 0, 0] >= 0 else self._generated()
         return [_block(one, len(self.items)) for one in chosen]
 
-    def _final(self, f: list[Tensor], graphs: list[graph.PrunedGraph]) -> _Sides:
-        """z of all users and items; sum_m kappa_m y_m in as few products as its linearity allows."""
+    def _final(self, f: list[Tensor], graphs: list[graph.PrunedGraph]) -> _Final:
+        """z of users and items; sum_m kappa_m y_m in as few products as its linearity allows."""
         users: Tensor = self.users
         items: Tensor = self.items
         if self.keys:
@@ -224,28 +240,27 @@ class DiffMM(nn.Module):
             for k, a in zip(self.config.generated_weight * kappa, graphs, strict=True):
                 theirs = _multiplied(a, _Sides(self.users, self.items))
                 users, items = users + k * theirs.users, items + k * theirs.items
-        sums = self._summed(_Sides(users, items))
-        omega = self.config.residual_weight
-        return _Sides(*(s + omega * F.normalize(y, dim=1) for s, y in zip(sums, (users, items), strict=True)))
+        y = _Sides(users, items)
+        return _Final(self._summed(y), y, self.config.residual_weight)
 
     def _summed(self, y: _Sides) -> _Sides:
         """sum_l A^l y."""
         hops = self.config.layers
         return _Sides(*((hops + 1) * mean for mean in graph.light_propagation(self.r, *y, hops)))
 
-    def _contrast(self, batch: Batch, z: _Sides, f: list[Tensor], graphs: list[graph.PrunedGraph]) -> Tensor:
+    def _contrast(self, batch: Batch, z: _Final, f: list[Tensor], graphs: list[graph.PrunedGraph]) -> Tensor:
         """InfoNCE over the step's users and over its liked items: of pairs of v_m, or of z and each v_m."""
         every = [self._summed(_multiplied(a, _Sides(self.users, one))) for a, one in zip(graphs, f, strict=True)]
-        scale = z.users.new_tensor(1 / self.config.temperature)
+        scale = self.users.new_tensor(1 / self.config.temperature)
         total = []
         for side, rows in enumerate(torch.unique(ids) for ids in (batch.users, batch.positives)):
-            main, *views = (F.normalize(F.embedding(rows, one[side]), dim=1) for one in (z, *every))
+            views = [F.normalize(F.embedding(rows, one[side]), dim=1) for one in every]
             everyone = torch.ones_like(rows, dtype=torch.bool)
             has = [getattr(self, f"present_{key}")[rows] if side else everyone for key in self.keys.values()]
             if self.config.contrast == "modalities":
                 total.append(losses.pairwise(views, scale, has))
             else:
-                pairs = zip(views, has, strict=True)
+                main, pairs = F.normalize(z.at(side, rows), dim=1), zip(views, has, strict=True)
                 each = [losses.pairwise([main, one], scale, [everyone, some]) for one, some in pairs]
                 total.append(torch.stack(each).mean())
         return torch.stack(total).sum()
@@ -297,12 +312,9 @@ class DiffMM(nn.Module):
 
     def _some(self, users: Tensor) -> Tensor:
         """Which items users int64 [b] like, 0 or 1, torch CSR [b, n_items]."""
-        start, columns = self.r.a_rows, self.r.a_columns
-        counts = start[users + 1] - start[users]
-        rows = torch.arange(len(users), device=users.device).repeat_interleave(counts)
-        places = torch.arange(len(rows), device=users.device) - (counts.cumsum(0) - counts - start[users])[rows]
-        ones = torch.ones(len(rows), device=users.device)
-        return graph.csr(counts, columns[places], ones, (len(users), self.r.shape[1]))
+        counts, entries = self.r.entries(users)
+        ones = torch.ones(len(entries), device=users.device)
+        return graph.csr(counts, self.r.a_columns[entries], ones, (len(users), self.r.shape[1]))
 
 
 def interaction_schedule(config: DiffMMConfig) -> diffusion.Schedule:

@@ -3,6 +3,7 @@
 After "LGMRec: Local and Global Graph Learning for Multimodal Recommendation" (Guo et al. 2024, arXiv 2312.16400).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -54,10 +55,13 @@ class _Sides(NamedTuple):
 
 
 class _Embeddings(NamedTuple):
-    """All users and items: identity [n, dim], content [n, M dim], dependency [M, n, A]; `edges` [M, A, dim]."""
+    """All users and items: identity [n, dim], dependency [M, n, A]; `edges` [M, A, dim].
+
+    `content` has e_m [n, dim] of the modalities that are wide.
+    """
 
     identity: _Sides
-    content: _Sides
+    content: Mapping[str, _Sides]
     dependency: _Sides
     edges: Tensor
 
@@ -72,6 +76,9 @@ class LGMRec(nn.Module):
 
     An item that lacks a modality depends on none of its hyperedges, has no part in P and does not take part in the
     contrast; nor does a user all of whose items lack it.
+
+    As A^K and P are linear, a content goes over the graph once, before it is projected, if it is at most 1,024 wide:
+    e_m is then projected for the rows of a step alone. Of wider ones the users' share would take much memory.
 
     Differs from the paper: noise and dropout are for training alone, so that scores repeat; one draw of the dropout
     serves all hops of a step; the contrast is over the users and liked items of a step, not over all, goes both ways,
@@ -92,18 +99,22 @@ class LGMRec(nn.Module):
         if not self.names:
             return
         self.liked = graph.SparseMatrix(train.matrix())
-        self.projections = nn.ModuleDict()
-        for m in self.names:
-            width = features.values[m].shape[1]
-            self.register_buffer(f"x_{self.keys[m]}", torch.from_numpy(features.values[m]), persistent=False)
-            linear = nn.Linear(width, config.dim + config.hyperedges, bias=False)  # W_m above V_m
-            for part in torch.split(linear.weight.data, [config.dim, config.hyperedges]):
-                nn.init.xavier_uniform_(part)
-            self.projections[self.keys[m]] = linear
         present = np.stack([features.present[m] for m in self.names]).astype(np.float32)  # [M, n_items]
         self.register_buffer("present", torch.from_numpy(present), persistent=False)
         met = (train.matrix() @ present.T).T.astype(np.float32)  # the user's items that have the modality, [M, n_users]
         self.register_buffer("met", torch.from_numpy(met), persistent=False)
+        self.projections = nn.ModuleDict()
+        for number, m in enumerate(self.names):
+            width = features.values[m].shape[1]
+            x = torch.from_numpy(features.values[m])
+            self.register_buffer(f"x_{self.keys[m]}", x, persistent=False)
+            linear = nn.Linear(width, config.dim + config.hyperedges, bias=False)  # W_m above V_m
+            for part in torch.split(linear.weight.data, [config.dim, config.hyperedges]):
+                nn.init.xavier_uniform_(part)
+            self.projections[self.keys[m]] = linear
+            if width <= _WIDE:
+                for name, side in self._spread(number, x * self.present[number, :, None])._asdict().items():
+                    self.register_buffer(f"{name}_{self.keys[m]}", side, persistent=False)
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
@@ -134,8 +145,7 @@ class LGMRec(nn.Module):
     def _embeddings(self, rng: torch.Generator | None) -> _Embeddings:
         """Identity, content, and what users and items depend on; noise and dropout if there is an `rng`."""
         identity = _Sides(*graph.light_propagation(self.r, self.users, self.items, self.config.layers))
-        h, logits = self._projected()
-        content = self._propagated(h)
+        logits, content = self._projected()
         by_user = torch.stack(self.liked(logits.flatten(1)).chunk(len(self.names), dim=1))  # [M, n_users, A]
         by_item = logits.transpose(0, 1)
         on = _Sides(self._dependency(by_user, self.met > 0, rng), self._dependency(by_item, self.present > 0, rng))
@@ -144,24 +154,29 @@ class LGMRec(nn.Module):
             edges = (on.items.mT @ on.items) @ edges
         return _Embeddings(identity, content, on, edges)
 
-    def _projected(self) -> tuple[Tensor, Tensor]:
-        """W_m x, [n_items, M dim], and V_m x, [n_items, M, A]; 0 for items that lack m. One pass over the content."""
-        sizes = [self.config.dim, self.config.hyperedges]
-        h, logits = [], []
-        for m, has in zip(self.names, self.present, strict=True):
-            key = self.keys[m]
-            with torch.autocast(has.device.type, enabled=False):
-                both = self.projections[key](getattr(self, f"x_{key}")) * has[:, None]
-            wx, vx = torch.split(both, sizes, dim=1)
-            h.append(wx)
-            logits.append(vx)
-        return torch.cat(h, dim=1), torch.stack(logits, dim=1)
+    def _projected(self) -> tuple[Tensor, dict[str, _Sides]]:
+        """V_m x of all modalities, [n_items, M, A], 0 for items that lack m, and e_m of the wide ones."""
+        logits, content = [], {}
+        for number, key in enumerate(self.keys.values()):
+            x, has, both = getattr(self, f"x_{key}"), self.present[number, :, None], self._weights(key)
+            wide = x.shape[1] > _WIDE
+            with torch.autocast(x.device.type, enabled=False):
+                found = F.linear(x, both if wide else both[self.config.dim :]) * has
+            if wide:
+                h, found = torch.split(found, [self.config.dim, self.config.hyperedges], dim=1)
+                content[key] = self._spread(number, h)
+            logits.append(found)
+        return torch.stack(logits, dim=1), content
 
-    def _propagated(self, h: Tensor) -> _Sides:
-        """The last of K hops from content h [n_items, M dim] and its mean over the users' items."""
-        dim = self.config.dim
-        means = self.liked(h) / self.met.clamp(min=1).T.repeat_interleave(dim, dim=1)  # [n_users, M dim]
-        users, items = means, h
+    def _weights(self, key: str) -> Tensor:
+        """W_m above V_m."""
+        linear = self.projections[key]
+        assert isinstance(linear, nn.Linear)
+        return linear.weight
+
+    def _spread(self, number: int, h: Tensor) -> _Sides:
+        """The last of K hops from a modality's content h [n_items, d] and its mean over the users' items."""
+        users, items = self.liked(h) / self.met[number, :, None].clamp(min=1), h
         for _ in range(self.config.content_layers):
             users, items = self.r(items), self.r.transposed(users)
         return _Sides(users, items)
@@ -179,9 +194,17 @@ class LGMRec(nn.Module):
     def _fused(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
         """z [b, dim] of the users (side 0) or items (side 1) at `rows`."""
         local = F.embedding(rows, e.identity[side])
-        for content in F.embedding(rows, e.content[side]).chunk(len(self.names), dim=1):
-            local = local + F.normalize(content, dim=1)
+        for key in self.keys.values():
+            local = local + F.normalize(self._local(e, side, rows, key), dim=1)
         return local + self.config.global_weight * F.normalize(self._global(e, side, rows).sum(dim=0), dim=1)
+
+    def _local(self, e: _Embeddings, side: int, rows: Tensor, key: str) -> Tensor:
+        """e_m of the users or items at `rows`, [b, dim]."""
+        if key in e.content:
+            return F.embedding(rows, e.content[key][side])
+        spread = getattr(self, f"{_Sides._fields[side]}_{key}")
+        with torch.autocast(spread.device.type, enabled=False):
+            return F.linear(F.embedding(rows, spread), self._weights(key)[: self.config.dim])
 
     def _global(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
         """g_m of the users or items at `rows`, [M, b, dim]."""
@@ -193,3 +216,6 @@ class LGMRec(nn.Module):
         has = (self.met if side == 0 else self.present)[:, rows] > 0
         scale = views.new_tensor(1 / self.config.temperature)
         return losses.pairwise(views.unbind(), scale, has.unbind())
+
+
+_WIDE = 1024  # numbers of a content that is spread anew in every step, after it is projected

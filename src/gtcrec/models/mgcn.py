@@ -99,10 +99,10 @@ class MGCN(nn.Module):
         scored, terms = z, {}
         if self.keys:
             contents, apart = [], []
-            views = zip(self._content(), (self.users_have, self.items_have), strict=True)
+            views = zip(self._content(places[0]), (self.users_have, self.items_have), strict=True)
             for side, (h, have) in enumerate(views):
                 has = have[places[side]]  # [n, M]
-                contents.append(self.fuser(z[side], F.embedding(places[side], h), has))
+                contents.append(self.fuser(z[side], F.embedding(places[side], h) if side else h, has))
                 apart.append(contrast(contents[side], z[side], counts[side] * has.any(dim=1), self.config.temperature))
             scored = [one + content for one, content in zip(z, contents, strict=True)]
             terms["contrast"] = self.config.contrast_weight * torch.stack(apart).sum()
@@ -116,17 +116,21 @@ class MGCN(nn.Module):
         """z of users [n_users, dim] and items [n_items, dim]."""
         return graph.light_propagation(self.r, self.users, self.items, self.config.layers)
 
-    def _content(self) -> tuple[Tensor, Tensor]:
-        """h of users [n_users, M * dim] and items [n_items, M * dim], the modalities side by side."""
+    def _content(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """h of users [n, M * dim], all or some, and of all items [n_items, M * dim], the modalities side by side."""
         views = []
         for key in self.keys.values():
-            gate = self.gates[key](self.projections[key](getattr(self, f"x_{key}")))
-            h = self.items * torch.sigmoid(gate)  # [n_items, dim]
+            x, projection, gate = getattr(self, f"x_{key}"), self.projections[key], self.gates[key]
+            assert isinstance(projection, nn.Linear)
+            assert isinstance(gate, nn.Linear)
+            with torch.autocast(x.device.type, enabled=False):
+                gates = F.linear(x, gate.weight @ projection.weight, gate(projection.bias))  # of the projected x
+            h = self.items * torch.sigmoid(gates)  # [n_items, dim]
             for _ in range(self.config.item_layers):
                 h = self.views[key](h)  # absent items are in no row and no column
             views.append(h)
         items = torch.cat(views, dim=1)
-        return self.r(items), items
+        return self.r(items) if users is None else self.r.rows(users, items), items
 
 
 class Fuser(nn.Module):

@@ -107,51 +107,64 @@ class SMORE(nn.Module):
         return dot_scorer(*self.vectors())
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        config, e = self.config, self._behaviour()
-        u, i, j = F.embedding(batch.users, e.users), *(F.embedding(side, e.items) for side in batch[1:])
+        config, e, pairs = self.config, self._behaviour(), len(batch.users)
+        items = torch.cat(batch[1:])
+        u, ij = F.embedding(batch.users, e.users), F.embedding(items, e.items)
         contrast = {}
         if self.keys:
-            h = self._content()
-            side_u = self._side(u, F.embedding(batch.users, h.users), rng)
-            side_i, side_j = (
-                self._side(one, F.embedding(at, h.items), rng) for one, at in zip((i, j), batch[1:], strict=True)
-            )
+            h = self._content(batch.users)
+            side_u, side_ij = self._side(u, h.users, rng), self._side(ij, F.embedding(items, h.items), rng)
             if config.contrast_weight > 0:
-                both = self._contrast(batch.users, u, side_u) + self._contrast(batch.positives, i, side_i)
-                contrast["contrast"] = config.contrast_weight * both
-            u, i, j = u + side_u, i + side_i, j + side_j
-        plain = F.embedding(batch.users, self.users), *(F.embedding(side, self.items) for side in batch[1:])
+                liked = self._contrast(batch.positives, ij[:pairs], side_ij[:pairs])
+                contrast["contrast"] = config.contrast_weight * (self._contrast(batch.users, u, side_u) + liked)
+            u, ij = u + side_u, ij + side_ij
+        i, j = ij.chunk(2)
+        plain = F.embedding(batch.users, self.users), F.embedding(items, self.items)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
         return {"bpr": bpr, **contrast, "reg": config.reg * losses.squared_norm(*plain)}
 
     def _behaviour(self) -> _Sides:
         return _Sides(*graph.light_propagation(self.r, self.users, self.items, self.config.layers))
 
-    def _content(self) -> _Sides:
-        """The modalities' h and the fused one, side by side: users and items [n, (M + 1) dim]."""
+    def _content(self, users: Tensor | None = None) -> _Sides:
+        """The modalities' h and the fused one, side by side, [n, (M + 1) dim]: of `users` or all, and of all items."""
         h = []
-        for key, c in self._filtered().items():
-            one = self.items * torch.sigmoid(self.content_gates[key](c))
+        for key, gate in self._gates().items():
+            one = self.items * torch.sigmoid(gate)
             for _ in range(self.config.item_layers):
-                one = self.graphs[key](one)
+                one = self.graphs[key](one)  # absent items are in no row and no column
             h.append(one)
         items = torch.cat(h, dim=1)
-        return _Sides(self.r(items), items)
+        return _Sides(self.r(items) if users is None else self.r.rows(users, items), items)
 
-    def _filtered(self) -> dict[str, Tensor]:
-        """c of each modality and of their fusion, [n_items, dim]."""
-        dim, found, fused = self.config.dim, {}, None
+    def _gates(self) -> dict[str, Tensor]:
+        """The content gates of each modality and of their fusion before the sigmoid, [n_items, dim].
+
+        But for the product of the spectra all of it is linear in x: transforms, filters and gates are applied to the
+        few rows of the projections, not to the items.
+        """
+        found, fused = {}, None
         with torch.autocast(self.items.device.type, enabled=False):  # Fourier transforms know no bfloat16
             for key in self.keys.values():
-                has = getattr(self, f"present_{key}")[:, None]
-                spectrum = torch.fft.rfft(self.projections[key](getattr(self, f"x_{key}")), norm="ortho")
-                found[key] = torch.fft.irfft(spectrum * self._filter(key), n=dim, norm="ortho") * has
-                own = torch.where(has, spectrum, 1.0)
+                x, has = getattr(self, f"x_{key}"), getattr(self, f"present_{key}")
+                projection = _linear(self.projections[key])
+                spectrum = torch.fft.rfft(torch.cat([projection.weight.T, projection.bias[None]]), norm="ortho")
+                found[key] = self._gated(key, spectrum, x)
+                own = _affine(x, torch.view_as_real(spectrum).flatten(1))
+                own = torch.where(has[:, None], torch.view_as_complex(own.view(len(own), -1, 2)), 1.0)
                 fused = own if fused is None else fused * own  # [n_items, dim / 2 + 1]
             assert fused is not None
-            some = torch.stack([getattr(self, f"present_{key}") for key in self.keys.values()]).any(dim=0)
-            found["fused"] = torch.fft.irfft(fused * self._filter("fused"), n=dim, norm="ortho") * some[:, None]
+            flat = torch.view_as_real(fused).flatten(1)  # [n_items, p]
+            p = flat.shape[1]
+            each = torch.view_as_complex(torch.eye(p + 1, p, device=flat.device).view(p + 1, -1, 2))
+            found["fused"] = self._gated("fused", each, flat)  # its columns are the spectrum's parts; no constant
         return found
+
+    def _gated(self, key: str, spectrum: Tensor, x: Tensor) -> Tensor:
+        """A content gate before the sigmoid for x [n, d] from the spectra of its d columns and of the constant."""
+        gate = _linear(self.content_gates[key])
+        c = torch.fft.irfft(spectrum * self._filter(key), n=self.config.dim, norm="ortho")  # [d + 1, dim]
+        return _affine(x, c @ gate.weight.T) + gate.bias
 
     def _filter(self, key: str) -> Tensor:
         return torch.view_as_complex(self.filters[key])
@@ -176,6 +189,16 @@ class SMORE(nn.Module):
         views = [F.normalize(one[_first(rows)], dim=1) for one in (e, side)]
         some = (views[1] != 0).any(dim=1)
         return losses.pairwise(views, e.new_tensor(1 / self.config.temperature), [torch.ones_like(some), some])
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def _affine(x: Tensor, weights: Tensor) -> Tensor:
+    """[x 1] W for x [n, d] and W [d + 1, k]."""
+    return torch.addmm(weights[-1], x, weights[:-1])
 
 
 def _largest(graphs: list[csr_array]) -> csr_array:
