@@ -219,13 +219,17 @@ def _normalised(by_row: Tensor, by_column: Tensor, columns: Tensor) -> Tensor:
     return by_row.rsqrt().repeat_interleave(by_row) * by_column.rsqrt().index_select(0, columns)
 
 
-def light_propagation(r: Adjacency, users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+def light_propagation(
+    r: Adjacency, users: Tensor, items: Tensor, layers: int, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
     """Average of x, A x, ..., A^layers x over the bipartite graph; users [n_users, d], items [n_items, d].
 
-    LightGCN (He et al. 2020), eq. 4 with equal layer weights.
+    LightGCN (He et al. 2020), eq. 4 with equal layer weights. With a `scale` their sum times it: 1 gives the sum.
     """
+    scale = 1 / (layers + 1) if scale is None else scale
     with torch.autocast(items.device.type, enabled=False):  # sums over many neighbours want float32
-        both: tuple[Tensor, Tensor] = _LightPropagation.apply(users.float(), items.float(), *r.sides(), layers)  # type: ignore[no-untyped-call]
+        given = users.float(), items.float(), *r.sides(), layers, scale
+        both: tuple[Tensor, Tensor] = _LightPropagation.apply(*given)  # type: ignore[no-untyped-call]
         return both
 
 
@@ -233,19 +237,27 @@ class _LightPropagation(torch.autograd.Function):
     """By Horner's rule, x + A (x + A (x + ...)); the operator is symmetric, so its backward pass is itself."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, r: Tensor, rt: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-        ctx.r, ctx.rt, ctx.layers = r, rt, layers
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, r: Tensor, rt: Tensor, layers: int, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        ctx.r, ctx.rt, ctx.layers, ctx.scale = r, rt, layers, scale
         if not layers:
-            return users.clone(), items.clone()
+            return scale * users, scale * items
         user, item = users, items
-        for _ in range(layers):
-            user, item = times(r, item).add_(users), times(rt, user).add_(items)
-        return user.mul_(1 / (layers + 1)), item.mul_(1 / (layers + 1))
+        for hop in range(1, layers + 1):
+            last = scale if hop == layers else 1.0  # entries are fewer than what they make
+            a, at = (r, rt) if last == 1 else (_scaled(r, last), _scaled(rt, last))
+            user, item = times(a, item).add_(users, alpha=last), times(at, user).add_(items, alpha=last)
+        return user, item
 
     @staticmethod
-    def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        given = user.contiguous(), item.contiguous(), ctx.r, ctx.rt, ctx.layers
-        return (*_LightPropagation.forward(ctx, *given), None, None, None)
+    def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        given = user.contiguous(), item.contiguous(), ctx.r, ctx.rt, ctx.layers, ctx.scale
+        return (*_LightPropagation.forward(ctx, *given), None, None, None, None)
+
+
+def _scaled(a: Tensor, by: float) -> Tensor:
+    return _csr_tensor(a.crow_indices(), a.col_indices(), by * a.values(), (a.shape[0], a.shape[1]))
 
 
 def content_propagation(r: SparseMatrix, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:

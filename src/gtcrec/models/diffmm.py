@@ -234,7 +234,7 @@ class DiffMM(nn.Module):
         items: Tensor = self.items
         if self.keys:
             kappa = self.mix.softmax(dim=0)
-            mean = torch.stack([k * one for k, one in zip(kappa, f, strict=True)]).sum(dim=0)  # [n_items, dim]
+            mean = sum(k * one for k, one in zip(kappa, f, strict=True))  # [n_items, dim]
             told = self.r(mean)
             users, items = told + self.r(self.items), self.r.transposed(self.users + told)
             for k, a in zip(self.config.generated_weight * kappa, graphs, strict=True):
@@ -245,8 +245,7 @@ class DiffMM(nn.Module):
 
     def _summed(self, y: _Sides) -> _Sides:
         """sum_l A^l y."""
-        hops = self.config.layers
-        return _Sides(*((hops + 1) * mean for mean in graph.light_propagation(self.r, *y, hops)))
+        return _Sides(*graph.light_propagation(self.r, *y, self.config.layers, scale=1.0))
 
     def _contrast(self, batch: Batch, z: _Final, f: list[Tensor], graphs: list[graph.PrunedGraph]) -> Tensor:
         """InfoNCE over the step's users and over its liked items: of pairs of v_m, or of z and each v_m."""
