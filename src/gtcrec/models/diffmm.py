@@ -65,7 +65,7 @@ class DiffMMConfig(BaseModel):
 
 
 SPACE: Space = {
-    "train.learning_rate": (5e-4, 1e-3, 2e-3),
+    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
     "layers": (1, 2, 3),
     "residual_weight": (0.1, 0.5, 1.0),
     "generated_weight": (0.1, 0.2, 0.5),

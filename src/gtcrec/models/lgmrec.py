@@ -39,7 +39,7 @@ class LGMRecConfig(BaseModel):
 
 
 SPACE: Space = {
-    "train.learning_rate": (5e-4, 1e-3, 2e-3),
+    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
     "hyperedges": (1, 2, 4, 8, 16, 32, 64),
     "hyper_layers": (1, 2),
     "dropout": (0.2, 0.4, 0.5, 0.6, 0.8),

@@ -37,7 +37,7 @@ class SMOREConfig(BaseModel):
 
 
 SPACE: Space = {
-    "train.learning_rate": (5e-4, 1e-3, 2e-3),
+    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
     "layers": (2, 3, 4),
     "item_neighbours": (10, 15, 20, 40),
     "dropout": (0.0, 0.1),
