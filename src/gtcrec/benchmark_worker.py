@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def is_tested(folder: Path) -> bool:
 
 def is_done(folder: Path, keep: str) -> bool:
     """Return whether a folder holds a tested run, and of its files no more than `keep` (of `BenchmarkConfig`) says."""
-    return is_tested(folder) and (keep == "all" or not list(_spare(folder)))
+    return is_tested(folder) and (keep == "all" or not _spare(folder))
 
 
 def train_and_test(wanted: Wanted) -> None:
@@ -75,17 +75,26 @@ def keep_results(folder: Path) -> None:
     """
     check_manifest(folder)
     write_manifest(folder, list(RESULTS))
-    for file in list(_spare(folder)):
+    for file in _spare(folder):
         file.unlink()
 
 
-def _spare(folder: Path) -> Iterator[Path]:
+def _spare(folder: Path) -> list[Path]:
     """The files of a tested run that no table needs."""
-    return (file for file in folder.iterdir() if file.name not in (*RESULTS, MANIFEST))
+    return [file for file in folder.iterdir() if file.name not in (*RESULTS, MANIFEST)]
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has had at once."""
+    """Return the most memory that this process has had at once; never less than at an earlier call.
+
+    The kernel's own mark can sink by some pages: it counts them for each processor apart and adds them up now and then.
+    """
+    global _highest
+    _highest = max(_highest, _mark())
+    return _highest
+
+
+def _mark() -> int:
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would count the memory of the process that started this one
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
@@ -123,6 +132,8 @@ def _tell(event: Mapping[str, Any]) -> None:
     with suppress(BrokenPipeError):  # whoever listened was killed; the run goes on
         os.write(1, (json.dumps(event) + "\n").encode())
 
+
+_highest = 0  # of the readings so far
 
 if __name__ == "__main__":
     main()

@@ -204,8 +204,7 @@ def test_a_run_is_measured_on_test_once_and_its_costs_are_sealed(copied: Path, m
     wanted = planned(copied).trained[0]
     folder = wanted.folder
     costs = json.loads((folder / "costs.json").read_text())
-    about = 1.05  # the kernel counts pages for each processor apart: what it says of the peak can sink a little
-    assert 0 < costs["bare_bytes"] <= about * costs["peak_bytes"] <= about**2 * peak_bytes()
+    assert 0 < costs["bare_bytes"] <= costs["peak_bytes"] <= peak_bytes()
     assert 0 < costs["setup_cpu_seconds"] < 60
     assert "costs.json" in json.loads((folder / "manifest.json").read_text())["files"]
     calls: list[Path] = []
@@ -275,7 +274,7 @@ def test_kept_results_give_the_same_tables_without_the_models(copied: Path, data
     assert execute(["benchmark", str(file)]) == 0
     same_tables(whole, kept := tmp_path / "kept/out")
     for run in planned(file).trained:
-        assert sorted(check_manifest(run.folder)["files"]) == sorted(RESULTS)
+        assert is_tested(run.folder)
         assert sorted(path.name for path in run.folder.iterdir()) == sorted([*RESULTS, "manifest.json"])
         same = pq.read_table(run.folder / "per_user_test.parquet")
         assert same.equals(pq.read_table(whole / "shop" / run.folder.name / "per_user_test.parquet"))
@@ -292,6 +291,7 @@ def test_after_a_kill_while_files_are_removed_the_run_is_whole_and_they_go_next_
         patched.setattr(Path, "unlink", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             keep_results(wanted.folder)
+    assert is_tested(wanted.folder)
     assert sorted(check_manifest(wanted.folder)["files"]) == sorted(RESULTS)
     assert (wanted.folder / "model.safetensors").exists()
     assert work([wanted], 1, keep="results") == []

@@ -1,4 +1,4 @@
-"""What the process does with freed memory."""
+"""What the process does with freed memory, and the most that it had."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gtcrec import memory
+from gtcrec import benchmark_worker, memory
 
 SCRIPT = """
 import resource, sys
@@ -36,3 +36,10 @@ def test_freed_memory_stays_with_the_process_only_if_asked(keep: bool) -> None:
 def test_a_c_library_that_lacks_the_call_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     memory.keep_freed()
+
+
+def test_the_peak_of_a_process_never_sinks(monkeypatch):
+    marks = iter([300, 500, 400])
+    monkeypatch.setattr(benchmark_worker, "_highest", 0)
+    monkeypatch.setattr(benchmark_worker, "_mark", lambda: next(marks))
+    assert [benchmark_worker.peak_bytes() for _ in range(3)] == [300, 500, 500]
