@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import graph
+from gtcrec import similarity
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 DIM, HOPS, ITEM_NEIGHBOURS, USER_NEIGHBOURS = 64, 2, 10, 40
@@ -64,11 +64,11 @@ class NaiveGTC(nn.Module):
         self.register_buffer("target", torch.cat([items, users]))
         degree = torch.bincount(self.target, minlength=train.n_users + train.n_items).float()
         self.register_buffer("edge_weight", (degree[self.source] * degree[self.target]).rsqrt()[:, None])
-        near = graph.item_graph(features, ITEM_NEIGHBOURS).tocoo()
+        near = similarity.item_graph(features, ITEM_NEIGHBOURS).tocoo()
         places = torch.stack([torch.from_numpy(near.row).long(), torch.from_numpy(near.col).long()])
         item_graph = torch.sparse_coo_tensor(places, torch.from_numpy(near.data), near.shape, check_invariants=True)
         self.register_buffer("item_graph", item_graph.coalesce())
-        alike = graph.co_liked_users(train, USER_NEIGHBOURS)
+        alike = similarity.co_liked_users(train, USER_NEIGHBOURS)
         count = torch.from_numpy(alike.indptr).long().diff()
         row = torch.arange(train.n_users).repeat_interleave(count)
         place = torch.arange(len(row)) - torch.from_numpy(alike.indptr).long()[row]

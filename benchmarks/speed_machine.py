@@ -15,7 +15,7 @@ from speed_clock import Clock, Cost, middle, scaled
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtcrec import data, graph, losses
+from gtcrec import data, graph, losses, similarity
 from gtcrec.evaluate import EvaluateConfig, evaluate_split
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Interactions, Ints, Report, Split
@@ -108,7 +108,7 @@ def _loop(
 def _user_graph(train: Interactions, sample: int, seed: int) -> dict[str, Any]:
     """Co-liked users by our sparse product and by a loop over pairs of users, each pair once."""
     clock = Clock()
-    ours_graph = graph.co_liked_users(train, NEIGHBOURS)
+    ours_graph = similarity.co_liked_users(train, NEIGHBOURS)
     ours = clock.lap()
     sets = [set(train.items_of(user).tolist()) for user in range(train.n_users)]
     chosen = np.random.default_rng(seed).permutation(train.n_users)[:sample].tolist()

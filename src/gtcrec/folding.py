@@ -58,7 +58,7 @@ def folded_user(rows: csr_array, r: Adjacency, users: Tensor, items: Tensor, lay
 
 
 def new_item_rows(features: ItemFeatures, known: ItemFeatures, k: int, block: int = 1024) -> csr_array:
-    """Return rows of `graph.item_graph` for other items: their k nearest known items, float32 [n, known items].
+    """Return rows of `similarity.item_graph` for other items: their k nearest known items, float32 [n, known items].
 
     `features` has the modalities of `known`. As there, a modality that an item lacks takes no part in its mean.
     """

@@ -1,41 +1,32 @@
-"""Graphs over users and items: adjacency, content neighbours, co-liked users, and the sparse product.
+"""The graph of users and items, and the product with a constant sparse matrix: all of it, some rows, or hop after hop.
 
-Matrices are built with scipy in blocks and multiplied by torch. Nothing here forms a dense matrix of
-items x items or users x users.
+Matrices are built with scipy and multiplied by torch; those of like items and of like users are in `similarity`.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
+from gtcrec.types import Interactions
 
 __all__ = [
     "Adjacency",
     "PrunableGraph",
     "PrunedGraph",
-    "Search",
     "SparseMatrix",
     "bipartite",
-    "co_liked_users",
-    "content_neighbours",
     "content_propagation",
-    "cosine_graph",
     "csr",
-    "item_graph",
+    "csr_sides",
     "light_propagation",
-    "nearest_rows",
     "product",
-    "similar_items",
-    "strongest",
     "times",
 ]
 
@@ -74,12 +65,8 @@ class SparseMatrix(nn.Module):
     def rows(self, some: Tensor, x: Tensor) -> Tensor:
         """Return (A x)[some] [b, d] for rows int64 [b] and x [columns, d], without the products of the other rows."""
         counts, entries = self.entries(some)
-        columns, values = self.a_columns[entries], self.a_values[entries]
-        row = torch.arange(len(some), device=some.device).repeat_interleave(counts)
-        order = columns.argsort()
-        each = torch.bincount(columns, minlength=self.shape[1])
-        at = csr(each, row[order], values[order], (self.shape[1], len(some)))
-        return product(x, csr(counts, columns, values, (len(some), self.shape[1])), at)
+        shape = len(some), self.shape[1]
+        return product(x, *csr_sides(counts, self.a_columns[entries], self.a_values[entries], shape))
 
     def entries(self, some: Tensor) -> tuple[Tensor, Tensor]:
         """Return how many entries each of A's rows int64 [b] has, [b], and the places of them all in `a_columns`."""
@@ -101,6 +88,14 @@ def csr(counts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int])
     """Return a torch CSR tensor from the number of entries of each row, and their columns and values row by row."""
     rows = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
     return _csr_tensor(rows, columns.int(), values, shape)
+
+
+def csr_sides(counts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the matrix that `csr` returns, and its transpose."""
+    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    order = columns.argsort(stable=True)
+    by_column = columns.bincount(minlength=shape[1])
+    return csr(counts, columns, values, shape), csr(by_column, rows[order], values[order], (shape[1], shape[0]))
 
 
 def _csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -271,144 +266,6 @@ def content_propagation(r: SparseMatrix, items: Tensor, layers: int) -> tuple[Te
             x = r.transposed(x)
             item_sum = item_sum + x
     return user_sum / (layers + 1), item_sum / (layers + 1)
-
-
-Search = Callable[[Floats, int], Ints]
-"""Unit rows float32 [n, d], k -> each row's k nearest other rows by inner product, int64 [n, k]."""
-
-
-def nearest_rows(unit: Floats, k: int, block: int = 1024) -> Ints:
-    """Return each row's k nearest other rows by inner product, int64 [n, k]; exact, memory O(block * n)."""
-    every = torch.from_numpy(unit)
-    nearest = []
-    for start in range(0, len(unit), block):
-        product = every[start : start + block] @ every.T  # [block, n]
-        own = torch.arange(len(product))
-        product[own, own + start] = -torch.inf
-        nearest.append(product.topk(k, dim=1).indices)
-    return torch.cat(nearest).numpy()
-
-
-def content_neighbours(x: Floats, present: Masks, k: int, search: Search = nearest_rows) -> csr_array:
-    """Return the k nearest items by cosine, each with weight 1 / (their number), float32 [n_items, n_items].
-
-    An item is not its own neighbour. Items without content have no neighbours and are nobody's.
-    """
-    have = np.flatnonzero(present)
-    k = min(k, len(have) - 1)
-    if k < 1:
-        return _empty(len(x))
-    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
-    columns = have[search(unit, k)]  # [h, k]
-    indptr = np.concatenate([[0], np.cumsum(present * k)])
-    values = np.full(columns.size, 1.0 / k, dtype=np.float32)
-    graph = csr_array((values, columns.ravel(), indptr), shape=(len(x), len(x)))
-    graph.sort_indices()
-    return graph
-
-
-def item_graph(
-    features: ItemFeatures, k: int, weights: Mapping[str, float] | None = None, search: Search = nearest_rows
-) -> csr_array:
-    """Return the mean of the modalities' neighbour graphs, rows summing to one, float32 [n_items, n_items].
-
-    `weights` has a weight >= 0 for each modality; without it they are equal. A modality that an item lacks takes no
-    part in that item's mean, and an item without content of any weight has an empty row.
-    """
-    given = dict.fromkeys(features.names, 1.0) if weights is None else weights
-    total = _empty(features.n_items)
-    for m in features.names:
-        if given[m] > 0:
-            total = total + given[m] * content_neighbours(features.values[m], features.present[m], k, search)
-    parts = np.maximum(total.sum(axis=1), 1e-12)
-    scale = csr_array((1.0 / parts, (np.arange(features.n_items),) * 2))
-    mean: csr_array = (scale @ total).tocsr().astype(np.float32)
-    return mean
-
-
-def cosine_graph(x: Floats, present: Masks, k: int, search: Search = nearest_rows, block: int = 256) -> csr_array:
-    """Return D^-1/2 S D^-1/2, float32 [n_items, n_items]: S_ij the cosine of i's k nearest j, D the row sums of S.
-
-    An item is the nearest of its own k. Cosines below 0 are no edges, so that D has a root. Absent items have no edge.
-    """
-    have = np.flatnonzero(present)
-    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
-    others = max(min(k, len(have)) - 1, 0)
-    near = search(unit, others) if others else np.zeros((len(have), 0), dtype=np.int64)
-    blocks = [slice(start, start + block) for start in range(0, len(have), block)]
-    cosines = [np.einsum("hd,hkd->hk", unit[s], unit[near[s]]) for s in blocks]
-    values = np.concatenate([np.zeros((0, others), dtype=np.float32), *cosines])
-    values = np.concatenate([np.ones((len(have), 1), dtype=np.float32), values.clip(min=0)], axis=1)  # [h, k]
-    columns = np.concatenate([np.arange(len(have))[:, None], near], axis=1)
-    root = 1 / np.sqrt(values.sum(axis=1))  # [h]
-    values = (root[:, None] * values * root[columns]).astype(np.float32)
-    rows = np.repeat(have, columns.shape[1])
-    view = csr_array((values.ravel(), (rows, have[columns].ravel())), shape=(len(x), len(x)))
-    view.eliminate_zeros()
-    return view
-
-
-def co_liked_users(train: Interactions, top: int, block: int = 4096) -> csr_array:
-    """Return each user's `top` users by number of co-liked items, softmax weights, float32 [n_users, n_users].
-
-    weight(u, v) = exp(c_uv) / sum over the kept v, c_uv = |liked(u) & liked(v)|. One sparse product, in blocks
-    of users; ties go to the lower user index.
-    """
-    blocks = []
-    for start, counts in _co_counts(train.matrix(), block):
-        rows, columns, values = strongest(counts, top, own=start)
-        best = np.zeros(counts.shape[0])
-        np.maximum.at(best, rows, values)
-        weights = np.exp(values - best[rows])  # the largest count becomes 0, so that exp stays small
-        weights /= np.bincount(rows, weights, minlength=counts.shape[0])[rows]
-        blocks.append(csr_array((weights.astype(np.float32), (rows, columns)), shape=counts.shape))
-    return vstack(blocks, format="csr")
-
-
-def similar_items(train: Interactions, k: int, shrink: float, activity: float, block: int = 2048) -> csr_array:
-    """Return each item's k nearest by c_ij / (|i| |j| + shrink), float32 [n_items, n_items].
-
-    c_ij sums over common training users u the weight deg(u)^-activity, |i| is the root of the item's count; ties go to
-    the lower item.
-    """
-    norms = np.sqrt(train.item_counts)
-    blocks = []
-    by_item = train.matrix()
-    by_item.data = np.maximum(train.user_counts, 1)[train.users] ** (-activity / 2.0)
-    for start, counts in _co_counts(by_item.T.tocsr(), block):
-        counts.data = counts.data / (norms[counts.row + start] * norms[counts.col] + shrink)
-        rows, columns, values = strongest(counts, k, own=start)
-        blocks.append(csr_array((values.astype(np.float32), (rows, columns)), shape=counts.shape))
-    similar: csr_array = vstack(blocks, format="csr")
-    similar.sort_indices()
-    return similar
-
-
-def strongest(block: coo_array, k: int, own: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return (rows, columns, values) of the k largest entries of each row, without the diagonal that starts at `own`.
-
-    Ordered by row, then by falling value, then by column.
-    """
-    keep = block.row + own != block.col
-    rows, columns, values = block.row[keep], block.col[keep], block.data[keep]
-    order = np.lexsort((columns, -values, rows))
-    rows = rows[order]
-    first = np.searchsorted(rows, np.arange(block.shape[0]))
-    kept = np.arange(len(rows)) - first[rows] < k
-    return rows[kept], columns[order][kept], values[order][kept]
-
-
-def _co_counts(r: csr_array, block: int) -> Iterator[tuple[int, coo_array]]:
-    """Blocks of rows of r r^T with the number of their first row."""
-    rt = r.T.tocsr()
-    for start in range(0, r.shape[0], block):
-        yield start, (r[start : start + block] @ rt).tocoo()
-
-
-def _empty(n: int) -> csr_array:
-    return csr_array(
-        (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int32), np.zeros(n + 1, dtype=np.int32)), (n, n)
-    )
 
 
 def _inverse_root(degree: NDArray[Any]) -> NDArray[Any]:

@@ -1,11 +1,11 @@
-"""Graphs against their dense formulas."""
+"""Graphs, and what is alike, against their dense formulas."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
 
-from gtcrec import graph
+from gtcrec import graph, similarity
 from gtcrec.types import Interactions, ItemFeatures
 
 
@@ -140,14 +140,14 @@ def test_content_neighbours_equal_a_brute_force(block):
     for i in np.flatnonzero(present):
         wanted[i, np.argsort(-cosine[i])[:3]] = 1 / 3
     np.testing.assert_allclose(
-        graph.content_neighbours(x, present, 3, lambda unit, k: graph.nearest_rows(unit, k, block)).toarray(),
+        similarity.content_neighbours(x, present, 3, lambda unit, k: similarity.nearest_rows(unit, k, block)).toarray(),
         wanted,
         atol=1e-7,
     )
 
 
 def test_too_few_items_with_content_have_no_neighbours():
-    found = graph.content_neighbours(np.ones((3, 2), dtype=np.float32), np.array([True, False, False]), 2)
+    found = similarity.content_neighbours(np.ones((3, 2), dtype=np.float32), np.array([True, False, False]), 2)
     assert found.nnz == 0
 
 
@@ -156,8 +156,8 @@ def test_the_item_graph_averages_the_modalities_that_an_item_has():
     whole = np.ones(6, dtype=bool)
     part = np.array([True, True, True, True, False, True])
     features = ItemFeatures(6, {"a": x, "b": x * np.float32([1, 0, 2])}, {"a": whole, "b": part})
-    a, b = (graph.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
-    found = graph.item_graph(features, 2).toarray()
+    a, b = (similarity.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
+    found = similarity.item_graph(features, 2).toarray()
     np.testing.assert_allclose(found[:4], (a[:4] + b[:4]) / 2, atol=1e-7)
     np.testing.assert_allclose(found[4], a[4], atol=1e-7)
 
@@ -167,11 +167,11 @@ def test_weights_of_the_item_graph_are_shared_among_the_modalities_that_an_item_
     whole = np.ones(6, dtype=bool)
     part = np.array([True, True, True, True, False, True])
     features = ItemFeatures(6, {"a": x, "b": x * np.float32([1, 0, 2])}, {"a": whole, "b": part})
-    a, b = (graph.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
-    found = graph.item_graph(features, 2, {"a": 0.2, "b": 0.6}).toarray()
+    a, b = (similarity.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
+    found = similarity.item_graph(features, 2, {"a": 0.2, "b": 0.6}).toarray()
     np.testing.assert_allclose(found[:4], 0.25 * a[:4] + 0.75 * b[:4], atol=1e-6)
     np.testing.assert_allclose(found[4], a[4], atol=1e-6)
-    np.testing.assert_allclose(graph.item_graph(features, 2, {"a": 0, "b": 3}).toarray(), b, atol=1e-6)
+    np.testing.assert_allclose(similarity.item_graph(features, 2, {"a": 0, "b": 3}).toarray(), b, atol=1e-6)
 
 
 @pytest.mark.parametrize("block", [2, 100])
@@ -183,7 +183,7 @@ def test_co_liked_users_equal_a_brute_force(pairs, block):
     for u in range(pairs.n_users):
         best = [v for v in np.argsort(-counts[u], kind="stable")[:3] if counts[u, v] > 0]
         wanted[u, best] = np.exp(counts[u, best]) / np.exp(counts[u, best]).sum() if best else 0
-    np.testing.assert_allclose(graph.co_liked_users(pairs, 3, block).toarray(), wanted, atol=1e-6)
+    np.testing.assert_allclose(similarity.co_liked_users(pairs, 3, block).toarray(), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("activity", [0.0, 0.7])
@@ -192,10 +192,10 @@ def test_similar_items_equal_a_brute_force(pairs, block, activity):
     r = dense(pairs)
     weighted = np.maximum(r.sum(1, keepdims=True), 1) ** -activity * r
     norms = np.sqrt(r.sum(0))
-    similarity = r.T @ weighted / (np.outer(norms, norms) + 5.0)
-    np.fill_diagonal(similarity, 0)
-    wanted = np.zeros_like(similarity)
+    alike = r.T @ weighted / (np.outer(norms, norms) + 5.0)
+    np.fill_diagonal(alike, 0)
+    wanted = np.zeros_like(alike)
     for i in range(pairs.n_items):
-        best = np.argsort(-similarity[i].astype(np.float64), kind="stable")[:4]
-        wanted[i, best] = similarity[i, best]
-    np.testing.assert_allclose(graph.similar_items(pairs, 4, 5.0, activity, block).toarray(), wanted, atol=1e-7)
+        best = np.argsort(-alike[i].astype(np.float64), kind="stable")[:4]
+        wanted[i, best] = alike[i, best]
+    np.testing.assert_allclose(similarity.similar_items(pairs, 4, 5.0, activity, block).toarray(), wanted, atol=1e-7)

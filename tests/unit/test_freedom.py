@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtcrec import graph, models
+from gtcrec import graph, models, similarity
 from gtcrec.errors import ConfigError
 from gtcrec.types import Batch, Interactions
 
@@ -32,7 +32,7 @@ def by_hand(model, split, block, layers=2, item_layers=1):
     for _ in range(layers):
         u, i = r @ i, r.T @ u
         users, items = users + u, items + i
-    s = torch.from_numpy(graph.item_graph(split.features, 10).toarray()).double()
+    s = torch.from_numpy(similarity.item_graph(split.features, 10).toarray()).double()
     return users / (layers + 1), items / (layers + 1) + torch.linalg.matrix_power(s, item_layers) @ e_i
 
 
@@ -113,7 +113,7 @@ def test_modality_weights_weigh_the_item_graph(checkerboard):
     split = checkerboard()
     model = make(split, modality_weights={"image": 0.1, "text": 0.9})
     image, text = (
-        graph.content_neighbours(split.features.values[m], split.features.present[m], 10).toarray()
+        similarity.content_neighbours(split.features.values[m], split.features.present[m], 10).toarray()
         for m in ("image", "text")
     )
     wanted = torch.from_numpy(0.1 * image + 0.9 * text).float()

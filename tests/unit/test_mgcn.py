@@ -8,8 +8,8 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.graph import cosine_graph
 from gtcrec.models.mgcn import contrast
+from gtcrec.similarity import cosine_graph
 from gtcrec.types import Batch, ItemFeatures, Split
 
 

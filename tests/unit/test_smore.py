@@ -6,7 +6,7 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.graph import cosine_graph
+from gtcrec.similarity import cosine_graph
 from gtcrec.types import Batch, ItemFeatures
 
 DIM = 6

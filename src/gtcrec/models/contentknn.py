@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import graph
+from gtcrec import similarity
 from gtcrec.models.content import directions
 from gtcrec.models.names import modality_weights
 from gtcrec.models.spaces import Space
@@ -61,7 +61,7 @@ class ContentKNN(nn.Module):
         if share < 1:
             similar = similar + (1 - share) * _of_one_size(_similar_content(features, weights, config.neighbours))
         if share > 0:
-            co_liked = graph.similar_items(train, config.liked_neighbours, config.shrink, config.activity)
+            co_liked = similarity.similar_items(train, config.liked_neighbours, config.shrink, config.activity)
             similar = similar + share * _of_one_size(co_liked)
         self._to_items = similar.T.tocsr().astype(np.float32)  # row j: the items that have j among their nearest
         self._liked = train.matrix()

@@ -335,11 +335,7 @@ def _block(chosen: Tensor, n_items: int) -> graph.PrunedGraph:
     columns = chosen.flatten()
     degrees = columns.bincount(minlength=n_items)
     values = (k * degrees[columns]).float().rsqrt()
-    order = columns.argsort(stable=True)
-    return graph.PrunedGraph(
-        graph.csr(torch.full_like(chosen[:, 0], k), columns, values, (n_users, n_items)),
-        graph.csr(degrees, order // k, values[order], (n_items, n_users)),
-    )
+    return graph.PrunedGraph(*graph.csr_sides(torch.full_like(chosen[:, 0], k), columns, values, (n_users, n_items)))
 
 
 def _multiplied(a: graph.PrunedGraph, x: _Sides) -> _Sides:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import graph, losses
+from gtcrec import graph, losses, similarity
 from gtcrec.models.names import modality_weights, module_keys
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
@@ -72,7 +72,7 @@ class FREEDOM(nn.Module):
         self.projections = nn.ModuleDict()
         weights = modality_weights("freedom", config.modality_weights, self.names)
         if self.names:
-            self.item_graph = graph.SparseMatrix(graph.item_graph(features, config.item_neighbours, weights))
+            self.item_graph = graph.SparseMatrix(similarity.item_graph(features, config.item_neighbours, weights))
         for m in self.names if config.content_weight > 0 else ():
             self.register_buffer(f"x_{self.keys[m]}", torch.from_numpy(features.values[m]), persistent=False)
             self.register_buffer(f"present_{self.keys[m]}", torch.from_numpy(features.present[m]), persistent=False)

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import als, graph
+from gtcrec import als, graph, similarity
 from gtcrec.folding import folded_user, new_item_rows, new_user_rows, torch_csr
 from gtcrec.models.gtc_config import GTCConfig
 from gtcrec.sharded import ShardedMatrix, ShardedRows, xavier_rows
@@ -76,10 +76,10 @@ class Views(nn.Module):
         if config.condition == "audience":
             self.audience = graph.SparseMatrix(_mean_of_users(train))
         if config.item_neighbours and features.names:
-            near = graph.item_graph(features, config.item_neighbours, search=_search(config.item_search))
+            near = similarity.item_graph(features, config.item_neighbours, search=_search(config.item_search))
             self.item_graph = graph.SparseMatrix(near * config.item_graph_weight)
         if config.user_neighbours:
-            self.user_graph = graph.SparseMatrix(graph.co_liked_users(train, config.user_neighbours))
+            self.user_graph = graph.SparseMatrix(similarity.co_liked_users(train, config.user_neighbours))
         self.sharded = nn.ModuleDict()  # the graphs as they are multiplied where the embeddings are sharded
         if workers.size > 1:
             for name in ("r", "item_graph", "user_graph"):
@@ -190,9 +190,9 @@ class Views(nn.Module):
         return Sides(own_rows[0], own_rows[1], user, self.item_table.of(old.item, items) + item, condition)
 
 
-def _search(how: str) -> graph.Search:
+def _search(how: str) -> similarity.Search:
     if how == "exact":
-        return graph.nearest_rows
+        return similarity.nearest_rows
     from gtcrec.index import approximate_neighbours  # needs an extra
 
     return approximate_neighbours

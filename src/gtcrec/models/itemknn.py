@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from gtcrec import graph
+from gtcrec import similarity
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
 from gtcrec.types import Interactions, ItemFeatures
@@ -34,7 +34,7 @@ SPACE: Space = {
 class ItemKNN(nn.Module):
     """s(u, i) = sum of similarity(i, j) over liked j among the nearest of i (Deshpande & Karypis 2004).
 
-    `graph.similar_items` gives the similarities; they are part of the saved weights.
+    `similarity.similar_items` gives the similarities; they are part of the saved weights.
     """
 
     indptr: Tensor
@@ -43,7 +43,7 @@ class ItemKNN(nn.Module):
 
     def __init__(self, config: ItemKNNConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
-        similar = graph.similar_items(train, config.neighbours, config.shrink, config.activity)
+        similar = similarity.similar_items(train, config.neighbours, config.shrink, config.activity)
         self._liked = train.matrix()
         self.register_buffer("indptr", torch.from_numpy(similar.indptr.astype(np.int64)))
         self.register_buffer("indices", torch.from_numpy(similar.indices.astype(np.int64)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec import graph, losses
-from gtcrec.models.names import module_keys
+from gtcrec.models.names import linear_of, module_keys
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
@@ -158,7 +158,11 @@ class LGMRec(nn.Module):
         """V_m x of all modalities, [n_items, M, A], 0 for items that lack m, and e_m of the wide ones."""
         logits, content = [], {}
         for number, key in enumerate(self.keys.values()):
-            x, has, both = getattr(self, f"x_{key}"), self.present[number, :, None], self._weights(key)
+            x, has, both = (
+                getattr(self, f"x_{key}"),
+                self.present[number, :, None],
+                linear_of(key, self.projections).weight,
+            )
             wide = x.shape[1] > _WIDE
             with torch.autocast(x.device.type, enabled=False):
                 found = F.linear(x, both if wide else both[self.config.dim :]) * has
@@ -167,12 +171,6 @@ class LGMRec(nn.Module):
                 content[key] = self._spread(number, h)
             logits.append(found)
         return torch.stack(logits, dim=1), content
-
-    def _weights(self, key: str) -> Tensor:
-        """W_m above V_m."""
-        linear = self.projections[key]
-        assert isinstance(linear, nn.Linear)
-        return linear.weight
 
     def _spread(self, number: int, h: Tensor) -> _Sides:
         """The last of K hops from a modality's content h [n_items, d] and its mean over the users' items."""
@@ -204,7 +202,7 @@ class LGMRec(nn.Module):
             return F.embedding(rows, e.content[key][side])
         spread = getattr(self, f"{_Sides._fields[side]}_{key}")
         with torch.autocast(spread.device.type, enabled=False):
-            return F.linear(F.embedding(rows, spread), self._weights(key)[: self.config.dim])
+            return F.linear(F.embedding(rows, spread), linear_of(key, self.projections).weight[: self.config.dim])
 
     def _global(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
         """g_m of the users or items at `rows`, [M, b, dim]."""

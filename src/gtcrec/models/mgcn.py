@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import graph, losses
-from gtcrec.models.names import module_keys
+from gtcrec import graph, losses, similarity
+from gtcrec.models.names import linear_of, module_keys
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
@@ -71,7 +71,7 @@ class MGCN(nn.Module):
             self.register_buffer(f"x_{key}", torch.from_numpy(x), persistent=False)
             self.projections[key] = nn.Linear(x.shape[1], config.dim)
             self.gates[key] = nn.Linear(config.dim, config.dim)
-            self.views[key] = graph.SparseMatrix(graph.cosine_graph(x, present, config.item_neighbours))
+            self.views[key] = graph.SparseMatrix(similarity.cosine_graph(x, present, config.item_neighbours))
         if self.keys:
             self.fuser = Fuser(config.dim, len(self.keys))
             has = np.stack([features.present[m] for m in self.keys], axis=1)  # [n_items, M]
@@ -120,9 +120,11 @@ class MGCN(nn.Module):
         """h of users [n, M * dim], all or some, and of all items [n_items, M * dim], the modalities side by side."""
         views = []
         for key in self.keys.values():
-            x, projection, gate = getattr(self, f"x_{key}"), self.projections[key], self.gates[key]
-            assert isinstance(projection, nn.Linear)
-            assert isinstance(gate, nn.Linear)
+            x, projection, gate = (
+                getattr(self, f"x_{key}"),
+                linear_of(key, self.projections),
+                linear_of(key, self.gates),
+            )
             with torch.autocast(x.device.type, enabled=False):
                 gates = F.linear(x, gate.weight @ projection.weight, gate(projection.bias))  # of the projected x
             h = self.items * torch.sigmoid(gates)  # [n_items, dim]

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
-from gtcrec import graph
+from gtcrec import graph, similarity
 from gtcrec.models.names import modality_weights
 from gtcrec.models.spaces import Space
 from gtcrec.types import Floats, Interactions, ItemFeatures, Masks, Scorer
@@ -150,7 +150,7 @@ def _similarity(edges: csr_array, own: float, through: float, power: float) -> c
 
 def _content_graph(x: Floats, present: Masks, config: MMGFConfig) -> csr_array:
     """P_m - min(P_m) I over the present items, float64 [n_items, n_items], from x float32 [n_items, d]."""
-    nearest = graph.content_neighbours(x, present, config.item_neighbours - 1)
+    nearest = similarity.content_neighbours(x, present, config.item_neighbours - 1)
     nearest.data[:] = 1.0
     here = np.flatnonzero(present)
     edges = (nearest + eye_array(len(x), format="csr"))[here][:, here]

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from torch import nn
+
 from gtcrec.errors import ConfigError, nearest
 
-__all__ = ["modality_weights", "module_keys"]
+__all__ = ["linear_of", "modality_weights", "module_keys"]
 
 
 def module_keys(names: Iterable[str]) -> dict[str, str]:
@@ -16,6 +18,13 @@ def module_keys(names: Iterable[str]) -> dict[str, str]:
     {'clip.v2': '0_clip_v2', 'text': '1_text'}
     """
     return {name: f"{place}_{name.replace('.', '_')}" for place, name in enumerate(names)}
+
+
+def linear_of(key: str, layers: nn.ModuleDict) -> nn.Linear:
+    """Return the linear layer of a modality's key, for its weights."""
+    layer = layers[key]
+    assert isinstance(layer, nn.Linear)
+    return layer
 
 
 def modality_weights(model: str, given: Mapping[str, float], names: tuple[str, ...]) -> Mapping[str, float]:

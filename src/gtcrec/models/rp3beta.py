@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array, diags_array, vstack
 from torch import Tensor, nn
 
-from gtcrec import graph
+from gtcrec import similarity
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
 from gtcrec.types import Floats, Interactions, Ints, ItemFeatures
@@ -76,7 +76,7 @@ def _two_steps(train: Interactions, config: RP3betaConfig, block: int = 2048) ->
     blocks = []
     for start in range(0, train.n_items, block):
         reached = (back[start : start + block] @ on).tocoo()
-        rows, columns, values = graph.strongest(reached, config.neighbours or train.n_items, own=start)
+        rows, columns, values = similarity.strongest(reached, config.neighbours or train.n_items, own=start)
         blocks.append(csr_array((values.astype(np.float32), (rows, columns)), shape=reached.shape))
     weights: csr_array = vstack(blocks, format="csr")
     return weights

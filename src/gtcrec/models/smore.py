@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import graph, losses
-from gtcrec.models.names import module_keys
+from gtcrec import graph, losses, similarity
+from gtcrec.models.names import linear_of, module_keys
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
@@ -56,8 +56,8 @@ class SMORE(nn.Module):
 
     Spectrum: with F the Fourier transform of a content's vector and * the complex product, c_m = F^-1(w_m * F(W_m x_m +
     b_m)) for each modality m, and c_f = F^-1(w_f * prod_m F(W_m x_m + b_m)) for their fusion f; w are learned.
-    Item graphs: h_m = S_m^L (e_i . sigmoid(c_m)) of the gated unpropagated e_i; S_m is `graph.cosine_graph`, S_f the
-    largest of all S_m entry by entry; a user's h is R h, R the user-item graph.
+    Item graphs: h_m = S_m^L (e_i . sigmoid(c_m)) of the gated unpropagated e_i; S_m is `similarity.cosine_graph`, S_f
+    the largest of all S_m entry by entry; a user's h is R h, R the user-item graph.
     Preference: side = mean of g_m . a_m . h_m over m, and g_f . h_f; a_m = softmax(query_m(h_f)) over the entries,
     g = sigmoid(W e + b). The loss adds to BPR the contrast of side and e, over the users and over the liked items.
 
@@ -82,7 +82,7 @@ class SMORE(nn.Module):
             x, present = features.values[m], features.present[m]
             self.register_buffer(f"x_{key}", torch.from_numpy(x), persistent=False)
             self.register_buffer(f"present_{key}", torch.from_numpy(present), persistent=False)
-            graphs[key] = graph.cosine_graph(x, present, config.item_neighbours)
+            graphs[key] = similarity.cosine_graph(x, present, config.item_neighbours)
         self.projections = nn.ModuleDict({k: nn.Linear(getattr(self, f"x_{k}").shape[1], dim) for k in each})
         self.queries = nn.ModuleDict(
             {k: nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, dim, bias=False)) for k in each}
@@ -147,7 +147,7 @@ class SMORE(nn.Module):
         with torch.autocast(self.items.device.type, enabled=False):  # Fourier transforms know no bfloat16
             for key in self.keys.values():
                 x, has = getattr(self, f"x_{key}"), getattr(self, f"present_{key}")
-                projection = _linear(self.projections[key])
+                projection = linear_of(key, self.projections)
                 spectrum = torch.fft.rfft(torch.cat([projection.weight.T, projection.bias[None]]), norm="ortho")
                 found[key] = self._gated(key, spectrum, x)
                 own = _affine(x, torch.view_as_real(spectrum).flatten(1))
@@ -162,7 +162,7 @@ class SMORE(nn.Module):
 
     def _gated(self, key: str, spectrum: Tensor, x: Tensor) -> Tensor:
         """A content gate before the sigmoid for x [n, d] from the spectra of its d columns and of the constant."""
-        gate = _linear(self.content_gates[key])
+        gate = linear_of(key, self.content_gates)
         c = torch.fft.irfft(spectrum * self._filter(key), n=self.config.dim, norm="ortho")  # [d + 1, dim]
         return _affine(x, c @ gate.weight.T) + gate.bias
 
@@ -189,11 +189,6 @@ class SMORE(nn.Module):
         views = [F.normalize(one[_first(rows)], dim=1) for one in (e, side)]
         some = (views[1] != 0).any(dim=1)
         return losses.pairwise(views, e.new_tensor(1 / self.config.temperature), [torch.ones_like(some), some])
-
-
-def _linear(module: nn.Module) -> nn.Linear:
-    assert isinstance(module, nn.Linear)
-    return module
 
 
 def _affine(x: Tensor, weights: Tensor) -> Tensor:

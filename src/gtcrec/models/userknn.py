@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from gtcrec import graph
+from gtcrec import similarity
 from gtcrec.models.spaces import Space
 from gtcrec.models.vectors import SparseScorer
 from gtcrec.types import Interactions, ItemFeatures, Scorer
@@ -40,7 +40,7 @@ class UserKNN(nn.Module):
     def __init__(self, config: UserKNNConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         swapped = Interactions(train.items, train.users, n_users=train.n_items, n_items=train.n_users)
-        self._similar = graph.similar_items(swapped, config.neighbours, config.shrink, config.popularity)
+        self._similar = similarity.similar_items(swapped, config.neighbours, config.shrink, config.popularity)
         self._liked = train.matrix()
 
     def scorer(self) -> Scorer:
