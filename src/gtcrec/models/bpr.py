@@ -3,12 +3,11 @@
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gtcrec import losses
 from gtcrec.errors import ConfigError
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.sharded import ShardedRows, ShardedScorer, xavier_rows
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 from gtcrec.workers import Workers
@@ -78,5 +77,4 @@ class BPR(nn.Module):
             users, items = self.tables
             i, j = items(torch.cat([batch.positives, batch.negatives])).chunk(2)
             return users(batch.users), i, j
-        i, j = (F.embedding(side, self.items) for side in (batch.positives, batch.negatives))
-        return F.embedding(batch.users, self.users), i, j
+        return of_batch(batch, self.users, self.items)

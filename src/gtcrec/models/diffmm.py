@@ -16,7 +16,7 @@ from gtcrec import diffusion, graph, losses
 from gtcrec.errors import ConfigError
 from gtcrec.models.names import module_keys
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["PRESETS", "SPACE", "DiffMM", "DiffMMConfig", "RowDenoiser", "interaction_schedule", "step_weights"]
@@ -201,10 +201,9 @@ class DiffMM(nn.Module):
         z, items = self._final(f, graphs), torch.cat(batch[1:])
         u, ij = z.at(0, batch.users), z.at(1, items)
         i, j = ij.chunk(2)
-        plain = F.embedding(batch.users, self.users), F.embedding(items, self.items)
         terms = {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.config.reg * losses.squared_norm(*plain),
+            "reg": self.config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items)),
         }
         if self.keys:
             terms["diffusion"] = self._diffusion(batch.users, f, rng)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gtcrec import graph, losses, similarity
 from gtcrec.models.names import modality_weights, module_keys
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["FREEDOM", "SPACE", "FREEDOMConfig"]
@@ -88,8 +88,7 @@ class FREEDOM(nn.Module):
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         kept = self.graph.draw(1 - self.config.pruned, rng)
         users, items = self._propagated(self.graph.part(kept))
-        u = F.embedding(batch.users, users)  # [b, dim]
-        i, j = (F.embedding(side, items) for side in (batch.positives, batch.negatives))
+        u, i, j = of_batch(batch, users, items)
         terms = {"bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))}
         if self.projections:
             content = torch.stack([self._content_bpr(m, u, batch) for m in self.names]).sum()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gtcrec import graph, losses
 from gtcrec.models.names import linear_of, module_keys
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "LGMRec", "LGMRecConfig"]
@@ -131,16 +131,17 @@ class LGMRec(nn.Module):
         config, contrast = self.config, {}
         if self.names:
             e = self._embeddings(rng)
-            u, i, j = self._fused(e, 0, batch.users), *(self._fused(e, 1, side) for side in batch[1:])
+            i, j = self._fused(e, 1, torch.cat(batch[1:])).chunk(2)
+            u = self._fused(e, 0, batch.users)
             if len(self.names) > 1 and config.contrast_weight > 0:
                 users, items = (self._contrast(e, k, torch.unique(batch[k])) for k in (0, 1))
                 contrast["contrast"] = config.contrast_weight * (users + items)
         else:
             users, items = graph.light_propagation(self.r, self.users, self.items, config.layers)
-            u, i, j = F.embedding(batch.users, users), *(F.embedding(side, items) for side in batch[1:])
-        plain = F.embedding(batch.users, self.users), *(F.embedding(side, self.items) for side in batch[1:])
+            u, i, j = of_batch(batch, users, items)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
-        return {"bpr": bpr, **contrast, "reg": config.reg * losses.squared_norm(*plain)}
+        reg = config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items))
+        return {"bpr": bpr, **contrast, "reg": reg}
 
     def _embeddings(self, rng: torch.Generator | None) -> _Embeddings:
         """Identity, content, and what users and items depend on; noise and dropout if there is an `rng`."""

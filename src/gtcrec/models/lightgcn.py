@@ -4,12 +4,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gtcrec import graph, losses
 from gtcrec.folding import folded_user, new_user_rows
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "LightGCN", "LightGCNConfig"]
@@ -58,10 +57,8 @@ class LightGCN(nn.Module):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         users, items = graph.light_propagation(self.r, self.users, self.items, self.layers)
-        u = F.embedding(batch.users, users)  # [b, dim]
-        i, j = (F.embedding(side, items) for side in (batch.positives, batch.negatives))
-        plain = F.embedding(batch.users, self.users), *(F.embedding(s, self.items) for s in batch[1:])
+        u, i, j = of_batch(batch, users, items)
         return {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.reg * losses.squared_norm(*plain),
+            "reg": self.reg * losses.squared_norm(*of_batch(batch, self.users, self.items)),
         }

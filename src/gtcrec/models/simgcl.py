@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gtcrec import graph, losses
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "SimGCL", "SimGCLConfig"]
@@ -75,12 +75,10 @@ class SimGCL(nn.Module):
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         hops = self._hops()
         users, items = _mean(hops)
-        u = F.embedding(batch.users, users)  # [b, dim]
-        i, j = (F.embedding(side, items) for side in (batch.positives, batch.negatives))
-        plain = F.embedding(batch.users, self.users), *(F.embedding(s, self.items) for s in batch[1:])
+        u, i, j = of_batch(batch, users, items)
         terms = {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.config.reg * losses.squared_norm(*plain),
+            "reg": self.config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items)),
         }
         if self.config.contrast_weight > 0:
             asked = self._some(batch.users, rng), self._some(batch.positives, rng)

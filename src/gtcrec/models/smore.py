@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gtcrec import graph, losses, similarity
 from gtcrec.models.names import linear_of, module_keys
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SMORE", "SPACE", "SMOREConfig"]
@@ -119,9 +119,9 @@ class SMORE(nn.Module):
                 contrast["contrast"] = config.contrast_weight * (self._contrast(batch.users, u, side_u) + liked)
             u, ij = u + side_u, ij + side_ij
         i, j = ij.chunk(2)
-        plain = F.embedding(batch.users, self.users), F.embedding(items, self.items)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
-        return {"bpr": bpr, **contrast, "reg": config.reg * losses.squared_norm(*plain)}
+        reg = config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items))
+        return {"bpr": bpr, **contrast, "reg": reg}
 
     def _behaviour(self) -> _Sides:
         return _Sides(*graph.light_propagation(self.r, self.users, self.items, self.config.layers))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gtcrec import losses
 from gtcrec.models.names import module_keys
 from gtcrec.models.spaces import Space
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.models.vectors import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "VBPR", "VBPRConfig"]
@@ -80,8 +80,7 @@ class VBPR(nn.Module):
         return dot_scorer(*self.vectors())
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        u = F.embedding(batch.users, self.users)  # [b, dim]
-        i, j = (F.embedding(side, self.items) for side in batch[1:])
+        u, i, j = of_batch(batch, self.users, self.items)
         bias_i, bias_j = (self.bias.index_select(0, side) for side in batch[1:])  # [b]
         gap, moved = (u * (i - j)).sum(dim=1) + bias_i - bias_j, [u, i, j, bias_i, bias_j]
         for key in self.keys.values():

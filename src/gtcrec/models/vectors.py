@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["DotScorer", "Reranked", "SparseScorer", "dot_scorer"]
+from gtcrec.types import Batch
+
+__all__ = ["DotScorer", "Reranked", "SparseScorer", "dot_scorer", "of_batch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +29,21 @@ class DotScorer:
         torch.mm(self._rows(index), self.items.T, out=out)
 
     def _rows(self, index: Tensor) -> Tensor:
-        return torch.nn.functional.embedding(index.to(self.users.device), self.users)
+        return F.embedding(index.to(self.users.device), self.users)
 
 
 def dot_scorer(users: Tensor, items: Tensor) -> DotScorer:
     """Return the scorer of user vectors [n_users, d] and item vectors [n_items, d]; it keeps its own copies."""
     return DotScorer(users.detach().clone(), items.detach().clone())
+
+
+def of_batch(batch: Batch, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch's rows of `users` [n_users, d], and of `items` [n_items, d] liked and not liked, [b, d] each.
+
+    All items are gathered at once, so that they make one gradient of `items`.
+    """
+    liked, others = F.embedding(torch.cat([batch.positives, batch.negatives]), items).chunk(2)
+    return F.embedding(batch.users, users), liked, others
 
 
 @dataclass(frozen=True, eq=False)
