@@ -6,22 +6,13 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.types import Batch, ItemFeatures, Split
+from gtcrec.types import ItemFeatures, Split
+from helpers.training import a_batch, stream
 
 
 def make(split, seed=0, **given):
     config = models.settings("bm3", {"dim": 8, **given})
     return models.build("bm3", split.train, split.features, config, seed)
-
-
-def a_batch(split):
-    rows = torch.arange(0, len(split.train), 3)
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def propagated(split, p, layers):

@@ -7,7 +7,8 @@ import torch
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.models.diffmm import DiffMMConfig, interaction_schedule, step_weights
-from gtcrec.types import Batch, Interactions, ItemFeatures
+from gtcrec.types import Interactions, ItemFeatures
+from helpers.training import a_batch, stream
 
 DIM, N = 6, 40
 
@@ -15,16 +16,6 @@ DIM, N = 6, 40
 def make(split, features=None, seed=0, **given):
     config = models.settings("diffmm", {"dim": DIM, "hidden": 16, "generated": 3, **given})
     return models.build("diffmm", split.train, features or split.features, config, seed)
-
-
-def a_batch(split):
-    rows = torch.arange(0, len(split.train), 3)
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def array(parameter):

@@ -11,8 +11,9 @@ from gtcrec import als, models
 from gtcrec.errors import ConfigError
 from gtcrec.sharded import xavier_rows
 from gtcrec.train import TrainConfig, fit
-from gtcrec.types import Batch, Interactions, ItemFeatures
+from gtcrec.types import Interactions, ItemFeatures
 from gtcrec.workers import Workers
+from helpers.training import a_batch
 
 SMALL = {"dim": 8, "hidden": 16}
 ALL = np.ones(6000, dtype=bool)
@@ -24,12 +25,6 @@ def make(split, seed=0, preset="plain", **given):
 
 def total(terms):
     return sum(value for key, value in terms.items() if not key.startswith("log."))
-
-
-def a_batch(split):
-    rows = torch.arange(0, len(split.train), 3)
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
 
 
 IDENTITY, AUDIENCE = {"condition": "identity"}, {"condition": "audience"}

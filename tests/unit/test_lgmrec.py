@@ -7,7 +7,8 @@ import torch
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.models import lgmrec
-from gtcrec.types import Batch, ItemFeatures
+from gtcrec.types import ItemFeatures
+from helpers.training import a_batch, stream
 
 A, DIM, TAU = 3, 4, 0.2
 
@@ -15,16 +16,6 @@ A, DIM, TAU = 3, 4, 0.2
 def make(split, features=None, seed=0, **given):
     config = models.settings("lgmrec", {"dim": DIM, "hyperedges": A, **given})
     return models.build("lgmrec", split.train, features or split.features, config, seed)
-
-
-def a_batch(split):
-    rows = torch.arange(0, len(split.train), 3)
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def norm(x):

@@ -10,19 +10,13 @@ from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.models.mgcn import contrast
 from gtcrec.similarity import cosine_graph
-from gtcrec.types import Batch, ItemFeatures, Split
+from gtcrec.types import ItemFeatures, Split
+from helpers.training import a_batch
 
 
 def make(split, seed=0, **given):
     config = models.settings("mgcn", {"dim": 8, **given})
     return models.build("mgcn", split.train, split.features, config, seed)
-
-
-def a_batch(split):
-    """Users and items of many pairs among them."""
-    rows = torch.arange(0, len(split.train), 3)
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
 
 
 def few(split):

@@ -7,21 +7,12 @@ import torch
 from gtcrec import graph, models
 from gtcrec.errors import ConfigError
 from gtcrec.types import Batch
+from helpers.training import a_batch, stream
 
 
 def make(split, seed=0, **given):
     config = models.settings("simgcl", {"dim": 8, **given})
     return models.build("simgcl", split.train, split.features, config, seed)
-
-
-def a_batch(split, n=60):
-    rows = torch.arange(0, len(split.train), max(1, len(split.train) // n))
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
-
-
-def stream(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def adjacency(split):

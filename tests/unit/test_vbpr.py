@@ -6,7 +6,8 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.types import Batch, ItemFeatures, Split
+from gtcrec.types import ItemFeatures, Split
+from helpers.training import a_batch
 
 
 def make(split, seed=0, **given):
@@ -18,12 +19,6 @@ def make(split, seed=0, **given):
         for both in model.projections.values():
             both.weight[-1] = torch.randn(both.weight.shape[1], generator=rng)
     return model
-
-
-def a_batch(split):
-    rows = torch.arange(0, len(split.train), 3)
-    users, items = torch.from_numpy(split.train.users)[rows], torch.from_numpy(split.train.items)[rows]
-    return Batch(users, items, (items + 1) % split.train.n_items)
 
 
 def with_rows_of_absent_items(split, value):

@@ -9,63 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from gtcrec import benchmark_figures, figures
-from gtcrec.benchmark import Plan, plan, read_file
 from gtcrec.benchmark_results import measured, results
 from gtcrec.benchmark_tables import latex, markdown
-from gtcrec.benchmark_worker import train_and_test
 from gtcrec.cli import execute
-from gtcrec.data import write_catalogue
 from gtcrec.errors import DataError, RunError
 from gtcrec.record import read
 from gtcrec.statistics import bootstrap_interval, holm, paired_test
-
-SMALL = {
-    "models": {"bpr": {"settings": {"dim": 8}}, "popular": None, "wide": {"model": "bpr", "settings": {"dim": 16}}},
-    "seeds": [0, 1],
-    "metrics": ["recall@20", "ndcg@20", "recall@5"],
-    "base": "bpr",
-    "train": {"epochs": 1, "batch_size": 256, "learning_rate": 0.02},
-    "evaluate": {"resamples": 200},
-}
-RUNS = ["bpr-0", "bpr-1", "popular-0", "wide-0", "wide-1"]
-
-
-def write_file(folder: Path, **more: object) -> Path:
-    file = folder / "bench.yaml"
-    file.write_text(
-        yaml.safe_dump({**SMALL, "data": {"shop": str(folder / "shop")}, "out": str(folder / "out"), **more})
-    )
-    return file
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalogue(tmp_path_factory.mktemp("data") / "shop", n_users=150, n_items=80, per_user=8)
-
-
-@pytest.fixture(scope="module")
-def done(data: Path) -> Path:
-    """A file whose runs have all been trained and tested, in this process."""
-    file = write_file(data.parent)
-    for wanted in planned(file).trained:
-        train_and_test(wanted)
-    return file
-
-
-@pytest.fixture
-def copied(done: Path, tmp_path: Path) -> Path:
-    """The same in folders that a test may change."""
-    shutil.copytree(done.parent / "out", tmp_path / "out")
-    return write_file(tmp_path, data={"shop": str(done.parent / "shop")})
-
-
-def planned(file: Path, only: tuple[str, ...] = ()) -> Plan:
-    config = read_file(file)
-    return plan(config, Path(config.out), only)
-
+from helpers.bench import RUNS, planned, write_file
 
 # The results.
 

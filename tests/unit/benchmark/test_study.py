@@ -17,61 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gtcrec.benchmark import BenchmarkConfig, Plan, plan, read_file
+from gtcrec.benchmark import BenchmarkConfig, plan, read_file
 from gtcrec.benchmark_work import _Crew, work
 from gtcrec.benchmark_worker import RESULTS, is_tested, keep_results, main, peak_bytes, train_and_test
 from gtcrec.cli import execute
 from gtcrec.cli_benchmark import _watched
-from gtcrec.data import write_catalogue
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.files import check_manifest
 from gtcrec.models import MODELS
 from gtcrec.run import Run
-
-SMALL = {
-    "models": {"bpr": {"settings": {"dim": 8}}, "popular": None, "wide": {"model": "bpr", "settings": {"dim": 16}}},
-    "seeds": [0, 1],
-    "metrics": ["recall@20", "ndcg@20", "recall@5"],
-    "base": "bpr",
-    "train": {"epochs": 1, "batch_size": 256, "learning_rate": 0.02},
-    "evaluate": {"resamples": 200},
-}
-RUNS = ["bpr-0", "bpr-1", "popular-0", "wide-0", "wide-1"]
-
-
-def write_file(folder: Path, **more: object) -> Path:
-    file = folder / "bench.yaml"
-    file.write_text(
-        yaml.safe_dump({**SMALL, "data": {"shop": str(folder / "shop")}, "out": str(folder / "out"), **more})
-    )
-    return file
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalogue(tmp_path_factory.mktemp("data") / "shop", n_users=150, n_items=80, per_user=8)
-
-
-@pytest.fixture(scope="module")
-def done(data: Path) -> Path:
-    """A file whose runs have all been trained and tested, in this process."""
-    file = write_file(data.parent)
-    for wanted in planned(file).trained:
-        train_and_test(wanted)
-    return file
-
-
-@pytest.fixture
-def copied(done: Path, tmp_path: Path) -> Path:
-    """The same in folders that a test may change."""
-    shutil.copytree(done.parent / "out", tmp_path / "out")
-    return write_file(tmp_path, data={"shop": str(done.parent / "shop")})
-
-
-def planned(file: Path, only: tuple[str, ...] = ()) -> Plan:
-    config = read_file(file)
-    return plan(config, Path(config.out), only)
-
+from helpers.bench import RUNS, SMALL, planned, write_file
 
 # The file.
 
@@ -388,13 +343,13 @@ def test_killed_five_times_at_random_and_started_again_it_gives_the_same_tables(
 
 
 def test_the_peers_file_names_every_model_that_there_is() -> None:
-    config = read_file(Path(__file__).parents[2] / "benchmarks" / "peers.yaml")
+    config = read_file(Path(__file__).parents[3] / "benchmarks" / "peers.yaml")
     assert set(config.models) == set(MODELS)
     assert (list(config.data), config.seeds, config.base) == (["tiktok", "ml100k"], (0, 1, 2), "gtc")
 
 
 def test_the_documented_file_is_a_benchmark() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "benchmarking.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "benchmarking.md").read_text()
     text = page.partition("```yaml\n")[2].partition("```")[0]
     config = BenchmarkConfig.model_validate(yaml.safe_load(text))
     assert (config.base, config.models["gtc-one"].model) == ("gtc", "gtc")
