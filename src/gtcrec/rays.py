@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # the rest is told by exceptions as well
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # spares a warning about the future
+    "RAY_worker_niceness": "0",  # of a Ray started here; the default 15 all but stops workers beside a busy process
 }
 
 

@@ -149,6 +149,22 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
     assert "ConfigError: no Ray cluster at 127.0.0.1:9: [Errno 111] Connection refused; RAY_AUTH_MODE" in done.stderr
 
 
+PRIORITY = """
+import os
+import ray
+from gtcrec.rays import ray_session
+with ray_session(None, 1):
+    print(ray.get(ray.remote(lambda: os.nice(0)).remote()))
+"""
+
+
+@pytest.mark.slow
+def test_workers_have_the_priority_of_the_process_that_started_them(loopback: list[str]) -> None:
+    line = [*loopback, "nice", "-n", "3", sys.executable, "-c", PRIORITY]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=200)
+    assert done.stdout == "3\n", done.stderr
+
+
 def test_a_killed_job_loses_the_block_in_work_at_most(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     with subprocess.Popen([sys.executable, str(SCRIPT), str(out), "0", "slow"]) as process:
