@@ -96,6 +96,8 @@ def pages(config: BenchmarkConfig) -> Iterator[tuple[Path, Iterator[str]]]:
 
 
 def summary(config: BenchmarkConfig) -> Iterator[str]:
+    trainings = {data: {**config.train, **entry.train} for data, entry in config.data.items()}
+    patience = ", ".join(f"{train['patience']} on `{data}`" for data, train in trainings.items())
     yield "# All models, tuned alike"
     yield ""
     yield "Written by `benchmarks/peers.py write`; do not edit. Test figures."
@@ -104,8 +106,8 @@ def summary(config: BenchmarkConfig) -> Iterator[str]:
         f"Each model was tuned by `gtcrec tune` on validation: {TRIALS} trials of its own search space, the first with "
         "its defaults, each a training of about 2,000 steps at most, or fewer trials where the space is smaller. The "
         "settings found, with their budget, lie in `benchmarks/tuned`; with them each model trained by gradient "
-        f"was trained anew with seeds {', '.join(map(str, config.seeds))}, until {config.train['patience']} "
-        f"validations in a row were no better, at most {config.train['epochs']} epochs."
+        f"was trained anew with seeds {', '.join(map(str, config.seeds))}, at most {config.train['epochs']} epochs, "
+        f"until so many validations in a row were no better: {patience}."
     )
     yield ""
     for data in BUDGETS:
