@@ -154,9 +154,9 @@ def test_a_run_begun_by_one_process_goes_on_with_two_and_an_interrupted_one_says
     command = [*loopback, sys.executable, "-m", "gtcrec", "resume", str(tmp_path / "run")]
     line = [*command, "--engine", "ray", "--workers", "2"]
     with subprocess.Popen(line, env=QUIET, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: epochs_in(tmp_path / "run") > 5)
+        said = process.stderr.readline()  # it is at work, and has been seen to be
         process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
+        said += process.stderr.read()
     assert process.returncode == 143
     assert said.startswith("epoch 3/400")
     assert said.endswith(f"stopped; resume with: gtcrec resume {tmp_path / 'run'}\n")
