@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from gtcrec import tune
-from gtcrec.benchmark import BenchmarkConfig, plan, read_file
+from gtcrec.benchmark import BenchmarkConfig, Plan, plan, read_file
 from gtcrec.benchmark_results import Results, measured, results
 from gtcrec.benchmark_tables import about, markdown_table, tables
 from gtcrec.files import write_text
@@ -92,12 +92,12 @@ def pages(config: BenchmarkConfig) -> Iterator[tuple[Path, Iterator[str]]]:
             print(f"{page_of(data)} stays as it is: {len(found.missing)} of {len(wanted)} runs are not here")
         else:
             yield page_of(data), tested(found)
-    yield PAGES / "peers.md", summary(config)
+    yield PAGES / "peers.md", summary(chosen)
 
 
-def summary(config: BenchmarkConfig) -> Iterator[str]:
-    trainings = {data: {**config.train, **entry.train} for data, entry in config.data.items()}
-    patience = ", ".join(f"{train['patience']} on `{data}`" for data, train in trainings.items())
+def summary(chosen: Plan) -> Iterator[str]:
+    config = chosen.config
+    patience = ", ".join(f"{wanted[0].config.train.patience} on `{data}`" for data, wanted in chosen.runs.items())
     yield "# All models, tuned alike"
     yield ""
     yield "Written by `benchmarks/peers.py write`; do not edit. Test figures."
