@@ -345,7 +345,7 @@ def test_killed_five_times_at_random_and_started_again_it_gives_the_same_tables(
 def test_the_peers_file_names_every_model_that_there_is() -> None:
     config = read_file(Path(__file__).parents[3] / "benchmarks" / "peers.yaml")
     assert set(config.models) == set(MODELS)
-    assert (list(config.data), config.seeds, config.base) == (["tiktok", "ml100k"], (0, 1, 2), "gtc")
+    assert (list(config.data), config.seeds, config.base) == (["tiktok", "sports", "ml100k"], (0, 1, 2), "gtc")
 
 
 def test_the_documented_file_is_a_benchmark() -> None:
