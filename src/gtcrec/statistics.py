@@ -69,7 +69,7 @@ def bootstrap_intervals(
         _check_values(name, column)
     if not columns:
         return {}
-    means = _resampled_means(np.stack(list(columns.values()), axis=1), resamples, rng)
+    means = _resampled_means(list(columns.values()), resamples, rng)
     tail = (1 - level) / 2
     lows, highs = np.quantile(means, [tail, 1 - tail], axis=0).tolist()
     return {name: (low, high) for name, low, high in zip(columns, lows, highs, strict=True)}
@@ -84,15 +84,7 @@ def paired_test(
     is a 95 % percentile bootstrap of the paired difference from `bootstrap` resamples. Raises `DataError`
     for no values, values that are not finite or different lengths, `ConfigError` for less than one resample.
     """
-    if a.shape != b.shape:
-        raise DataError(f"paired values must belong to the same users, found {a.shape} and {b.shape}")
-    _check_values("a", a)
-    _check_values("b", b)
-    _check_resamples(resamples)
-    differences = a - b
-    low, high = bootstrap_interval(differences, rng, resamples=bootstrap)
-    p = _sign_flip_p(differences, resamples, rng)
-    return PairedTest(float(differences.mean()), float(b.mean()), low, high, p)
+    return _tests([(a, b)], rng, resamples, bootstrap)[0]
 
 
 def paired_tests(
@@ -100,10 +92,12 @@ def paired_tests(
 ) -> list[tuple[PairedTest, float]]:
     """Test a family of pairs (a, b); returns each test with its p after Holm's correction over the family.
 
-    A number as `seed` gives every test the same draws, a generator goes on from test to test. Raises as
-    `paired_test`.
+    A number as `seed` gives every test the same draws, made once if all are of one length; a generator goes on from
+    test to test. Raises as `paired_test`.
     """
-    tests = [paired_test(a, b, np.random.default_rng(seed)) for a, b in pairs]
+    alike = not isinstance(seed, np.random.Generator) and len({a.shape for a, _ in pairs}) == 1
+    groups = [pairs] if alike else [[pair] for pair in pairs]
+    tests = [test for group in groups for test in _tests(group, np.random.default_rng(seed))]
     return list(zip(tests, holm([test.p for test in tests]).tolist(), strict=True))
 
 
@@ -123,17 +117,40 @@ def holm(p: Sequence[float] | Floats) -> Floats:
     return adjusted
 
 
-def _resampled_means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Means of `values` [n, m] over users drawn with replacement, float64 [resamples, m]."""
-    n = len(values)
+def _tests(
+    pairs: Sequence[tuple[Floats, Floats]], rng: np.random.Generator, resamples: int = 10_000, bootstrap: int = 2000
+) -> list[PairedTest]:
+    """Test pairs of one length, all with the same draws; each gets the result that it would get alone."""
+    for a, b in pairs:
+        if a.shape != b.shape:
+            raise DataError(f"paired values must belong to the same users, found {a.shape} and {b.shape}")
+        _check_values("a", a)
+        _check_values("b", b)
+    _check_resamples(resamples)
+    differences = [a - b for a, b in pairs]
+    named = {str(number): one for number, one in enumerate(differences)}
+    intervals = bootstrap_intervals(named, rng, resamples=bootstrap).values()
+    drawn = rng.bit_generator.state
+    found = []
+    for (_, b), difference, (low, high) in zip(pairs, differences, intervals, strict=True):
+        rng.bit_generator.state = drawn
+        p = _sign_flip_p(difference, resamples, rng)
+        found.append(PairedTest(float(difference.mean()), float(b.mean()), low, high, p))
+    return found
+
+
+def _resampled_means(columns: Sequence[Floats], resamples: int, rng: np.random.Generator) -> Floats:
+    """Means of m columns [n] over users drawn with replacement, float64 [resamples, m]."""
+    n = len(columns[0])
     rows = max(1, _CELLS // n)
-    means = np.empty((resamples, values.shape[1]))
+    means = np.empty((resamples, len(columns)))
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
         times = np.empty((size, n))  # how often each user was drawn
         for row in times:
             row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
-        means[start : start + size] = times @ values / n
+        for number, column in enumerate(columns):  # one by one: a column's sums do not depend on which others there are
+            means[start : start + size, number] = times @ column / n
     return means
 
 
