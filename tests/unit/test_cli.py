@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from gtcrec.cli import execute
+from gtcrec.cli import execute, main
 from gtcrec.cli_train import train_here
 from gtcrec.data import write_catalogue
 from gtcrec.train import Epoch
@@ -64,7 +64,7 @@ def test_help_imports_nothing_heavy() -> None:
     lines = [[*command.split(), "--help"] for command in ("", "data", *COMMANDS)]
     code = f"""
 import sys
-from gtcrec.cli import execute
+from gtcrec.cli import execute, main
 assert [execute(line) for line in {lines!r}] == [0] * {len(lines)}
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded
@@ -72,6 +72,21 @@ assert not loaded, loaded
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--all-users" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_soon_sleep_unless_the_environment_says_otherwise(given, count, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gtcrec", "--version"])
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("GOMP_SPINCOUNT") == count
 
 
 def test_version_and_module_entry() -> None:
