@@ -64,7 +64,7 @@ def test_help_imports_nothing_heavy() -> None:
     lines = [[*command.split(), "--help"] for command in ("", "data", *COMMANDS)]
     code = f"""
 import sys
-from gtcrec.cli import execute, main
+from gtcrec.cli import execute
 assert [execute(line) for line in {lines!r}] == [0] * {len(lines)}
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded

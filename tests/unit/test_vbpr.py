@@ -42,15 +42,13 @@ def added_by_content(model, split):
 def by_hand(model, split):
     """Scores [n_users, n_items] in float64, one pair's sum written out as equation 4."""
     weights = {name: p.detach().double().numpy() for name, p in model.named_parameters()}
+    added = added_by_content(model, split)
     s = np.zeros((split.train.n_users, split.train.n_items))
     for u in range(s.shape[0]):
         for i in range(s.shape[1]):
             s[u, i] = weights["bias"][i] + weights["users"][u] @ weights["items"][i]
             for m, key in model.keys.items():
-                if split.features.present[m][i]:
-                    x = split.features.values[m][i].astype(np.float64)
-                    e, own = np.split(weights[f"projections.{key}.weight"], [-1])
-                    s[u, i] += weights[f"tastes.{key}"][u] @ (e @ x) + own[0] @ x
+                s[u, i] += weights[f"tastes.{key}"][u] @ added[m][i, :-1] + added[m][i, -1]
     return s
 
 
