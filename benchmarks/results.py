@@ -1,7 +1,7 @@
-"""Train the models of a results page, and write the page from the run folders.
+"""Train the models of a page of peers beside published figures, and write the page from the run folders.
 
-    python benchmarks/results.py train tiktok   # trains what is missing under runs/tiktok/, resumes what was stopped
-    python benchmarks/results.py write tiktok   # evaluates on test once, writes docs/results/tiktok.md
+    python benchmarks/results.py train baby   # trains what is missing under runs/baby/, resumes what was stopped
+    python benchmarks/results.py write baby   # evaluates on test once, writes docs/results/baby.md
 
 The data folders are expected as data/NAME. Settings were chosen on the validation part; the page says how.
 """
@@ -9,7 +9,7 @@ The data folders are expected as data/NAME. Settings were chosen on the validati
 import argparse
 import json
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from gtcrec import resolve
@@ -19,38 +19,18 @@ from gtcrec.run import Run
 
 METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 
-GTC_TIKTOK = ["als_reg=0.05", "epochs=40", "valid_every=2", "patience=6"]
-
 # data -> run name -> (model, settings)
 RUNS: dict[str, dict[str, tuple[str, list[str]]]] = {
-    "tiktok": {
-        "gtc": ("gtc", GTC_TIKTOK),
-        "gtc-1": ("gtc", [*GTC_TIKTOK, "seed=1"]),
-        "gtc-2": ("gtc", [*GTC_TIKTOK, "seed=2"]),
-        "lightgcn": ("lightgcn", []),
-        "lightgcn-1": ("lightgcn", ["seed=1"]),
-        "lightgcn-2": ("lightgcn", ["seed=2"]),
-        "bpr": ("bpr", []),
-        "itemknn": ("itemknn", ["neighbours=200", "shrink=500", "activity=1"]),
-        "contentknn": ("contentknn", ["liked_neighbours=200", "shrink=500", "activity=1"]),
-        "rp3beta": ("rp3beta", ["alpha=1", "beta=0"]),
-        "ease": ("ease", ["reg=60"]),
+    data: {
+        "lightgcn": ("lightgcn", ["valid_every=4", "patience=10"]),
+        "bpr": ("bpr", ["valid_every=5", "patience=10"]),
+        "itemknn": ("itemknn", []),
+        "userknn": ("userknn", ["neighbours=5000", "popularity=0.3"]),
+        "rp3beta": ("rp3beta", []),
         "ials": ("ials", []),
-        "mmgf": ("mmgf", []),
         "popular": ("popular", []),
-    },
-    **{
-        data: {
-            "lightgcn": ("lightgcn", ["valid_every=4", "patience=10"]),
-            "bpr": ("bpr", ["valid_every=5", "patience=10"]),
-            "itemknn": ("itemknn", []),
-            "userknn": ("userknn", ["neighbours=5000", "popularity=0.3"]),
-            "rp3beta": ("rp3beta", []),
-            "ials": ("ials", []),
-            "popular": ("popular", []),
-        }
-        for data in ("baby", "sports_id", "clothing")
-    },
+    }
+    for data in ("baby", "sports_id", "clothing")
 }
 RUNS["clothing"]["rp3beta"] = ("rp3beta", ["alpha=0.2", "beta=0"])  # best of 13 settings on its validation part
 RUNS["baby"]["ease"] = ("ease", ["reg=200"])  # a matrix of items x items: the others have three times as many
@@ -58,7 +38,6 @@ RUNS["baby"]["ease"] = ("ease", ["reg=200"])  # a matrix of items x items: the o
 # What others measured on these splits: name -> (model, source, recall@20, ndcg@20, ndcg@5)
 _PAPERS = "published on this split"
 KNOWN: dict[str, dict[str, tuple[str, str, float, float, float | None]]] = {
-    "tiktok": {"LightGCN": ("lightgcn", "a plain training elsewhere", 0.088, 0.040, 0.027)},
     "baby": {
         "LightGCN": ("lightgcn", _PAPERS, 0.0754, 0.0328, None),
         "BPR": ("bpr", _PAPERS, 0.0570, 0.0251, None),
@@ -74,24 +53,6 @@ KNOWN: dict[str, dict[str, tuple[str, str, float, float, float | None]]] = {
 }
 
 NOTES: dict[str, str] = {
-    "tiktok": """
-## What it says
-
-- **GTC is level with iALS here and ahead of all others**: the mean of its three seeds is 10 % above MM-GF at recall@20
-  and 9 % at ndcg@20, 32 % and 18 % above LightGCN. It starts at factors of the same least squares that iALS solves
-  ([method.md](../method.md)), and content and graphs add nothing to them here that could be told from chance
-  ([ablation.md](ablation.md)). From random embeddings, as this page had it before, three seeds of GTC found .0971 and
-  .0438 (recall@20 and ndcg@20): then iALS was 20 % and 11 % ahead.
-- At ndcg@5 LightGCN's three seeds are as good as GTC and iALS.
-- The trained multi-modal peers (VBPR, BM3, FREEDOM, MGCN, LGMRec, DiffMM, SMORE) are not in the table yet: they
-  wait for the same number of trials for every model.
-- A few users have hundreds of items here and the median user three. Plain co-counts drown in them: `activity=1` in
-  ItemKNN, which divides a user's vote by the number of their items, takes it from below `popular` to its figure
-  above; UserKNN stays below `popular` and is left out.
-- Settings tried on validation: iALS about 20, MM-GF 4, GTC about 45 in three forms, LightGCN 6, BPR 6, ItemKNN 18,
-  ContentKNN 3, RP3beta 6, EASE 7. The published BPR of this field is weaker than it need be: with `reg=0.1` instead
-  of 0.001 its validation recall@20 goes from .044 to .084.
-""",
     "baby": """
 ## What it says
 
@@ -153,21 +114,6 @@ def write(data: str, names: list[str]) -> None:
     out = Path("docs/results") / f"{data}.md"
     out.write_text("\n".join(page(data, records)) + "\n", encoding="utf-8")
     print(out)
-    readme = Path("README.md")
-    before, start, rest = readme.read_text(encoding="utf-8").partition(f"<!-- {data} -->\n")
-    if start:
-        _, end, after = rest.partition(f"<!-- end of {data} -->")
-        readme.write_text(before + start + "\n".join(summary(data, records)) + "\n" + end + after, encoding="utf-8")
-
-
-def summary(data: str, records: list[tuple[str, Record]]) -> list[str]:
-    """The table of the README: test means, a model's seeds averaged."""
-    lines = [f"| {data}, test | {' | '.join(METRICS)} | seeds |", "|---|---|---|---|---|"]
-    for model in dict.fromkeys(RUNS[data][name][0] for name, _ in records):
-        tests = [record.result.test for name, record in records if RUNS[data][name][0] == model]
-        means = [f"{mean(test.means[m] for test in tests if test):.4f}" for m in METRICS]
-        lines.append(f"| {model} | {' | '.join(means)} | {len(tests)} |")
-    return lines
 
 
 def page(data: str, records: list[tuple[str, Record]]) -> list[str]:
