@@ -19,7 +19,7 @@ import yaml
 from gtcrec import tune
 from gtcrec.benchmark import BenchmarkConfig, Plan, plan, read_file
 from gtcrec.benchmark_results import Results, measured, results
-from gtcrec.benchmark_tables import Cell, Table, about, markdown_table, tables
+from gtcrec.benchmark_tables import Cell, about, markdown_rows, markdown_table, tables
 from gtcrec.files import write_text
 
 FILE, TUNED, STUDIES, PAGES = (
@@ -118,8 +118,7 @@ def joined(found: Sequence[Results]) -> list[str]:
             cells = [row[means.headers.index(metric)] for row in means.rows]
             headers.append(f"{one.data} {metric}")
             columns.append([dataclasses.replace(cell, text=cell.text.partition(" ")[0]) for cell in cells])
-    rows = tuple(zip(*columns, strict=True))
-    return markdown_table(Table("", "", tuple(headers), rows))[4:]  # without title and note
+    return markdown_rows(headers, list(zip(*columns, strict=True)))
 
 
 def summary(chosen: Plan) -> Iterator[str]:

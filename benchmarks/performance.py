@@ -182,7 +182,7 @@ def not_measured(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _run(name: str, seed: int) -> str:
-    """The run folder's name, as `results.py` has it: the first seed bears none."""
+    """The run folder's name: a model's, with the seed but for the first."""
     return f"{name}-{seed}" if seed else name
 
 

@@ -19,21 +19,21 @@ from gtcrec.run import Run
 
 METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 
-# data -> run name -> (model, settings)
-RUNS: dict[str, dict[str, tuple[str, list[str]]]] = {
+# data -> model -> settings
+RUNS: dict[str, dict[str, list[str]]] = {
     data: {
-        "lightgcn": ("lightgcn", ["valid_every=4", "patience=10"]),
-        "bpr": ("bpr", ["valid_every=5", "patience=10"]),
-        "itemknn": ("itemknn", []),
-        "userknn": ("userknn", ["neighbours=5000", "popularity=0.3"]),
-        "rp3beta": ("rp3beta", []),
-        "ials": ("ials", []),
-        "popular": ("popular", []),
+        "lightgcn": ["valid_every=4", "patience=10"],
+        "bpr": ["valid_every=5", "patience=10"],
+        "itemknn": [],
+        "userknn": ["neighbours=5000", "popularity=0.3"],
+        "rp3beta": [],
+        "ials": [],
+        "popular": [],
     }
     for data in ("baby", "sports_id", "clothing")
 }
-RUNS["clothing"]["rp3beta"] = ("rp3beta", ["alpha=0.2", "beta=0"])  # best of 13 settings on its validation part
-RUNS["baby"]["ease"] = ("ease", ["reg=200"])  # a matrix of items x items: the others have three times as many
+RUNS["clothing"]["rp3beta"] = ["alpha=0.2", "beta=0"]  # best of 13 settings on its validation part
+RUNS["baby"]["ease"] = ["reg=200"]  # a matrix of items x items: the others have three times as many
 
 # What others measured on these splits: name -> (model, source, recall@20, ndcg@20, ndcg@5)
 _PAPERS = "published on this split"
@@ -80,13 +80,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["train", "write"])
     parser.add_argument("data", choices=RUNS)
-    parser.add_argument("--only", nargs="*", default=[], help="names of runs")
+    parser.add_argument("--only", nargs="*", default=[], help="models")
     parser.add_argument("--set", nargs="*", default=[], help="settings for every run, e.g. epochs=2")
     given = parser.parse_args()
-    chosen = {name: run for name, run in RUNS[given.data].items() if not given.only or name in given.only}
+    chosen = {name: own for name, own in RUNS[given.data].items() if not given.only or name in given.only}
     if given.verb == "train":
-        for name, (model, settings) in chosen.items():
-            train(given.data, name, model, [*settings, *given.set])
+        for name, settings in chosen.items():
+            train(given.data, name, name, [*settings, *given.set])
     else:
         write(given.data, list(chosen))
 
@@ -131,7 +131,7 @@ def page(data: str, records: list[tuple[str, Record]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
         *(row(name, record) for name, record in records),
     ]
-    ours = {RUNS[data][name][0]: record.result.test for name, record in reversed(records)}
+    ours = {name: record.result.test for name, record in records}
     for name, (model, source, *figures) in KNOWN[data].items():
         shown = [_beside(value, ours[model], m) for m, value in zip(METRICS, figures, strict=True)]
         lines.append(f"| *{name}, {source} (ours against it)* | {' | '.join(shown)} | – | – | – | – |")
@@ -146,12 +146,12 @@ def page(data: str, records: list[tuple[str, Record]]) -> list[str]:
         lines.append(f"| {t.name} | {t.metric} | {t.difference:+.4f} | [{low:+.4f}, {high:+.4f}] | {t.p_holm:.4f} |")
     lines += ["", "Settings that differ from the defaults, and why each training ended:", ""]
     for name, record in records:
-        lines.append(f"- {name}: {', '.join(RUNS[data][name][1]) or 'none'}; {record.result.stop}.")
+        lines.append(f"- {name}: {', '.join(RUNS[data][name]) or 'none'}; {record.result.stop}.")
     return [*lines, "", *NOTES.get(data, "").strip().splitlines()]
 
 
 def _beside(value: float | None, ours: Any, metric: str) -> str:
-    """Another's figure, and how far the first seed of ours is from it."""
+    """Another's figure, and how far ours is from it."""
     return "–" if value is None else f"{value:.4f} ({ours.means[metric] / value - 1:+.1%})"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gtcrec.benchmark_results import Costs, Estimate, Results, Row
 from gtcrec.comparison import headline_cut, mark
 
-__all__ = ["Cell", "Table", "about", "headline", "latex", "markdown", "markdown_table", "tables"]
+__all__ = ["Cell", "Table", "about", "headline", "latex", "markdown", "markdown_rows", "markdown_table", "tables"]
 
 _LEGEND = (
     "Best in bold, second underlined. * differs from {base} with p < 0.05, ns does not: paired sign-flip test over "
@@ -60,10 +60,14 @@ def markdown(found: Sequence[Results]) -> str:
 
 def markdown_table(table: Table) -> list[str]:
     """Return a table with its title and note as lines of Markdown."""
-    rule = ["---" if place in table.left else "---:" for place in range(len(table.headers))]
-    body = [[_markdown_cell(cell) for cell in row] for row in table.rows]
-    rows = [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in table.headers], rule, *body)]
-    return [f"### {table.title}", "", table.note, "", *rows]
+    return [f"### {table.title}", "", table.note, "", *markdown_rows(table.headers, table.rows, table.left)]
+
+
+def markdown_rows(headers: Sequence[str], rows: Sequence[Sequence[Cell]], left: Sequence[int] = (0,)) -> list[str]:
+    """Return a header, its rule and rows as lines of Markdown; the columns at `left` hold text."""
+    rule = ["---" if place in left else "---:" for place in range(len(headers))]
+    body = [[_markdown_cell(cell) for cell in row] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in headers], rule, *body)]
 
 
 def latex(found: Sequence[Results]) -> str:
