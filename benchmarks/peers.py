@@ -205,8 +205,8 @@ NOTES = """
   content; at recall@5 third, at ndcg@5 sixth. What lies between EASE, GTC, iALS, MGCN and LGMRec is significant at
   neither; at ndcg@20 ItemKNN, UserKNN, FREEDOM and SMORE are not significantly behind GTC either. That page is of the
   second measurement still (below), with VBPR in its old form. Of the third, GTC and the trained peers but FREEDOM, BPR
-  and VBPR are measured (`benchmarks/measured/ml100k`): SMORE has recall@20 .3533 (.3440 before) and is not
-  significantly behind GTC, .3568; LGMRec has .3437 (.3468) and now is.
+  and VBPR are measured (`benchmarks/measured/ml100k`): at recall@20 GTC has .3568 again, SMORE .3533 (.3440 before),
+  LGMRec .3437 (.3468). The tests wait for the whole table.
 - On `sports` GTC is first of 19 at recall@10, recall@20 and recall@50 and at ndcg@50, at recall@10 not significantly,
   and second at recall@5, ndcg@10 and ndcg@20. Its rival is the kNN on interactions and content (`contentknn`), which
   trains nothing and whose defaults no trial beat: 5.8 % behind at recall@20, and significantly ahead at ndcg@5 (.0364
