@@ -171,19 +171,21 @@ def tuning(data: str, searches: Mapping[str, Path]) -> Iterator[str]:
     """What the search of each model found on a data set."""
     yield from heading(f"Tuning on {data}")
     yield f"A trial: {' '.join(BUDGETS[data])}. Validation {SHOWN[0]} of the defaults and of the best trial."
-    yield from ["", "| model | trials | defaults | best | what was found |", "|---|--:|--:|--:|---|"]
+    rows = []
     for name, path in searches.items():
         trials = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         columns = list(trials[0])
         space = columns[columns.index("seconds") + 1 : -1]  # between the costs and the error
         if not space:
-            yield f"| {name} | – | – | – | nothing to tune |"
+            rows.append((name, "–", "–", "–", "nothing to tune"))
             continue
         values = [float(trial[SHOWN[0]] or 0) for trial in trials]
         best = values.index(max(values))
         texts = [f"{key.removeprefix('train.')} {trials[best][key]}" for key in space]
         shown = ", ".join(texts) if best else "the defaults"
-        yield f"| {name} | {len(trials)} | {values[0]:.4f} | {values[best]:.4f} | {shown} |"
+        rows.append((name, str(len(trials)), f"{values[0]:.4f}", f"{values[best]:.4f}", shown))
+    cells = [[Cell(text) for text in row] for row in rows]
+    yield from ["", *markdown_rows(("model", "trials", "defaults", "best", "what was found"), cells, left=(0, 4))]
 
 
 def heading(title: str) -> list[str]:
@@ -228,7 +230,8 @@ NOTES = """
   .0850 on test. The settings that the former search had found for it had .0987 on test, still behind SMORE's .1082.
 - Six of SMORE's twelve trials on `ml100k` ended below the popular items even so, their first validation the best: the
   contrast falls and BPR's loss stays near ln 2, as the contrast pulls at directions however short the embeddings are,
-  and BPR hardly at short ones. Those with learning rate .005 and a contrast weight of at most .03 got out of it.
+  and BPR hardly at short ones. All four with learning rate .005 and a contrast weight of at most .03 got out of it, and
+  two of the others.
 - VBPR was tuned on `sports` a second time. As its paper has it, with no L2 on what content adds to an item, it learned
   the training pairs by heart: its best trial had validation recall@20 .0385, BPR's .0675. With that L2 it has .0683;
   its lines on `sports` and `tiktok` are of this form. Those of the other had been seen on test: recall@20 .045 on
