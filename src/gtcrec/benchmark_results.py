@@ -125,14 +125,14 @@ def results(plan: Plan, data: str, runs: Sequence[Measured], seed: int = 0) -> R
         base = averages[config.base][metric]
         pairs = {name: (own[metric], base) for name, own in averages.items() if name != config.base}
         tests.update({(name, metric): test for name, test in against(config.base, metric, pairs, seed).items()})
-    rows = []
-    for name, own in by_name.items():
-        resamples = wanted[0].config.evaluate.resamples
-        bounds = bootstrap_intervals(averages[name], np.random.default_rng(seed), resamples=resamples)
-        estimates = {
-            m: Estimate(float(averages[name][m].mean()), *bounds[m], _sd(own, m), tests.get((name, m))) for m in shown
-        }
-        rows.append(_row(own, estimates))
+    columns = {(name, m): values for name, own in averages.items() for m, values in own.items()}
+    resamples = wanted[0].config.evaluate.resamples
+    bounds = bootstrap_intervals(columns, np.random.default_rng(seed), resamples=resamples)
+    estimates = {
+        (name, m): Estimate(float(values.mean()), *bounds[name, m], _sd(by_name[name], m), tests.get((name, m)))
+        for (name, m), values in columns.items()
+    }
+    rows = [_row(own, {m: estimates[name, m] for m in shown}) for name, own in by_name.items()]
     have = {(run.name, run.seed) for run in runs}
     missing = [one.folder.name for one in wanted if (one.variant, one.seed) not in have]
     users, about = (len(runs[0].users), runs[0].record) if runs else (0, None)

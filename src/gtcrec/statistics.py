@@ -1,7 +1,8 @@
 """Uncertainty of averages over users: bootstrap intervals, paired sign-flip tests, Holm's correction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from gtcrec.errors import ConfigError, DataError
 from gtcrec.types import Floats
 
 __all__ = ["PairedTest", "bootstrap_interval", "bootstrap_intervals", "holm", "paired_test", "paired_tests"]
+
+Key = TypeVar("Key", bound=Hashable)
 
 _CELLS = 1 << 22  # numbers held at once: 32 MiB, whatever the number of users
 
@@ -55,8 +58,8 @@ def bootstrap_interval(
 
 
 def bootstrap_intervals(
-    columns: Mapping[str, Floats], rng: np.random.Generator, level: float = 0.95, resamples: int = 2000
-) -> dict[str, tuple[float, float]]:
+    columns: Mapping[Key, Floats], rng: np.random.Generator, level: float = 0.95, resamples: int = 2000
+) -> dict[Key, tuple[float, float]]:
     """Return the interval of each column, name -> (low, high); all columns float64 [n].
 
     One draw of users serves all columns, so that many metrics cost little more than one. Raises as
@@ -66,7 +69,7 @@ def bootstrap_intervals(
         raise ConfigError(f"level must lie in (0, 1), found {level}")
     _check_resamples(resamples)
     for name, column in columns.items():
-        _check_values(name, column)
+        _check_values(str(name), column)
     if not columns:
         return {}
     means = _resampled_means(list(columns.values()), resamples, rng)
