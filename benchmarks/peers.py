@@ -207,8 +207,8 @@ NOTES = """
   form that uses no content; third at recall@5, recall@50 (behind SMORE and MGCN) and ndcg@10 (behind EASE and FREEDOM);
   fifth at ndcg@5, where ItemKNN and `contentknn` are ahead too. What lies between GTC and EASE, iALS, MGCN and SMORE is
   significant at no metric; FREEDOM is significantly behind at recall@20 and recall@50 alone, ItemKNN and UserKNN at
-  recall@10, recall@20, recall@50 and ndcg@50. Of the
-  differences at recall@20 the smallest that is significant is 2.8 %: there are 943 users.
+  recall@10, recall@20, recall@50 and ndcg@50. Of the differences at recall@20 the smallest that is significant is
+  2.8 %: there are 943 users.
 - On `sports` GTC is first of 19 at recall@10, recall@20 and recall@50 and at ndcg@50, at recall@10 not significantly,
   and second at recall@5, ndcg@10 and ndcg@20. Its rival is the kNN on interactions and content (`contentknn`), which
   trains nothing and whose defaults no trial beat: 5.8 % behind at recall@20, and significantly ahead at ndcg@5 (.0364
