@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from gtcrec import models
-from gtcrec.cli import execute
-from gtcrec.models.denoising import denoising_errors
-from gtcrec.run import Run
+from gtcrec.cli.main import execute
+from gtcrec.experiments.run import Run
+from gtcrec.models.gtc.denoising import denoising_errors
 
 RUNS = Path("runs/ablation")
 PAGE = Path("docs/results/ablation.md")

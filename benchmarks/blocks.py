@@ -98,7 +98,7 @@ def prepare(folder: Path, users: int, items: int, texts: int) -> None:
 
 def measure(folder: Path, job: str, who: str) -> dict[str, Any]:
     """Do a job and return its seconds, those until the first block, its rows, this process's memory, the file's sum."""
-    from gtcrec.blocks import Local, RayData
+    from gtcrec.runtime.block_jobs import Local, RayData
 
     out = Path(tempfile.mkdtemp(dir=folder)) / f"{job}_feat.npy"  # beside an earlier one, encoding would reuse its rows
     executor = RayData(int(who.removeprefix("ray"))) if who.startswith("ray") else Local()
@@ -109,13 +109,13 @@ def measure(folder: Path, job: str, who: str) -> dict[str, Any]:
             first.append(time.perf_counter() - start)
 
     if job == "encode":
-        from gtcrec.data.encode import EncodeConfig, encode
+        from gtcrec.data.features.extract import EncodeConfig, encode
 
         config = EncodeConfig(text=("title",))
         rows = encode(folder / "items.tsv", out, config, executor=executor, on_block=on_block).rows
     else:
-        from gtcrec.lists import write_all_lists
-        from gtcrec.run import Run
+        from gtcrec.cli.recommend import write_all_lists
+        from gtcrec.experiments.run import Run
 
         run = Run.load(folder / "run")
         start = time.perf_counter()

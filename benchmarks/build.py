@@ -28,8 +28,8 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from speed_clock import peak_bytes
 
-from gtcrec.data.build import BuildConfig, build
-from gtcrec.files import write_json
+from gtcrec.data.build.pipeline import BuildConfig, build
+from gtcrec.runtime.files import write_json
 
 PART = 1 << 20  # rows drawn and written at a time
 WORDS = ("red", "blue", "wool", "oak", "steel", "light", "größe", "été", "мир", "木", "soft", "round", "tall", "warm")

@@ -20,12 +20,12 @@ import numpy as np
 from results import train
 
 from gtcrec import data, models
-from gtcrec.config import resolve
-from gtcrec.evaluate import EvaluateConfig, evaluate_split
-from gtcrec.files import write_json
-from gtcrec.record import read
-from gtcrec.run import Run
-from gtcrec.statistics import paired_tests
+from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.evaluation.statistics import paired_tests
+from gtcrec.experiments.config import resolve
+from gtcrec.experiments.run import Run
+from gtcrec.reporting.run_record import read
+from gtcrec.runtime.files import write_json
 from gtcrec.types import Interactions, Split
 
 DATA, RUNS, PAGE = "ml100k", Path("runs/ml100k/cold"), Path("docs/results/cold.md")

@@ -74,7 +74,7 @@ def run(out: Path, rounds: int) -> None:
 
 def measure(case: str) -> float:
     """Return how many items a CPU second encodes."""
-    from gtcrec.data.encode import EncodeConfig, encode
+    from gtcrec.data.features.extract import EncodeConfig, encode
 
     _, items, settings = CASES[case]
     with tempfile.TemporaryDirectory() as name:

@@ -25,11 +25,11 @@ import torch
 from speed_clock import Clock, peak_bytes
 
 from gtcrec import models
-from gtcrec.batches import Batches
-from gtcrec.evaluate import EvaluateConfig, evaluate_split, valid_users
-from gtcrec.train import TrainConfig, Training
+from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split, valid_users
+from gtcrec.runtime.process_group import Workers
+from gtcrec.training.sampling import Batches
+from gtcrec.training.trainer import TrainConfig, Training
 from gtcrec.types import Interactions, ItemFeatures, Split
-from gtcrec.workers import Workers
 
 BATCH, PER_USER, WIDTH, MODALITIES, STRAIGHT = 2048, 20, 64, ("image", "text"), 10**5
 VALID_USERS, MODES = 1000, ("sampled", "full")

@@ -22,9 +22,9 @@ import torch
 from speed_clock import Clock
 from torch import Tensor
 
-from gtcrec import index
-from gtcrec.models.vectors import dot_scorer
-from gtcrec.ranking import recommend
+from gtcrec.ops import ann as index
+from gtcrec.ops.scorers import dot_scorer
+from gtcrec.ops.topk import recommend
 from gtcrec.types import Interactions, Ints, TopK
 
 DIM, K, SEEN, BATCH, BATCHES, WIDER = 64, 20, 20, 256, 8, 4

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec import similarity
+from gtcrec.ops import neighbors as similarity
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 DIM, HOPS, ITEM_NEIGHBOURS, USER_NEIGHBOURS = 64, 2, 10, 40

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import yaml
 
-from gtcrec import tune
-from gtcrec.benchmark import BenchmarkConfig, Plan, plan, read_file
-from gtcrec.benchmark_results import Results, measured, results
-from gtcrec.benchmark_tables import Cell, about, markdown_rows, markdown_table, tables
-from gtcrec.files import write_text
+from gtcrec.experiments.benchmark.plan import BenchmarkConfig, Plan, plan, read_file
+from gtcrec.experiments.benchmark.results import Results, measured, results
+from gtcrec.experiments.benchmark.tables import Cell, about, markdown_rows, markdown_table, tables
+from gtcrec.experiments.tuning import study as tune
+from gtcrec.runtime.files import write_text
 
 FILE, TUNED, STUDIES, PAGES = (
     Path(name) for name in ("benchmarks/peers.yaml", "benchmarks/tuned", "runs/tune", "docs/results")

@@ -22,9 +22,9 @@ import ray_training
 import results
 import speed_page
 
-from gtcrec.record import read
-from gtcrec.run import Run
-from gtcrec.statistics import bootstrap_interval
+from gtcrec.evaluation.statistics import bootstrap_interval
+from gtcrec.experiments.run import Run
+from gtcrec.reporting.run_record import read
 
 MEASURED = Path("runs/performance")
 PAGE = Path("docs/results/performance.md")

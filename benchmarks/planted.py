@@ -19,11 +19,11 @@ import torch
 from scipy.stats import rankdata
 
 from gtcrec import data, models
-from gtcrec.data.plants import Plant, plant_chance, plant_parts, plant_xor
-from gtcrec.evaluate import EvaluateConfig, evaluate_split
-from gtcrec.models.vectors import DotScorer
-from gtcrec.statistics import holm, paired_test
-from gtcrec.train import TrainConfig, fit
+from gtcrec.data.synthetic.ground_truth import Plant, plant_chance, plant_parts, plant_xor
+from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.evaluation.statistics import holm, paired_test
+from gtcrec.ops.scorers import DotScorer
+from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Split
 
 RESULTS = Path("runs/planted")
@@ -176,7 +176,7 @@ def page() -> Iterator[str]:
     yield "# Planted truth"
     yield ""
     yield (
-        "Written by `benchmarks/planted.py write`; do not edit. Catalogues from `gtcrec.data.plants`, "
+        "Written by `benchmarks/planted.py write`; do not edit. Catalogues from `gtcrec.data.synthetic.ground_truth`, "
         f"{len(SEEDS)} seeds of data and weights each. Every variant has the same settings but for what its name says, "
         "the same budget, its best epoch by validation, and one look at test. Differences are to the first line: over "
         "all seeds' users, with a 95 % bootstrap interval, p by sign flips after Holm's correction over the table."

@@ -13,9 +13,9 @@ from statistics import median
 from typing import Any
 
 from gtcrec import resolve
-from gtcrec.comparison import against_first
-from gtcrec.record import Record, read
-from gtcrec.run import Run
+from gtcrec.experiments.run import Run
+from gtcrec.reporting.run_comparison import against_first
+from gtcrec.reporting.run_record import Record, read
 
 METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 

@@ -15,9 +15,10 @@ from speed_clock import Clock, Cost, added, middle, peak_bytes
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gtcrec import data, models, ranking
-from gtcrec.evaluate import EvaluateConfig, evaluate_split
-from gtcrec.train import Negatives, TrainConfig, Training
+from gtcrec import data, models
+from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.ops import topk as ranking
+from gtcrec.training.trainer import Negatives, TrainConfig, Training
 from gtcrec.types import Batch, Interactions, Split
 
 # name -> (model, preset); the naive transcription is no model of the package

@@ -15,9 +15,11 @@ from speed_clock import Clock, Cost, middle, scaled
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtcrec import data, graph, losses, similarity
-from gtcrec.evaluate import EvaluateConfig, evaluate_split
-from gtcrec.models.vectors import dot_scorer
+from gtcrec import data
+from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.ops import graph, losses
+from gtcrec.ops import neighbors as similarity
+from gtcrec.ops.scorers import dot_scorer
 from gtcrec.types import Interactions, Ints, Report, Split
 
 WIDTH, REPEATS, PASSES, NEIGHBOURS = 64, 5, 3, 40

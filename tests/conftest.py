@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gtcrec import losses
-from gtcrec.models.vectors import dot_scorer
+from gtcrec.ops import losses
+from gtcrec.ops.scorers import dot_scorer
 from gtcrec.types import Interactions, ItemFeatures, Split
 
 

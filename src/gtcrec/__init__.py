@@ -7,28 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gtcrec.config import RunConfig, resolve
     from gtcrec.data import describe, load, split
-    from gtcrec.evaluate import compare
-    from gtcrec.run import Recommendation, Run, fit
+    from gtcrec.evaluation.evaluator import compare
+    from gtcrec.experiments.config import RunConfig, resolve
+    from gtcrec.experiments.run import Recommendation, Run, fit
     from gtcrec.types import Dataset, Interactions, ItemFeatures, Recommender, Report, Split, TopK
 
 _PLACES = {
     "Dataset": "types",
     "Interactions": "types",
     "ItemFeatures": "types",
-    "Recommendation": "run",
+    "Recommendation": "experiments.run",
     "Recommender": "types",
     "Report": "types",
-    "Run": "run",
-    "RunConfig": "config",
+    "Run": "experiments.run",
+    "RunConfig": "experiments.config",
     "Split": "types",
     "TopK": "types",
-    "compare": "evaluate",
+    "compare": "evaluation.evaluator",
     "describe": "data",
-    "fit": "run",
+    "fit": "experiments.run",
     "load": "data",
-    "resolve": "config",
+    "resolve": "experiments.config",
     "split": "data",
 }
 

@@ -1,6 +1,6 @@
 """`python -m gtcrec` is the command line."""
 
-from gtcrec.cli import main
+from gtcrec.cli.main import main
 
 if __name__ == "__main__":
     main()

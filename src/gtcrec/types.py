@@ -100,6 +100,26 @@ class Interactions:
         """Items of one user, ascending."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
+    def rows_of(self, users: Ints) -> tuple[Ints, Ints]:
+        """Return the pairs of `users`, int64 [b], as (place in `users`, item), ordered by them; int64 [n] each."""
+        counts = self.user_counts[users]
+        row = np.repeat(np.arange(len(users)), counts)
+        first = self.indptr[users] - (np.cumsum(counts) - counts)
+        return row, self.items[first[row] + np.arange(len(row))]
+
+    def contains(self, users: Ints, items: Ints) -> Masks:
+        """Say which pairs (users[j], items[j]) are among these; int64 of any one shape -> bool of that shape.
+
+        Item -1 (a place that was not filled) is in no pair.
+        """
+        if not len(self):
+            return np.zeros(items.shape, dtype=np.bool_)
+        keys = self.users * self.n_items + self.items  # ascending, because pairs are sorted
+        queries = users * self.n_items + items
+        place = np.minimum(np.searchsorted(keys, queries), len(keys) - 1)
+        found: Masks = (keys[place] == queries) & (items >= 0)
+        return found
+
     def matrix(self) -> csr_array:
         """Return the binary matrix, float32 CSR [n_users, n_items]."""
         ones = np.ones(len(self), dtype=np.float32)

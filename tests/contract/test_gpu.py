@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gtcrec import models
-from gtcrec.train import TrainConfig, Training, fit
+from gtcrec.training.trainer import TrainConfig, Training, fit
 
 pytestmark = pytest.mark.gpu
 

@@ -8,7 +8,7 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.train import TrainConfig, Training, epochs, fit
+from gtcrec.training.trainer import TrainConfig, Training, epochs, fit
 from gtcrec.types import Batch, Recommender
 
 SMALL = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from gtcrec.benchmark import Plan, plan, read_file
+from gtcrec.experiments.benchmark.plan import Plan, plan, read_file
 
 SMALL = {
     "models": {"bpr": {"settings": {"dim": 8}}, "popular": None, "wide": {"model": "bpr", "settings": {"dim": 16}}},

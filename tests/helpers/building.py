@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from gtcrec.data.build import BuildConfig, build
+from gtcrec.data.build.pipeline import BuildConfig, build
 
 ALL = BuildConfig(core=0)
 ITEMS = "item_id,title,genre,price\n007,Mug,kitchen|red,3.5\nb c,Été,kitchen,\n木,Lamp,,12\nunseen,None,red,7\n"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gtcrec import losses
+from gtcrec.ops import losses
 
 LN2 = math.log(2)
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from gtcrec import diffusion
+from gtcrec.ops import diffusion
 
 KINDS = ("noise", "clean", "velocity")
 

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
-from gtcrec.cli import execute
-from gtcrec.data.encode import EncodeConfig, encode
-from gtcrec.data.encoders import TEXT_ENCODER, find_encoder, text_encoder
+from gtcrec.cli.main import execute
+from gtcrec.data.features.encoders import TEXT_ENCODER, find_encoder, text_encoder
+from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.errors import ConfigError
 
 TEXTS = {

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from gtcrec import graph, similarity
+from gtcrec.ops import graph
+from gtcrec.ops import neighbors as similarity
 from gtcrec.types import Interactions, ItemFeatures
 
 

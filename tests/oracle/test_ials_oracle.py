@@ -58,7 +58,7 @@ def test_sweeps_equal_dense_least_squares_from_the_same_start(dim, unobserved, r
 
 
 def test_rows_in_many_blocks_equal_dense_least_squares(monkeypatch):
-    monkeypatch.setattr("gtcrec.als._BLOCK_NUMBERS", 60)
+    monkeypatch.setattr("gtcrec.models.baselines.als._BLOCK_NUMBERS", 60)
     test_sweeps_equal_dense_least_squares_from_the_same_start(5, 0.1, 0.05, 1.0)
 
 

@@ -10,7 +10,8 @@ from symile import Symile
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gtcrec import contrasts, losses
+from gtcrec.ops import _contrastive as contrasts
+from gtcrec.ops import losses
 
 
 def views(m, n=16, d=6):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ir_measures import AP, RR, P, R, Success, nDCG
 
-from gtcrec.metrics import USER_METRICS, compute, hits
+from gtcrec.evaluation.metrics import USER_METRICS, compute, hits
 from gtcrec.types import Interactions, TopK
 
 CUTS = (1, 3, 5, 10, 20)

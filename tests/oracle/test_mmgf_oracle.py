@@ -84,7 +84,7 @@ def test_frequencies_come_from_the_same_ends_of_the_spectrum_at_any_size(n):
 def test_users_in_blocks_score_as_all_at_once(monkeypatch):
     pairs, features = draw()
     whole = scores(pairs, features)
-    monkeypatch.setattr("gtcrec.models.mmgf._USERS", 7)
+    monkeypatch.setattr("gtcrec.models.baselines.mmgf._USERS", 7)
     np.testing.assert_allclose(scores(pairs, features), whole, atol=1e-6 * np.abs(whole).max())
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gtcrec import diffusion
+from gtcrec.ops import diffusion
 
 KINDS = ("noise", "clean", "velocity")
 SHARES, MEANS, SPREADS = torch.tensor([0.3, 0.7]), torch.tensor([[-2.0, 1.0], [1.0, -0.5]]), torch.tensor([0.2, 0.4])

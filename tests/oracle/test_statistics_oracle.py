@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gtcrec.statistics import bootstrap_interval, holm, paired_test, paired_tests
+from gtcrec.evaluation.statistics import bootstrap_interval, holm, paired_test, paired_tests
 
 SHARED = 0.6  # of the hits and misses, both models have by the same chance
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from gtcrec import graph
-from gtcrec.optim import RowAdam
+from gtcrec.models.gtc.random_walks import neighbours, reach, walk
+from gtcrec.ops import graph
+from gtcrec.training.rowwise_adam import RowAdam
 from gtcrec.types import Interactions
-from gtcrec.walks import neighbours, reach, walk
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gtcrec.data.split import SplitConfig, assign
+from gtcrec.data.splits import SplitConfig, assign
 from gtcrec.types import Dataset, Floats, Ints, Masks
 
 __all__ = ["describe"]

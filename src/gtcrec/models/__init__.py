@@ -9,50 +9,33 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from gtcrec import als
 from gtcrec.errors import ConfigError, nearest
-from gtcrec.models import (
-    bm3,
-    bpr,
-    contentknn,
-    diffmm,
-    ease,
-    freedom,
-    gtc,
-    ials,
-    itemknn,
-    lgmrec,
-    lightgcn,
-    mgcn,
-    mmgf,
-    rp3beta,
-    simgcl,
-    smore,
-    userknn,
-    vbpr,
-)
-from gtcrec.models.bm3 import BM3, BM3Config
-from gtcrec.models.bpr import BPR, BPRConfig
-from gtcrec.models.contentknn import ContentKNN, ContentKNNConfig
-from gtcrec.models.diffmm import DiffMM, DiffMMConfig
-from gtcrec.models.ease import EASE, EASEConfig
-from gtcrec.models.freedom import FREEDOM, FREEDOMConfig
-from gtcrec.models.gtc import GTC, PRESETS, GTCConfig
-from gtcrec.models.ials import IALS, IALSConfig
-from gtcrec.models.itemknn import ItemKNN, ItemKNNConfig
-from gtcrec.models.lgmrec import LGMRec, LGMRecConfig
-from gtcrec.models.lightgcn import LightGCN, LightGCNConfig
-from gtcrec.models.mgcn import MGCN, MGCNConfig
-from gtcrec.models.mmgf import MMGF, MMGFConfig
-from gtcrec.models.popular import Popular, PopularConfig
-from gtcrec.models.rp3beta import RP3beta, RP3betaConfig
-from gtcrec.models.simgcl import SimGCL, SimGCLConfig
-from gtcrec.models.smore import SMORE, SMOREConfig
-from gtcrec.models.spaces import Space
-from gtcrec.models.userknn import UserKNN, UserKNNConfig
-from gtcrec.models.vbpr import VBPR, VBPRConfig
+from gtcrec.models.base import Space
+from gtcrec.models.baselines import als, contentknn, ease, ials, itemknn, mmgf, rp3beta, userknn
+from gtcrec.models.baselines.contentknn import ContentKNN, ContentKNNConfig
+from gtcrec.models.baselines.ease import EASE, EASEConfig
+from gtcrec.models.baselines.ials import IALS, IALSConfig
+from gtcrec.models.baselines.itemknn import ItemKNN, ItemKNNConfig
+from gtcrec.models.baselines.mmgf import MMGF, MMGFConfig
+from gtcrec.models.baselines.popular import Popular, PopularConfig
+from gtcrec.models.baselines.rp3beta import RP3beta, RP3betaConfig
+from gtcrec.models.baselines.userknn import UserKNN, UserKNNConfig
+from gtcrec.models.collaborative import bpr, lightgcn, simgcl
+from gtcrec.models.collaborative.bpr import BPR, BPRConfig
+from gtcrec.models.collaborative.lightgcn import LightGCN, LightGCNConfig
+from gtcrec.models.collaborative.simgcl import SimGCL, SimGCLConfig
+from gtcrec.models.gtc import model as gtc
+from gtcrec.models.gtc.model import GTC, PRESETS, GTCConfig
+from gtcrec.models.multimodal import bm3, diffmm, freedom, lgmrec, mgcn, smore, vbpr
+from gtcrec.models.multimodal.bm3 import BM3, BM3Config
+from gtcrec.models.multimodal.diffmm import DiffMM, DiffMMConfig
+from gtcrec.models.multimodal.freedom import FREEDOM, FREEDOMConfig
+from gtcrec.models.multimodal.lgmrec import LGMRec, LGMRecConfig
+from gtcrec.models.multimodal.mgcn import MGCN, MGCNConfig
+from gtcrec.models.multimodal.smore import SMORE, SMOREConfig
+from gtcrec.models.multimodal.vbpr import VBPR, VBPRConfig
+from gtcrec.runtime.process_group import Workers
 from gtcrec.types import Interactions, ItemFeatures
-from gtcrec.workers import Workers
 
 __all__ = ["MODELS", "Entry", "build", "find", "settings"]
 

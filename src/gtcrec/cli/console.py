@@ -1,0 +1,285 @@
+"""What the command line shows: tables on stdout, progress and messages on stderr."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from gtcrec.reporting.run_comparison import Cell, Difference
+    from gtcrec.reporting.run_record import Evaluation
+    from gtcrec.training.trainer import Epoch
+
+__all__ = [
+    "comparison",
+    "counted",
+    "differences",
+    "evaluation",
+    "nested",
+    "number",
+    "print_json",
+    "print_table",
+    "progress",
+    "rendered",
+    "resumable",
+    "runs_text",
+    "say",
+    "table",
+]
+
+PIPED_WIDTH = 400  # a table that goes into a file or a pipe is never cut at the width of a terminal
+
+
+def console(stream: TextIO) -> Console:
+    """Return a rich console on a stream; it is made anew each time, so that a replaced stream is honoured."""
+    width = None if stream.isatty() else PIPED_WIDTH
+    return Console(file=stream, highlight=False, emoji=False, width=width, soft_wrap=False)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a message for the person on stderr."""
+    console(sys.stderr).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", left: Collection[int] = (0,)
+) -> RenderableType:
+    """Return a table; the columns that `left` names hold text, the others numbers, aligned right."""
+    made = Table(box=None, pad_edge=False)
+    for place, header in enumerate(headers):
+        made.add_column(escape(header), justify="left" if place in left else "right", header_style="dim")
+    for row in rows:
+        made.add_row(*row)
+    return Group(f"[bold]{escape(title)}[/bold]", made) if title else made
+
+
+def rendered(one: RenderableType) -> str:
+    """Return a table as text, in colour and fitted to the width if stdout is a terminal."""
+    out = console(sys.stdout)
+    with out.capture() as captured:
+        out.print(one)
+    return captured.get()
+
+
+def print_table(*tables: RenderableType) -> None:
+    """Print tables on stdout, a blank line between."""
+    out = console(sys.stdout)
+    for place, one in enumerate(tables):
+        if place:
+            out.print()
+        out.print(one)
+
+
+def number(value: Any) -> str:
+    """Return a value for a cell: counts with their thousands grouped, other numbers with 4 decimals.
+
+    >>> number(68722), number(0.05), number(None), number([1.0, 2.5])
+    ('68,722', '0.0500', '-', '1 to 2.5000')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, list) and len(value) == 2:
+        return " to ".join(map(number, value))
+    if isinstance(value, float):
+        return f"{int(value):,}" if value == int(value) else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def nested(facts: Mapping[str, Any]) -> list[RenderableType]:
+    """Return tables for a nested mapping: one of its plain values, one for each mapping in it."""
+    words = [[escape(key), escape(value)] for key, value in facts.items() if isinstance(value, str)]
+    plain = [
+        [escape(key), escape(number(value))] for key, value in facts.items() if not isinstance(value, (str, Mapping))
+    ]
+    made = [table(["", ""], words, left=(0, 1)), table(["", ""], plain)]
+    for key, part in facts.items():
+        if isinstance(part, Mapping) and part:
+            made.append(_part(key, part))
+    return made
+
+
+def _part(title: str, part: Mapping[str, Any]) -> RenderableType:
+    groups = [value for value in part.values() if isinstance(value, Mapping)]
+    if len(groups) < len(part):
+        return table([title, ""], [[escape(key), escape(number(value))] for key, value in part.items()])
+    columns = list(dict.fromkeys(column for group in groups for column in group))
+    rows = [[escape(name), *(escape(number(group.get(c))) for c in columns)] for name, group in part.items()]
+    return table([title, *columns], rows)
+
+
+def evaluation(found: "Evaluation", title: str) -> RenderableType:
+    """Return the metrics of an evaluation with their intervals, a family a row and a cut-off a column."""
+    from gtcrec.reporting.html import pivot
+
+    cuts, families = pivot(found)
+
+    def cell(value: tuple[float, float | None, float | None] | None) -> str:
+        if value is None:
+            return ""
+        mean, low, high = value
+        return f"{mean:.4f}{' ' * 17}" if low is None else f"{mean:.4f} [dim]{low:.4f} to {high:.4f}[/dim]"
+
+    rows = [[escape(family), *map(cell, cells)] for family, cells in families]
+    return table(["", *(f"@{cut}" if cut else "" for cut in cuts)], rows, title)
+
+
+def comparison(rows: Sequence[tuple[str, Sequence["Cell"]]], metrics: Sequence[str], title: str) -> RenderableType:
+    """Return the table of runs: best bold, second underlined, * significant against the first."""
+
+    def cell(one: "Cell") -> str:
+        star = "*" if one.significant else " "
+        text = f"{one.value:.4f}"
+        return (f"[bold]{text}[/bold]" if one.best else f"[u]{text}[/u]" if one.second else text) + star
+
+    return table(["run", *(f"{m} " for m in metrics)], [[escape(n), *map(cell, cells)] for n, cells in rows], title)
+
+
+def differences(tests: Sequence["Difference"]) -> RenderableType:
+    """Return the table of paired tests."""
+    rows = [
+        [
+            escape(test.name),
+            test.metric,
+            f"{test.difference:+.4f}",
+            f"{test.interval[0]:+.4f} to {test.interval[1]:+.4f}",
+            f"{test.p:.4f}",
+            f"{test.p_holm:.4f}",
+        ]
+        for test in tests
+    ]
+    title = f"paired tests against {tests[0].base}" if tests else ""
+    return table(["run", "metric", "difference", "95 % interval", "p", "p (Holm)"], rows, title, left=(0, 1))
+
+
+def runs_text(rows: Sequence[tuple[str, Sequence["Cell"]]], metrics: Sequence[str], kind: str) -> str:
+    """Return the table of runs as `markdown` or `latex` (booktabs)."""
+
+    def markdown(one: "Cell") -> str:
+        text = f"{one.value:.4f}"
+        text = f"**{text}**" if one.best else f"<u>{text}</u>" if one.second else text
+        return text + (r"\*" if one.significant else "")
+
+    def latex(one: "Cell") -> str:
+        text = f"{one.value:.4f}"
+        text = rf"\textbf{{{text}}}" if one.best else rf"\underline{{{text}}}" if one.second else text
+        return text + ("$^{*}$" if one.significant else "")
+
+    if kind == "markdown":
+        lines = [["run", *metrics], ["---", *["---:"] * len(metrics)]]
+        lines += [[name.replace("|", r"\|"), *map(markdown, cells)] for name, cells in rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head = " & ".join(["Run", *(_latex(m) for m in metrics)])
+    body = [" & ".join([_latex(name), *map(latex, cells)]) + r" \\" for name, cells in rows]
+    start = [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", head + r" \\", r"\midrule"]
+    return "\n".join([*start, *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex(text: str) -> str:
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join({**special, "\\": r"\textbackslash{}"}.get(c, c) for c in text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def progress(
+    total: int, metric: str, done: int = 0, best: float | None = None
+) -> Iterator[tuple[Callable[["Epoch"], None], Callable[[int, int], None]]]:
+    """Show a training on stderr; yields what to call after each epoch and after each step.
+
+    On a terminal a bar, with the time left if training does not stop early; elsewhere a line an epoch.
+    """
+    if not sys.stderr.isatty():
+        lines = _Lines(total, metric, best)
+        yield lines.epoch, lambda step, steps: None
+        return
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("epoch {task.fields[number]}/{task.fields[total_]}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    bar = Progress(*columns, TextColumn("at most"), TimeRemainingColumn(), TextColumn("left"))
+    task = bar.add_task("", total=total, completed=done, number=done, total_=total)
+    lines = _Lines(total, metric, best)
+    with Live(bar, console=console(sys.stderr), transient=True, refresh_per_second=8) as live:
+
+        def after_epoch(epoch: "Epoch") -> None:
+            bar.update(task, completed=epoch.number, number=epoch.number)
+            live.update(Group(bar, lines.losses(epoch), lines.valid(epoch)))
+
+        def after_step(step: int, steps: int) -> None:
+            whole = bar.tasks[0].fields["number"]
+            bar.update(task, completed=whole + step / steps)
+
+        yield after_epoch, after_step
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a count on stderr; yields what to call with how many are done of how many.
+
+    On a terminal a bar with the time left; elsewhere about ten lines in all.
+    """
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn(what), TimeRemainingColumn())
+        with Progress(*columns, console=console(sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    yield lambda done, total: say(f"{done} of {total} {what}") if done % max(1, total // 10) == 0 else None
+
+
+class _Stopped(BaseException):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def resumable(way_on: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into the words that say how to go on, and the exit code 130 or 143."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, _Stopped) as end:
+        say(f"stopped; {way_on}", style="yellow")
+        raise typer.Exit(130 if isinstance(end, KeyboardInterrupt) else 143) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Lines:
+    """The words about an epoch, and the best value of the metric so far."""
+
+    def __init__(self, total: int, metric: str, best: float | None) -> None:
+        self.total, self.metric, self.best = total, metric, best
+
+    def losses(self, epoch: "Epoch") -> str:
+        return "  ".join(f"{name.removeprefix('log.')} {value:.4f}" for name, value in epoch.losses.items())
+
+    def valid(self, epoch: "Epoch") -> str:
+        if epoch.valid and epoch.best:
+            self.best = epoch.valid[self.metric]
+        now = f"{self.metric} {epoch.valid[self.metric]:.4f}" if epoch.valid else "not validated"
+        return now + ("" if self.best is None else f" (best {self.best:.4f})")
+
+    def epoch(self, epoch: "Epoch") -> None:
+        words = [f"epoch {epoch.number}/{self.total}", self.losses(epoch), self.valid(epoch), epoch.stop]
+        say("  ".join(filter(None, words)))

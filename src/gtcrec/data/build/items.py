@@ -1,0 +1,219 @@
+"""The items of a build: which rows of the items table are in the catalogue, and the table that is written of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from string import Formatter
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from gtcrec.data.build.report import Drops
+from gtcrec.data.formats.columns import read_keys, read_numbers, read_strings, read_texts
+from gtcrec.data.formats.streaming import Source
+from gtcrec.data.formats.tables import Table
+from gtcrec.errors import DataError
+from gtcrec.runtime.files import atomic_path
+from gtcrec.runtime.folder import link_or_copy
+from gtcrec.types import Floats, Ints, Masks
+
+__all__ = ["Catalogue", "ItemColumns", "read_catalogue", "write_items"]
+
+_IDS, _ROWS = 1 << 18, 1 << 11  # rows of Parquet at a time: of ids, of all columns, where a text may be long
+_GROUP = 1 << 26  # bytes of a row group that is written
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """The distinct items: their ids (Arrow text), and which rows of the table they are, bool [rows]."""
+
+    ids: Any
+    chosen: Masks
+
+
+@dataclass(frozen=True)
+class ItemColumns:
+    """Columns of the items table by what they become; `image` may be a pattern such as images/{item_id}.jpg."""
+
+    item: str
+    title: str = ""
+    texts: tuple[str, ...] = ()
+    image: str = ""
+    numbers: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # categories, tags and what is only kept
+
+    @property
+    def pattern(self) -> tuple[str, ...]:
+        """The columns that the pattern of `image` names."""
+        return tuple(name for _, name, _, _ in Formatter().parse(self.image) if name)
+
+    def read(self) -> list[str]:
+        """All columns that are read."""
+        images = self.pattern or tuple(filter(None, [self.image]))
+        named = (self.item, self.title, *self.texts, *images, *self.numbers, *self.words)
+        return list(dict.fromkeys(filter(None, named)))
+
+
+def read_catalogue(source: Source, item: str, duplicates: Literal["refuse", "first"], drops: Drops) -> Catalogue:
+    """Read the ids of an items table; rows without one are left out.
+
+    An id that stands twice raises `DataError`, or with `first` its later rows are left out.
+    """
+    ids, filled = [pa.array([], pa.string())], [np.zeros(0, dtype=np.bool_)]
+    for part in source.parts([item], _IDS):
+        keys, blank = read_keys(part, item)
+        kept = drops.keep("items", "without an item id", np.ones_like(blank), blank, partial(_row, part))
+        ids.append(keys.filter(pa.array(kept)))
+        filled.append(kept)
+    chosen, keys = np.concatenate(filled), pa.concat_arrays(ids)
+    if not len(keys):
+        raise DataError(f"{source.path}: wanted items with an id in {item}, found none in {len(chosen):,} rows")
+    codes = keys.dictionary_encode().indices.to_numpy()
+    new = np.zeros(len(codes), dtype=np.bool_)
+    new[np.unique(codes, return_index=True)[1]] = True
+    if new.all():
+        return Catalogue(keys, chosen)
+    rows: Ints = np.flatnonzero(chosen)
+    if duplicates == "refuse":
+        _refuse_duplicates(source, item, keys, codes, new, rows)
+    drops.keep(
+        "items", "with an id that an earlier row has", ~np.zeros_like(new), ~new,
+        lambda k: f"row {rows[k] + 1:,}: {keys[k].as_py()!r}",
+    )  # fmt: skip
+    chosen[rows[~new]] = False
+    return Catalogue(keys.filter(pa.array(new)), chosen)
+
+
+def _refuse_duplicates(source: Source, item: str, keys: Any, codes: Any, new: Masks, rows: Any) -> None:
+    two = int(np.argmin(new))
+    one = int(np.argmax(codes == codes[two]))
+    more = int((~new).sum()) - 1
+    raise DataError(
+        f"{source.path}: {item} {keys[two].as_py()!r} stands twice: {source.head.place(int(rows[one]))} and "
+        f"{source.head.place(int(rows[two]))}" + (f", and {more:,} more rows repeat an id" if more else "") +
+        "; --duplicates first keeps the first row of each"
+    )  # fmt: skip
+
+
+def write_items(
+    source: Source,
+    columns: ItemColumns,
+    chosen: Masks,
+    root: Path,
+    folder: Path,
+    joins: Mapping[str, str],
+    drops: Drops,
+) -> None:
+    """Write `items.parquet`, the chosen rows in the table's order, and the images that they name into `images/`.
+
+    The columns are called as in the source, but the item, title and image `item_id`, `title` and `image`. Raises
+    `DataError` for a cell that is not what it should be and an image outside `root`.
+    """
+    schema = pa.schema(
+        [(name, pa.float64() if name in columns.numbers else pa.string()) for name in _written(source, columns)]
+    )
+    with (
+        atomic_path(folder / "items.parquet") as temporary,
+        pa.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for group in _groups(source, columns, chosen, joins, root, folder, drops):
+            writer.write_table(pa.concat_tables(group).select(schema.names).cast(schema).combine_chunks())
+
+
+def _groups(
+    source: Source, columns: ItemColumns, chosen: Masks, joins: Mapping[str, str], root: Path, folder: Path,
+    drops: Drops,
+) -> Iterator[list[pa.Table]]:  # fmt: skip
+    group: list[pa.Table] = []
+    for part in source.parts(columns.read(), _ROWS, joins):
+        mask = chosen[part.first : part.first + len(part)]
+        group.append(_convert(part, columns, mask, root, folder, drops))
+        if sum(table.nbytes for table in group) > _GROUP:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _written(source: Source, columns: ItemColumns) -> list[str]:
+    """Return the names of the columns as written. Raises `DataError` where two would have one name."""
+    roles = {"item_id": columns.item, "title": columns.title, "image": columns.image}
+    taken = {name: made for name, made in roles.items() if made}
+    for name in dict.fromkeys((*columns.texts, *columns.numbers, *columns.words)):
+        if taken.setdefault(name, name) != name:
+            raise DataError(f"{source.path}: column {name!r} and {taken[name]!r} would both be called {name!r}")
+    return list(taken)
+
+
+def _convert(part: Table, columns: ItemColumns, mask: Masks, root: Path, folder: Path, drops: Drops) -> pa.Table:
+    keys, _ = read_keys(part, columns.item)
+    made = {"item_id": keys}
+    if columns.title:
+        made["title"] = read_strings(part, columns.title)
+    if columns.image:
+        paths = _image_paths(part, columns)
+        images = [_link(part, row, path, root, folder) if mask[row] else "" for row, path in enumerate(paths)]
+        lost = np.array([image is None for image in images], dtype=np.bool_)
+        about = partial(_row, part, cells=paths)
+        drops.keep("items", "image files not found (the item stays)", mask, lost, about)
+        made["image"] = pa.array([image or "" for image in images], pa.string())
+    for name in (*columns.texts, *columns.words):
+        made.setdefault(name, read_strings(part, name))
+    for name in columns.numbers:
+        numbers, odd = _numbers(part, name)
+        about = partial(_row, part, cells=part.columns[name].to_pylist())
+        drops.keep("items", f"cells of {name} that are no number (the item stays)", mask, odd, about)
+        made[name] = pa.array(numbers, pa.float64(), mask=np.isnan(numbers))
+    return pa.table(made).filter(pa.array(mask))
+
+
+def _row(part: Table, row: int, cells: Sequence[Any] = ()) -> str:
+    return f"row {part.first + row + 1:,}" + (f": {cells[row]!r}" if cells else "")
+
+
+def _numbers(part: Table, name: str) -> tuple[Floats, Masks]:
+    """Return the numbers of a column, NaN where there is none, and which cells are text that is no finite number."""
+    column = part.columns.column(name)
+    odd = np.zeros(len(part), dtype=np.bool_)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return read_numbers(part, name, blanks=True), odd
+    numbers = np.full(len(part), np.nan)
+    for row, cell in enumerate(column.to_pylist()):
+        if cell and cell.strip():
+            with suppress(ValueError):
+                numbers[row] = float(cell.replace("_", "x"))  # Python would read 1_000
+            odd[row] = not np.isfinite(numbers[row])
+    numbers[odd] = np.nan
+    return numbers, odd
+
+
+def _image_paths(part: Table, columns: ItemColumns) -> Sequence[str]:
+    if not columns.pattern:
+        return read_texts(part, columns.image)
+    cells = {name: read_keys(part, name)[0].to_pylist() for name in columns.pattern}
+    return [
+        columns.image.format(**{name: column[row] or "" for name, column in cells.items()}) for row in range(len(part))
+    ]
+
+
+def _link(part: Table, row: int, path: str, root: Path, folder: Path) -> str | None:
+    """Put an image into the folder, as a second name of the file where the disk allows it; None if there is none.
+
+    Return its path there, "" for no path.
+    """
+    if not path:
+        return ""
+    place = (root / path) if "\0" not in path else root.parent
+    inside = place.resolve()
+    if not inside.is_relative_to(root.resolve()) or inside == root.resolve():
+        raise DataError(f"image {path!r} ({part.place(row)}) must be a path inside {root}; --image-root sets it")
+    if not inside.is_file():
+        return None
+    target = folder / "images" / inside.relative_to(root.resolve())
+    if not target.exists():
+        link_or_copy(inside, target)
+    return target.relative_to(folder).as_posix()

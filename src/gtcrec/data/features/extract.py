@@ -1,0 +1,373 @@
+"""Content matrices from an items table: its texts, images, files, tags or numbers, a row an item in its order."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from gtcrec.data.features.color_layout import ABOUT as DESCRIPTOR
+from gtcrec.data.features.color_layout import descriptor_encoder
+from gtcrec.data.features.encoders import (
+    TEXT_ENCODER,
+    Encoder,
+    Function,
+    encoder_files,
+    find_encoder,
+    function_encoder,
+    function_source,
+    image_encoder,
+    load_function,
+    text_encoder,
+    versions,
+)
+from gtcrec.data.features.images import open_image
+from gtcrec.data.features.inputs import Contents, read_files, read_joined
+from gtcrec.data.features.numeric import number_vectors
+from gtcrec.data.features.provenance import Encoded, Known, count, prepare, read_known, settle
+from gtcrec.data.features.tags import tag_vectors
+from gtcrec.data.formats.columns import find_column, read_dense
+from gtcrec.data.formats.tables import Table, read_table
+from gtcrec.errors import ConfigError, DataError, nearest
+from gtcrec.runtime.block_jobs import Executor, Results, Stage, in_blocks
+from gtcrec.runtime.files import atomic_path, sha256
+from gtcrec.types import Floats
+
+__all__ = ["EncodeConfig", "Encoded", "encode"]
+
+_END = "_feat.npy"  # of the files that the readers take for content
+_KINDS = ("text", "image", "file", "tags", "numbers")
+
+
+class EncodeConfig(BaseModel):
+    """What is encoded, columns of one kind, and how.
+
+    Columns of images or other files hold paths relative to the table's folder, or the files' bytes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: tuple[str, ...] = Field((), description="columns of text, joined by a blank")
+    image: str | None = Field(None, description="a column of images")
+    file: str | None = Field(None, description="a column of other files, such as audio, for a function")
+    tags: tuple[str, ...] = Field((), description="columns of tags or categories: TF-IDF, then truncated SVD")
+    numbers: tuple[str, ...] = Field((), description="columns of numbers: standardised, each with a mark of presence")
+    encoder: str = Field(
+        "",
+        description="a folder or a name on the hub; if not given, all-MiniLM-L6-v2 for texts and the colour-and-layout "
+        "descriptor for images; with a function, its name in the record",
+    )
+    function: str = Field("", description="package.module:name of an encoder of one's own, batch -> array")
+    separator: Annotated[str, Field(min_length=1, description="between the tags of a cell")] = "|"
+    width: Annotated[int, Field(ge=1, description="columns at most, of tags")] = 128
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the file")
+    batch: Annotated[int, Field(ge=1, description="items encoded at once, which a killed job loses at most")] = 32
+    device: str = "cpu"
+
+    @property
+    def kind(self) -> str:
+        """The kind of content, one of text, image, file, tags and numbers."""
+        kinds = [kind for kind in _KINDS if getattr(self, kind)]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none"
+            raise ConfigError(f"wanted columns of one kind ({', '.join(_KINDS)}), found {found}")
+        return kinds[0]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of that kind."""
+        named = getattr(self, self.kind)
+        return (named,) if isinstance(named, str) else tuple(named)
+
+
+def encode(
+    items: str | Path,
+    out: str | Path,
+    config: EncodeConfig,
+    function: Function | None = None,
+    executor: Executor | None = None,
+    on_block: Callable[[int, int], None] = lambda done, total: None,
+    reuse: str | Path | None = None,
+) -> Encoded:
+    """Write `NAME_feat.npy`, a row an item in the order of the items table, and the record `NAME_feat.json`.
+
+    A row is zero where the item has no such content or it cannot be read; the record names the latter. `function`
+    is an encoder of one's own, called `config.encoder` in the record. A killed call is gone on with by an equal one.
+    Contents that `out` as it was, or `reuse`, has a row for, made by the same encoder, are not encoded again. Raises
+    `DataError` for a table that does not fit or without any content, `ConfigError` for an encoder that cannot be had.
+    """
+    out = Path(out)
+    function = _check(config, out, function)
+    table = read_table(Path(items))
+    _check_columns(table, config)
+    _check_order(table, out)
+    settle(out)
+    if config.kind in ("tags", "numbers"):
+        found = _encode_whole(table, config, out)
+    else:
+        job = _plan(table, config, out, function, reuse)
+        found = in_blocks(
+            job.rows(),
+            config.batch,
+            partial(_make_stage, config, job.folder, function),
+            {**config.model_dump(mode="json"), "encoder": job.about},
+            out,
+            partial(_assemble, job),
+            executor,
+            on_block,
+        )
+    settle(out)
+    return found
+
+
+def _check(config: EncodeConfig, out: Path, function: Function | None) -> Function | None:
+    """Return the function that is asked for, if any."""
+    kind = config.kind
+    if not out.name.endswith(_END) or out.name == _END:
+        raise ConfigError(f"{out}: wanted a name that ends in {_END}, such as text{_END}")
+    if out.is_dir():
+        raise ConfigError(f"{out}: wanted the name of a file to write, found a folder")
+    if kind in ("tags", "numbers") and (function or config.function or config.encoder):
+        raise ConfigError(f"{kind} are encoded without an encoder or a function, found one")
+    if kind == "file" and not (function or config.function):
+        raise ConfigError("files that are not images need an encoder of your own: set `function`")
+    if config.function:
+        return load_function(config.function)
+    if function and not config.encoder:
+        raise ConfigError("a function needs a name: set `encoder`")
+    return function
+
+
+def _check_columns(table: Table, config: EncodeConfig) -> None:
+    for name in config.columns:
+        if name not in table.names:
+            found = ", ".join(map(repr, table.names))
+            raise DataError(f"{table.path}: no column {name!r}, found {found}{nearest(name, table.names)}")
+
+
+def _check_order(table: Table, out: Path) -> None:
+    """Where an .inter file numbers the items, the rows must stand in the order of these numbers."""
+    numbered = sorted({*table.path.parent.glob("*.inter"), *out.parent.glob("*.inter")})
+    if numbered:
+        key = find_column(table, "item", None, True)
+        wrong = np.flatnonzero(read_dense(table, key) != np.arange(len(table)))
+        for row in wrong[:1].tolist():
+            raise DataError(
+                f"{table.path}: {numbered[0].name} numbers the items, so rows must stand in the order of {key} from 0; "
+                f"found {key} {table.columns[key][row].as_py()!r} in {table.place(row)}"
+            )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A matrix to be made: the contents of its rows, and for each distinct one its rows and where its vector is known.
+
+    A key is the sum of the encoder and a content: equal keys have equal vectors.
+    """
+
+    table: Table
+    config: EncodeConfig
+    out: Path
+    folder: Path | None  # of the model
+    about: Mapping[str, Any]  # the encoder
+    contents: Contents
+    keys: Sequence[bytes]  # a row of the table; b"" where there is no content
+    rows_of: Mapping[bytes, Sequence[int]]
+    known: Mapping[bytes, tuple[Known, int]]
+
+    @property
+    def left(self) -> list[bytes]:
+        """The keys whose vectors are to be made, short texts first: those of one length need little padding."""
+        left = [key for key in self.rows_of if key not in self.known]
+        if self.config.text:
+            left.sort(key=lambda key: len(self.contents.values[self.rows_of[key][0]]))
+        return left
+
+    def rows(self) -> pa.Table:
+        """What is left to be encoded, a row a distinct content, with the number of a row of the table that has it."""
+        rows = [self.rows_of[key][0] for key in self.left]
+        values = [self.contents.values[row] for row in rows]
+        kind = pa.large_binary() if values and isinstance(values[0], bytes) else pa.large_string()
+        sums = [self.contents.sums[row] for row in rows]
+        return pa.table({"row": pa.array(rows, pa.int64()), "content": pa.array(values, kind), "sum": sums})
+
+
+def _plan(
+    table: Table, config: EncodeConfig, out: Path, function: Function | None, reuse: str | Path | None
+) -> _Job:  # fmt: skip
+    folder, about = _identify(config, function)
+    contents = read_joined(table, config.text) if config.text else read_files(table, config.columns[0])
+    with_version = {**about, "gtcrec": importlib.metadata.version("gtcrec"), "dtype": config.dtype, "kind": config.kind}
+    encoder = hashlib.sha256(json.dumps(with_version, sort_keys=True).encode()).digest()
+    sums = zip(contents.sums, contents.reasons, strict=True)
+    keys = [hashlib.sha256(encoder + one).digest() if reason is None else b"" for one, reason in sums]
+    rows_of: dict[bytes, list[int]] = {}
+    for row, key in enumerate(keys):
+        if key:
+            rows_of.setdefault(key, []).append(row)
+    known: dict[bytes, tuple[Known, int]] = {}
+    for one in _earlier(out, reuse) if _repeats(about) else ():
+        known |= {key: (one, one.rows[key]) for key in rows_of if key in one.rows}
+    return _Job(table, config, out, folder, about, contents, keys, rows_of, known)
+
+
+def _identify(config: EncodeConfig, function: Function | None) -> tuple[Path | None, dict[str, Any]]:
+    """Return the folder of the model, if any, and all that says which encoder it is."""
+    name = config.encoder or config.function or (TEXT_ENCODER if config.text else "")
+    if function:
+        return None, {"name": name, "source": function_source(function)}
+    if not name:
+        return None, {**DESCRIPTOR, **versions("numpy", "pillow")}
+    folder = find_encoder(name)
+    about = {"name": name, "files": encoder_files(folder)}
+    return folder, about | versions("torch", "transformers", *(["pillow"] if config.image else []))
+
+
+def _earlier(out: Path, reuse: str | Path | None) -> Iterator[Known]:
+    """Yield the matrices whose rows may be used again; raises `DataError` when `reuse` is none."""
+    for place in (out, reuse) if reuse else (out,):
+        known = read_known(Path(place))
+        if known:
+            yield known
+        elif place is reuse:
+            raise DataError(f"{place}: wanted a matrix to reuse, with the .json and .keys.npy that were made with it")
+
+
+def _repeats(about: Mapping[str, Any]) -> bool:
+    """Whether an encoder is known to give the same vectors another time: not so a function whose text is not all."""
+    return about.get("source") != ""
+
+
+def _make_stage(config: EncodeConfig, folder: Path | None, function: Function | None) -> Stage:
+    if function:
+        encoder = function_encoder(function)
+    elif folder:
+        encoder = (text_encoder if config.text else image_encoder)(folder, config.device)
+    else:
+        encoder = descriptor_encoder()
+    return partial(_encode_batch, encoder, config)
+
+
+def _encode_batch(encoder: Encoder, config: EncodeConfig, batch: pa.Table) -> pa.Table:
+    """Return a batch's vectors (none if no row has one) and, for rows without, the reason."""
+    rows, contents = batch["row"].to_numpy(), batch["content"].to_pylist()
+    reasons: list[str | None] = [None] * len(rows)
+
+    def readable() -> Iterator[Any]:
+        for place, content in enumerate(contents):
+            try:
+                yield _opened(content, config, encoder.draft)
+            except DataError as error:
+                reasons[place] = str(error)
+
+    each = readable()
+    first = next(each, None)
+    found = None if first is None else encoder.encode(chain([first], each))
+    columns: dict[str, Any] = {}
+    if found is not None:
+        places = np.array([place for place, reason in enumerate(reasons) if reason is None], dtype=np.int64)
+        part, why = _checked(found, rows[places], config)
+        for place, reason in zip(places.tolist(), why, strict=True):
+            reasons[place] = reason
+        x: Floats = np.zeros((len(rows), part.shape[1]), dtype=config.dtype)
+        x[places] = part
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
+    columns["reason"] = pa.array(reasons, pa.string())
+    return pa.table(columns).replace_schema_metadata({"encoder": json.dumps(dict(encoder.about))})
+
+
+def _opened(content: Any, config: EncodeConfig, draft: int) -> Any:
+    """Return what an encoder gets for a content."""
+    if config.text:
+        return content
+    source = Path(content) if isinstance(content, str) else content
+    return open_image(source, draft) if config.image else source
+
+
+def _checked(found: Any, rows: NDArray[np.int64], config: EncodeConfig) -> tuple[Floats, list[str | None]]:
+    """Return vectors in the file's type, and why some are none. Raises `DataError` for what is no matrix of numbers."""
+    shape = np.shape(found)
+    if len(shape) != 2 or shape[0] != len(rows) or not shape[1]:
+        raise DataError(f"the encoder must give [{len(rows)}, width] numbers, found {list(shape)}")
+    with np.errstate(over="ignore"):
+        x: Floats = np.array(found).astype(config.dtype)
+    refused = [bool(np.isnan(row).all()) for row in x]
+    x[refused] = 0
+    for row in np.flatnonzero(~np.isfinite(x).all(axis=1))[:1].tolist():
+        raise DataError(f"the encoder gave NaN or a number beyond {config.dtype} for row {rows[row]} (counted from 0)")
+    words = {(True, False): "the encoder gave NaN", (False, False): "its vector is zero"}
+    return x, [words.get((nan, bool(row.any()))) for nan, row in zip(refused, x, strict=True)]
+
+
+def _assemble(job: _Job, results: Results, path: Path) -> Encoded:
+    """Write the matrix to `path`, and its record and keys beside `out`."""
+    config = job.config
+    width = _width(job, results)
+    x = np.lib.format.open_memmap(path, "w+", np.dtype(config.dtype), (len(job.table), width))
+    reasons = list(job.contents.reasons)
+    for key, (known, row) in job.known.items():
+        x[job.rows_of[key]] = known.x[row]
+    left, about = iter(job.left), next((dict(known.encoder) for known, _ in job.known.values()), {})
+    for one in results:
+        about |= json.loads(one.schema.metadata[b"encoder"])
+        vectors = one["vector"].combine_chunks().flatten().to_numpy() if "vector" in one.column_names else np.zeros(0)
+        for number, reason in enumerate(one["reason"].to_pylist()):
+            rows = job.rows_of[next(left)]
+            if reason is None:
+                x[rows] = vectors[number * width : (number + 1) * width]
+            for row in rows:
+                reasons[row] = reason
+    x.flush()
+    reused = sum(len(job.rows_of[key]) for key in job.known)
+    encoded = count(job.table, reasons, width, reasons.count(None), reused)
+    with_vector = [key if reason is None else b"" for key, reason in zip(job.keys, reasons, strict=True)]
+    keys = with_vector if _repeats(job.about) else None
+    prepare(job.out, path, config.dtype, _source(job.table, config), {**about, **job.about}, encoded, keys)
+    return encoded
+
+
+def _width(job: _Job, results: Results) -> int:
+    widths = [one["vector"].type.list_size for one in results if "vector" in one.column_names]
+    widths += [known.x.shape[1] for known, _ in job.known.values()]
+    if not widths:
+        _refuse_empty(job.table, job.config)
+    for width in widths:
+        if width != widths[0]:
+            raise DataError(f"the encoder gave vectors of {widths[0]} numbers, then of {width}")
+    return int(widths[0])
+
+
+def _refuse_empty(table: Table, config: EncodeConfig) -> NoReturn:
+    raise DataError(f"{table.path}: no row has content that can be read in {', '.join(map(repr, config.columns))}")
+
+
+def _encode_whole(table: Table, config: EncodeConfig, out: Path) -> Encoded:
+    """Write the matrix of tags or numbers, each of whose rows depends on the whole table."""
+    if config.tags:
+        x, reasons, about = tag_vectors(table, config.tags, config.separator, config.width)
+    else:
+        x, reasons, about = number_vectors(table, config.numbers)
+    x = x.astype(config.dtype)
+    present = x.any(axis=1)
+    if not present.any():
+        _refuse_empty(table, config)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    encoded = count(table, reasons, x.shape[1], int(present.sum()))
+    with atomic_path(out) as temporary:
+        with temporary.open("wb") as stream:
+            np.save(stream, x)
+        prepare(out, temporary, config.dtype, _source(table, config), about, encoded)
+    return encoded
+
+
+def _source(table: Table, config: EncodeConfig) -> dict[str, Any]:
+    return {"table": table.path.name, "sha256": sha256(table.path), "kind": config.kind, "columns": config.columns}

@@ -1,0 +1,138 @@
+"""What stands beside a matrix: the record of its making, and the keys by which its rows can be used again.
+
+`NAME_feat.json` is the record. `NAME_feat.keys.npy` holds 32 bytes a row: the sha256 sum of the encoder and the
+content that gave the row, zeros where there is no vector.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gtcrec.data.formats.columns import find_column, read_ids
+from gtcrec.data.formats.tables import Table
+from gtcrec.runtime.files import MANIFEST, atomic_path, sha256, write_json
+from gtcrec.types import Floats
+
+__all__ = ["Encoded", "Known", "count", "prepare", "read_known", "settle"]
+
+_KEY = 32  # bytes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What became of the items: how many have a vector, how many had nothing, and which failed, with the reason."""
+
+    rows: int
+    width: int
+    present: int
+    empty: int
+    reused: int  # of the present: their vector was there before
+    failures: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """An earlier matrix, the row of each key in it, and what its record says of the encoder."""
+
+    x: Floats
+    rows: Mapping[bytes, int]
+    encoder: Mapping[str, Any]
+
+
+def count(table: Table, reasons: Sequence[str | None], width: int, present: int, reused: int = 0) -> Encoded:
+    """Return the facts of a matrix; `reasons` has None for a row that was read and "" for one without content."""
+    key = find_column(table, "item", None, False)
+    ids = read_ids(table, key) if key else None
+    failures = tuple(
+        {"row": row, **({"item": ids[row].as_py()} if ids is not None else {}), "reason": reason}
+        for row, reason in enumerate(reasons)
+        if reason
+    )
+    return Encoded(len(reasons), width, present, list(reasons).count(""), reused, failures)
+
+
+def prepare(
+    out: Path, path: Path, dtype: str, source: Mapping[str, Any], encoder: Mapping[str, Any], encoded: Encoded,
+    keys: Sequence[bytes] | None = None,
+) -> None:  # fmt: skip
+    """Write record and keys of the matrix in `path` such that `settle` puts them beside it once it is `out`."""
+    record = {
+        "file": {"name": out.name, "sha256": sha256(path), "dtype": dtype},
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "gtcrec": importlib.metadata.version("gtcrec"),
+        "source": dict(source),
+        "encoder": dict(encoder),
+        **vars(encoded),
+    }
+    if keys is not None:
+        with atomic_path(_waiting(_keys(out))) as temporary, temporary.open("wb") as stream:
+            filled = b"".join(key or bytes(_KEY) for key in keys)
+            np.save(stream, np.frombuffer(filled, dtype=np.uint8).reshape(-1, _KEY))
+        record["keys"] = {"name": _keys(out).name, "sha256": sha256(_waiting(_keys(out)))}
+    write_json(_waiting(_record(out)), record)
+
+
+def settle(out: Path) -> None:
+    """Put record and keys in their places if they belong to the matrix that is there, else remove them.
+
+    A kill may come between the renaming of a matrix and that of its record: the next call makes up for it. The
+    entries of these files in the folder's manifest are renewed, if gtcrec wrote one that names them.
+    """
+    record, keys = _waiting(_record(out)), _waiting(_keys(out))
+    if record.is_file():
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        if out.is_file() and sha256(out) == facts["file"]["sha256"]:
+            if keys.is_file():
+                keys.replace(_keys(out))
+            elif "keys" not in facts:
+                _keys(out).unlink(missing_ok=True)  # of a matrix that was here before
+            _enter(out)
+            record.replace(_record(out))
+            return
+    for one in (keys, record):
+        one.unlink(missing_ok=True)
+
+
+def read_known(out: Path) -> Known | None:
+    """Return a matrix with its keys; None where one of its files is missing or does not belong to the others."""
+    try:
+        facts = json.loads(_record(out).read_text(encoding="utf-8"))
+        if any(sha256(out.with_name(facts[of]["name"])) != facts[of]["sha256"] for of in ("file", "keys")):
+            return None
+        keys = np.load(_keys(out)).tobytes()
+        x = np.load(out, mmap_mode="r")
+        split = (keys[start : start + _KEY] for start in range(0, len(keys), _KEY))
+        rows = {key: row for row, key in enumerate(split) if any(key)}
+        return Known(x, rows, facts["encoder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _record(out: Path) -> Path:
+    return out.with_suffix(".json")
+
+
+def _keys(out: Path) -> Path:
+    return out.with_suffix(".keys.npy")
+
+
+def _waiting(path: Path) -> Path:
+    return path.with_name(f".{path.name}.next")
+
+
+def _enter(out: Path) -> None:
+    manifest, record = out.parent / MANIFEST, _record(out)
+    if not manifest.is_file() or b'"gtcrec"' not in manifest.read_bytes():
+        return
+    facts = json.loads(manifest.read_text(encoding="utf-8"))
+    now = {out.name: out, _keys(out).name: _keys(out), record.name: _waiting(record)}
+    for name, file in now.items():
+        if name in facts["files"] and file.is_file():
+            facts["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    write_json(manifest, facts)

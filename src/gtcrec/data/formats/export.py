@@ -1,0 +1,166 @@
+"""Writing a data set as folders that other libraries read: MMRec's and RecBole's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from gtcrec.data.splits import SplitConfig, assign
+from gtcrec.errors import DataError
+from gtcrec.runtime.files import atomic_path, write_manifest
+from gtcrec.runtime.folder import link_or_copy, new_folder
+from gtcrec.types import Dataset, Floats, ItemCards, ItemFeatures, Vocabulary
+
+__all__ = ["write_mmrec", "write_recbole"]
+
+_DEFAULT = SplitConfig()
+_ROWS = 1 << 18  # of a text file, made at a time
+_PARTS = ("train", "valid", "test")
+_LONGEST = 256  # characters of an id that `load` reads
+
+
+def write_mmrec(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFAULT) -> Path:
+    """Write a data set as an MMRec folder that `load` reads back with the same fingerprint; return the folder.
+
+    `NAME.inter` (NAME is the folder's) holds `userID`, `itemID`, `timestamp` if there are times, and `x_label`, the
+    data's own or those of `config`; `u_id_mapping.csv` and `i_id_mapping.csv` (tab-separated) the external ids.
+    `M_feat.npy` are the contents, rows of items without content zero, and `M_present.npy` bool [n_items] the masks.
+    `items.parquet` and `images/` are there if titles and images are. Raises `DataError` for a folder in use and ids
+    that a tab-separated file cannot hold.
+    """
+    out, labels, pairs = Path(out), assign(dataset, config), dataset.interactions
+    users, items = _id_texts(dataset.users), _id_texts(dataset.items)
+    columns = {"userID": pa.array(pairs.users), "itemID": pa.array(pairs.items)}
+    if dataset.times is not None:
+        columns["timestamp"] = _number_texts(dataset.times)
+    columns["x_label"] = pa.array(labels)
+    with new_folder(out) as folder:
+        names = [f"{out.resolve().name}.inter", "u_id_mapping.csv", "i_id_mapping.csv"]
+        _write_lines(folder / names[0], list(columns), list(columns.values()))
+        _write_lines(folder / names[1], ["user_id", "userID"], [users, pa.array(np.arange(len(users)))])
+        _write_lines(folder / names[2], ["item_id", "itemID"], [items, pa.array(np.arange(len(items)))])
+        names += _write_content(dataset.features, folder)
+        if dataset.cards is not None:
+            names += _write_cards(dataset.cards, folder)
+        # Ids after the largest one with an interaction show in no row.
+        about = {"format": "mmrec", "users": len(users), "items": len(items), "split": config.model_dump(mode="json")}
+        write_manifest(folder, names, {"gtcrec": about})
+    return out
+
+
+def write_recbole(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFAULT) -> Path:
+    """Write a data set as RecBole's atomic files, the split ready made; return the folder.
+
+    `NAME.train.inter`, `NAME.valid.inter` and `NAME.test.inter` hold `user_id:token`, `item_id:token` and
+    `timestamp:float` if there are times; set RecBole's `benchmark_filename` to `[train, valid, test]`. `NAME.item`
+    holds `item_id:token` and, if there are cards, `title:token_seq` (white space made single blanks, " made ') and
+    `image:token`. RecBole has no place for contents: row r of `M_feat.npy` and `M_present.npy` belongs to line r + 2
+    of `NAME.item`. `load` numbers ids in their order as text or numbers. Raises `DataError` for a folder in use, ids
+    that the files cannot hold, and users without an interaction.
+    """
+    out, labels, pairs = Path(out), assign(dataset, config), dataset.interactions
+    users, items = _id_texts(dataset.users, quotes=False), _id_texts(dataset.items, quotes=False)
+    lonely = np.flatnonzero(pairs.user_counts == 0)
+    if len(lonely):
+        user = dataset.users.ids[lonely[0]]
+        raise DataError(f"RecBole's files know users by their interactions, user {str(user)!r} has none")
+    header = ["user_id:token", "item_id:token", *(["timestamp:float"] if dataset.times is not None else [])]
+    with new_folder(out) as folder:
+        name, names = out.resolve().name, []
+        for label, word in enumerate(_PARTS):
+            rows = np.flatnonzero(labels == label)
+            columns = [users.take(pa.array(pairs.users[rows])), items.take(pa.array(pairs.items[rows]))]
+            if dataset.times is not None:
+                columns.append(_number_texts(dataset.times[rows]))
+            names.append(f"{name}.{word}.inter")
+            _write_lines(folder / names[-1], header, columns)
+        described = {"item_id:token": items, **_recbole_cards(dataset.cards, folder)}
+        names.append(f"{name}.item")
+        _write_lines(folder / names[-1], list(described), list(described.values()))
+        names += _write_content(dataset.features, folder) + _images(folder)
+        about = {"format": "recbole", "split": config.model_dump(mode="json")}
+        write_manifest(folder, names, {"gtcrec": about})
+    return out
+
+
+def _id_texts(vocabulary: Vocabulary, quotes: bool = True) -> pa.Array:
+    """Return ids as Arrow text; raises `DataError` for one that tab-separated text cannot hold."""
+    ids = [str(one) for one in vocabulary.ids.tolist()]
+    for one in ids:
+        if not 0 < len(one) <= _LONGEST or any(letter in one for letter in "\t\n\r\0"):
+            raise DataError(
+                f"{vocabulary.word} {one[:40]!r} cannot stand in a tab-separated file: wanted 1 to {_LONGEST} "
+                "characters without tab, line break and NUL"
+            )
+        if not quotes and one.startswith('"'):
+            raise DataError(f'{vocabulary.word} {one[:40]!r} begins with ", which RecBole takes for a quotation')
+    return pa.array(ids, pa.string())
+
+
+def _number_texts(numbers: Floats) -> pa.Array:
+    """Return numbers as text that reads back equal, without a point where all are whole."""
+    if len(numbers) and (numbers == np.floor(numbers)).all() and (abs(numbers) < 2.0**53).all():
+        return pa.array(numbers.astype(np.int64))
+    return pa.array([repr(one) for one in numbers.tolist()], pa.string())
+
+
+def _write_lines(path: Path, header: Sequence[str], columns: Sequence[Any]) -> None:
+    """Write a tab-separated file; nothing is quoted."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write("\t".join(header) + "\n")
+        for start in range(0, len(columns[0]), _ROWS):
+            cells = [pc.cast(column.slice(start, _ROWS), pa.string()) for column in columns]
+            stream.writelines(f"{line}\n" for line in pc.binary_join_element_wise(*cells, "\t").to_pylist())
+
+
+def _write_content(features: ItemFeatures, folder: Path) -> list[str]:
+    names = []
+    for name in features.names:
+        present, x = features.present[name], features.values[name]
+        if (x[~present] != 0).any():
+            x = np.where(present[:, None], x, np.float32(0))
+        _save(folder / f"{name}_feat.npy", x)
+        _save(folder / f"{name}_present.npy", present)
+        names += [f"{name}_feat.npy", f"{name}_present.npy"]
+    return names
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def _write_cards(cards: ItemCards, folder: Path) -> list[str]:
+    table = pa.table(
+        {"itemID": np.arange(len(cards.titles)), "title": list(cards.titles), "image": _link_images(cards, folder)}
+    )
+    with atomic_path(folder / "items.parquet") as temporary:
+        pa.parquet.write_table(table, temporary, compression="zstd")
+    return ["items.parquet", *_images(folder)]
+
+
+def _recbole_cards(cards: ItemCards | None, folder: Path) -> dict[str, pa.Array]:
+    if cards is None:
+        return {}
+    titles = [" ".join(title.replace('"', "'").replace("\0", " ").split()) for title in cards.titles]
+    images = _link_images(cards, folder)
+    return {"title:token_seq": pa.array(titles, pa.string()), "image:token": pa.array(images, pa.string())}
+
+
+def _link_images(cards: ItemCards, folder: Path) -> list[str]:
+    """Put the items' images into `images/` and return their paths, "" for none."""
+    paths = []
+    for item, image in enumerate(cards.images):
+        paths.append("" if image is None else f"images/{item}{image.suffix}")
+        if image is not None:
+            link_or_copy(image, folder / paths[-1])
+    return paths
+
+
+def _images(folder: Path) -> list[str]:
+    return [f"images/{file.name}" for file in sorted(folder.glob("images/*"))]

@@ -1,0 +1,49 @@
+"""Item cards, titles and images for people to look at, from the items table."""
+
+from pathlib import Path
+
+import numpy as np
+
+from gtcrec.data.formats.columns import read_texts
+from gtcrec.data.formats.tables import Table
+from gtcrec.errors import DataError
+from gtcrec.types import Ints, ItemCards
+
+__all__ = ["image_path", "read_cards"]
+
+
+def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemCards | None, dict[str, int]]:
+    """Return the cards of `n_items` items from the columns `title` and `image`, and notes; None without them.
+
+    Row r of the table belongs to item `index[r]`, -1 for none. Image paths are relative to the table's
+    folder; raises `DataError` for one that leads out of it.
+    """
+    if not {"title", "image"} & set(table.names):
+        return None, {}
+    row_of = np.full(n_items, -1, dtype=np.int64)
+    row_of[index[index >= 0]] = np.flatnonzero(index >= 0)
+    blank = [""] * len(table)
+    titles = read_texts(table, "title") if "title" in table.names else blank
+    paths = read_texts(table, "image") if "image" in table.names else blank
+    places = [image_path(table, row, path) for row, path in enumerate(paths)]
+    images = [place if place and place.is_file() else None for place in places]
+    rows = row_of.tolist()
+    cards = ItemCards(
+        tuple(titles[row] if row >= 0 else "" for row in rows),
+        tuple(images[row] if row >= 0 else None for row in rows),
+    )
+    lost = sum(path != "" and image is None for path, image in zip(paths, images, strict=True))
+    return cards, {"image files not found": lost} if lost else {}
+
+
+def image_path(table: Table, row: int, path: str) -> Path | None:
+    """Return the place of an image that `path`, relative to the table's folder, names; None for "".
+
+    Raises `DataError` for a path that leads out of the folder.
+    """
+    if not path:
+        return None
+    folder = table.path.parent
+    if "\0" in path or not (folder / path).resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"image {path!r} ({table.place(row)}) must be a path inside {folder}")
+    return folder / path

@@ -1,0 +1,156 @@
+"""Catalogues whose truth is known: groups of users who care about different parts of the content."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gtcrec.data.synthetic.rendering import (
+    ATTRIBUTES,
+    draw_images,
+    encode_png,
+    image_features,
+    text_features,
+    write_texts,
+)
+from gtcrec.errors import DataError
+from gtcrec.runtime.files import write_manifest
+from gtcrec.types import Dataset, Interactions, Ints, ItemCards, ItemFeatures, Vocabulary
+
+__all__ = ["CARES", "Planted", "planted", "write_catalogue"]
+
+CARES = ("colour", "shape", "kind")
+"""The attribute that each group of users cares about; nobody cares about the material."""
+
+_STREAM = 3  # keeps these draws apart from others that start from the same seed
+_TASTE = 4.0  # log odds of an item that has a value the user likes
+_LATE = 0.1  # share of items that hardly anyone has met
+_WITHOUT_IMAGE = 0.04  # share of items
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """A catalogue and its truth.
+
+    User u belongs to `groups[u]` (int64 [n_users]), cares about attribute `CARES[groups[u]]` and likes its
+    two values `tastes[u]` (int64 [n_users, 2]). `attributes[name][i]` is item i's value, an index of
+    `draw.ATTRIBUTES[name]`. `images` uint8 [n_items, 48, 48, 3]; those of items without the modality exist
+    nowhere else.
+    """
+
+    dataset: Dataset
+    groups: Ints
+    tastes: Ints
+    attributes: Mapping[str, Ints]
+    images: NDArray[np.uint8]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+def planted(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed: int = 0) -> Planted:
+    """Draw a catalogue: `per_user` interactions each on average, at least 4.
+
+    A user's choices follow the taste in one attribute, the items' popularity and chance. Collaborative
+    filtering sees few interactions; the content says what each item is.
+    """
+    if n_users < 1 or n_items < 20 or not 4 <= per_user <= n_items / 2:
+        raise DataError(
+            f"wanted at least 1 user, 20 items and 4 to n_items / 2 interactions a user, "
+            f"found {n_users}, {n_items}, {per_user:g}"
+        )
+    rng = np.random.default_rng([_STREAM, seed])
+    attributes = {name: rng.integers(0, len(values), n_items) for name, values in ATTRIBUTES.items()}
+    images = draw_images(attributes, rng)
+    titles, texts = write_texts(attributes, rng)
+    groups = rng.integers(0, len(CARES), n_users)
+    n_values = np.array([len(ATTRIBUTES[name]) for name in CARES])[groups]
+    first = rng.integers(0, n_values)
+    tastes = np.stack([first, (first + rng.integers(1, n_values)) % n_values], axis=1)
+    pairs = _choose(attributes, groups, tastes, per_user, rng)
+    shown = np.ones(n_items, dtype=np.bool_)
+    shown[rng.choice(n_items, max(1, round(_WITHOUT_IMAGE * n_items)), replace=False)] = False
+    image = image_features(images) * shown[:, None]
+    text = text_features(tuple(f"{title} {more}" for title, more in zip(titles, texts, strict=True)))
+    dataset = Dataset(
+        name="planted",
+        interactions=pairs,
+        features=ItemFeatures(
+            n_items, {"image": image, "text": text}, {"image": shown, "text": (text != 0).any(axis=1)}
+        ),
+        users=Vocabulary(_name("u", n_users), "user"),
+        items=Vocabulary(_name("p", n_items), "item"),
+        times=(1_600_000_000 + rng.integers(0, 100_000_000, len(pairs))).astype(np.float64),
+        cards=ItemCards(titles, (None,) * n_items),
+    )
+    return Planted(dataset, groups, tastes, attributes, images, titles, texts)
+
+
+def write_catalogue(
+    folder: str | Path, n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed: int = 0
+) -> Path:
+    """Write a planted catalogue as a folder that `load` reads, and return the folder.
+
+    It holds `interactions.csv`, `items.csv`, `images/*.png`, `image_feat.npy`, `text_feat.npy` and
+    `manifest.json`, with the same bytes for the same arguments. Raises `DataError` for a folder in use.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: wanted a new or empty folder, found one in use")
+    truth = planted(n_users, n_items, per_user, seed)
+    data, items = truth.dataset, truth.dataset.items.ids.tolist()
+    shown = data.features.present["image"]
+    pictures = [f"images/{item}.png" if there else "" for item, there in zip(items, shown, strict=True)]
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for picture, pixels in zip(pictures, truth.images, strict=True):
+        if picture:
+            (folder / picture).write_bytes(encode_png(pixels))
+    _write_csv(folder / "interactions.csv", ("user_id", "item_id", "timestamp"), _interactions(data))
+    described = zip(items, truth.titles, truth.texts, pictures, strict=True)
+    _write_csv(folder / "items.csv", ("item_id", "title", "description", "image"), described)
+    for name, values in data.features.values.items():
+        np.save(folder / f"{name}_feat.npy", values, allow_pickle=False)
+    names = ["interactions.csv", "items.csv", "image_feat.npy", "text_feat.npy", *filter(None, pictures)]
+    about = {"source": "planted", "n_users": n_users, "n_items": n_items, "per_user": per_user, "seed": seed}
+    write_manifest(folder, names, {"gtcrec": about})
+    return folder
+
+
+def _choose(
+    attributes: Mapping[str, Ints], groups: Ints, tastes: Ints, per_user: float, rng: np.random.Generator
+) -> Interactions:
+    """Draw each user's items without replacement: the first ones by score plus Gumbel noise."""
+    values = np.stack([attributes[name] for name in CARES])[groups]  # [n_users, n_items]
+    n_users, n_items = values.shape
+    likes = (values == tastes[:, :1]) | (values == tastes[:, 1:])
+    late = np.zeros(n_items, dtype=np.bool_)
+    late[rng.choice(n_items, round(_LATE * n_items), replace=False)] = True
+    popularity = rng.normal(0, 0.7, n_items) - 4.0 * late
+    scores = _TASTE * likes + popularity + rng.gumbel(0, 1, (n_users, n_items))
+    counts = np.minimum(4 + rng.poisson(per_user - 4, n_users), n_items // 2)
+    ranked = np.argsort(-scores, axis=1)
+    users, places = np.nonzero(np.arange(n_items) < counts[:, None])
+    return Interactions(users, ranked[users, places], n_users, n_items)
+
+
+def _name(letter: str, n: int) -> NDArray[np.str_]:
+    width = max(4, len(str(n - 1)))
+    return np.array([f"{letter}{k:0{width}d}" for k in range(n)])
+
+
+def _interactions(data: Dataset) -> Iterable[tuple[Any, ...]]:
+    """Return the rows of the interactions table in order of time."""
+    pairs, times = data.interactions, np.asarray(data.times)
+    order = np.argsort(times, kind="stable")
+    users, items = data.users.ids[pairs.users[order]], data.items.ids[pairs.items[order]]
+    return zip(users.tolist(), items.tolist(), times[order].astype(np.int64).tolist(), strict=True)
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

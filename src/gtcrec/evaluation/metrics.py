@@ -1,0 +1,175 @@
+"""Ranking metrics: a matrix of hits becomes one number per user; all lists together become one number.
+
+A name is a kind and a list length, as in `recall@20`. With hits h_1..h_k of a list (1 = liked), L liked
+items of the user and P_i = (h_1 + .. + h_i) / i:
+
+| kind | value |
+|---|---|
+| `recall` | Σ h_i / L |
+| `precision` | Σ h_i / k |
+| `hit` | 1 if any h_i is 1, else 0 |
+| `mrr` | 1 / place of the first hit, 0 if there is none |
+| `ndcg` | Σ h_i / log2(i + 1), divided by its largest possible value, Σ 1 / log2(i + 1) up to min(L, k) |
+| `map` | Σ h_i P_i / L, as trec_eval |
+| `map_cut` | Σ h_i P_i / min(L, k), what MMRec and RecBole print as MAP |
+
+Over all lists: `coverage` is the share of the catalogue that is in at least one list; `gini` the Gini
+coefficient of how often each item is listed (0 = all equally often; items never listed count); `novelty`
+the mean of -log2(share of the users who have the item in training) over all listed items.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gtcrec.errors import ConfigError, DataError, nearest
+from gtcrec.types import Floats, Interactions, Ints, Masks, TopK
+
+__all__ = [
+    "LIST_METRICS",
+    "USER_METRICS",
+    "Metric",
+    "compute",
+    "compute_lists",
+    "hits",
+    "longest",
+    "parse",
+]
+
+UNSEEN_USERS = 0.5
+"""How many users an item that nobody has in training counts for in `novelty`: one bit above one user."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A kind of metric and the length of the list that it reads."""
+
+    kind: str
+    k: int
+
+
+def parse(name: str, known: Iterable[str]) -> Metric:
+    """Return the metric of a name, whose kind must be one of `known`.
+
+    Raises `ConfigError` for an unknown kind or a length that is not a positive whole number.
+
+    >>> parse("recall@20", USER_METRICS)
+    Metric(kind='recall', k=20)
+    """
+    known = list(known)
+    kind, at, k = name.partition("@")
+    if kind not in known:
+        raise ConfigError(f"unknown metric {name!r}{nearest(kind, known)}, wanted one of {', '.join(known)} with @k")
+    if not at:
+        raise ConfigError(f"metric {name!r} needs the length of the list, as in '{name}@20'")
+    if not re.fullmatch("[1-9][0-9]*", k):
+        raise ConfigError(f"metric {name!r}: k must be a positive whole number, found {k!r}")
+    return Metric(kind, int(k))
+
+
+def longest(names: Iterable[str]) -> int:
+    """Return the largest k of metric names of either sort, 0 when there are none."""
+    return max((parse(name, [*USER_METRICS, *LIST_METRICS]).k for name in names), default=0)
+
+
+def hits(lists: TopK, liked: Interactions) -> Masks:
+    """Say which places of the lists hold a liked item, bool [b, k]."""
+    row, items = liked.rows_of(lists.users)
+    found = np.zeros(lists.items.shape, dtype=np.bool_)
+    for place in range(lists.k):  # one place of every list at a time: the lists are longer than users like items
+        found[row[lists.items[row, place] == items], place] = True
+    return found
+
+
+def compute(names: Iterable[str], hits: Masks, n_liked: Ints) -> dict[str, Floats]:
+    """Return the named metrics of each user, name -> float64 [b].
+
+    `hits` bool [b, k_max] says which places of the lists hold a liked item, `n_liked` int64 [b] how many
+    items the user likes in all. Raises `ConfigError` for a bad name or one that needs longer lists,
+    `DataError` for a user who likes nothing or less than the list holds.
+
+    >>> found = compute(["recall@2", "ndcg@2"], np.array([[False, True]]), np.array([2]))
+    >>> found["recall@2"].tolist(), found["ndcg@2"].round(4).tolist()
+    ([0.5], [0.3869])
+    """
+    wanted = {name: parse(name, USER_METRICS) for name in names}
+    for name, metric in wanted.items():
+        if metric.k > hits.shape[1]:
+            raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {hits.shape[1]}")
+    n_hits = hits.sum(axis=1)
+    for row in np.flatnonzero((n_liked < 1) | (n_hits > n_liked))[:1]:
+        raise DataError(
+            f"each user needs at least one liked item and as many as hits, "
+            f"found {n_liked[row]} liked and {n_hits[row]} hits (row {row})"
+        )
+    some = np.flatnonzero(n_hits)  # most users have no hit, and every metric is 0 then
+    gains, liked = hits[some].astype(np.float64), n_liked[some].astype(np.float64)
+    values = {name: np.zeros(len(hits)) for name in wanted}
+    for name, metric in wanted.items():
+        values[name][some] = USER_METRICS[metric.kind](gains[:, : metric.k], liked)
+    return values
+
+
+def compute_lists(names: Iterable[str], lists: TopK, train: Interactions) -> dict[str, float]:
+    """Return the named metrics of all lists together; places that hold item -1 do not count.
+
+    `novelty` takes an item that nobody has in training as had by half a user. Raises `ConfigError` for a
+    bad name or one that needs longer lists, `DataError` when no list holds an item.
+    """
+    found = {}
+    for name in names:
+        metric = parse(name, LIST_METRICS)
+        if metric.k > lists.k:
+            raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {lists.k}")
+        listed = lists.items[:, : metric.k]
+        exposure = np.bincount(listed[listed >= 0], minlength=train.n_items)
+        if not exposure.any():
+            raise DataError(f"{name} needs at least one recommended item, found {len(lists.users)} empty lists")
+        found[name] = LIST_METRICS[metric.kind](exposure, train)
+    return found
+
+
+def _ndcg(gains: Floats, liked: Floats) -> Floats:
+    k = gains.shape[1]
+    discount = 1 / np.log2(np.arange(2, k + 2))  # [k]
+    ideal = np.cumsum(discount)[np.minimum(liked, k).astype(np.int64) - 1]  # [b]
+    values: Floats = (gains * discount).sum(axis=1) / ideal
+    return values
+
+
+def _precision_sum(gains: Floats) -> Floats:
+    """Σ h_i P_i of each list, float64 [b]."""
+    sums: Floats = (gains * gains.cumsum(axis=1) / np.arange(1, gains.shape[1] + 1)).sum(axis=1)
+    return sums
+
+
+def _gini(exposure: Ints) -> float:
+    n = len(exposure)
+    weight = 2 * np.arange(1, n + 1) - n - 1
+    return float((weight * np.sort(exposure)).sum() / (n * exposure.sum()))
+
+
+def _novelty(exposure: Ints, train: Interactions) -> float:
+    users = np.where(train.item_counts > 0, train.item_counts, UNSEEN_USERS)
+    return float((exposure * -np.log2(users / train.n_users)).sum() / exposure.sum())
+
+
+USER_METRICS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+    "recall": lambda gains, liked: gains.sum(axis=1) / liked,
+    "ndcg": _ndcg,
+    "precision": lambda gains, liked: gains.sum(axis=1) / gains.shape[1],
+    "map": lambda gains, liked: _precision_sum(gains) / liked,
+    "map_cut": lambda gains, liked: _precision_sum(gains) / np.minimum(liked, gains.shape[1]),
+    "mrr": lambda gains, liked: gains.max(axis=1) / (gains.argmax(axis=1) + 1),
+    "hit": lambda gains, liked: gains.max(axis=1),
+}
+"""Kind -> function of gains float64 [b, k] (1 = hit) and number of liked items float64 [b]."""
+
+LIST_METRICS: Mapping[str, Callable[[Ints, Interactions], float]] = {
+    "coverage": lambda exposure, train: float(np.count_nonzero(exposure) / len(exposure)),
+    "gini": lambda exposure, train: _gini(exposure),
+    "novelty": _novelty,
+}
+"""Kind -> function of the number of lists that hold each item, int64 [n_items], and the training pairs."""

@@ -1,0 +1,254 @@
+"""The tables of a benchmark as rows of marked cells, and as Markdown and LaTeX."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gtcrec.experiments.benchmark.results import Costs, Estimate, Results, Row
+from gtcrec.reporting.run_comparison import headline_cut, mark
+
+__all__ = ["Cell", "Table", "about", "headline", "latex", "markdown", "markdown_rows", "markdown_table", "tables"]
+
+_LEGEND = (
+    "Best in bold, second underlined. * differs from {base} with p < 0.05, ns does not: paired sign-flip test over "
+    "users, each user's values averaged over seeds, Holm's correction over the models of a metric."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text of a table; `mark` is "", "*" or "ns"."""
+
+    text: str
+    best: bool = False
+    second: bool = False
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its title and a note; the first column holds names, `left` others that hold text."""
+
+    title: str
+    note: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    left: tuple[int, ...] = (0,)
+
+
+def tables(found: Results) -> list[Table]:
+    """Return a data set's tables: means, tests, lists as a whole, a table of slices a headline metric, costs."""
+    made = [_means(found), _tests(found), _lists(found)]
+    made += [_slices(found, metric) for metric in headline(found)]
+    return [table for table in [*made, _costs(found)] if table.rows]
+
+
+def headline(found: Results) -> list[str]:
+    """Return the metrics that slices and plots show: recall and ndcg at 20 where they are in the table."""
+    cut = headline_cut(found.metrics)
+    return [m for m in (f"recall@{cut}", f"ndcg@{cut}") if m in found.metrics] or [found.metrics[0]]
+
+
+def markdown(found: Sequence[Results]) -> str:
+    """Return all tables of all data sets as a Markdown page."""
+    lines = ["# Benchmark", "", "Written by `gtcrec benchmark`. Everything was chosen on validation; test figures."]
+    for one in found:
+        lines += ["", f"## {one.data}", "", about(one), *_missing(one)]
+        for table in tables(one):
+            lines += ["", *markdown_table(table)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Return a table with its title and note as lines of Markdown."""
+    return [f"### {table.title}", "", table.note, "", *markdown_rows(table.headers, table.rows, table.left)]
+
+
+def markdown_rows(headers: Sequence[str], rows: Sequence[Sequence[Cell]], left: Sequence[int] = (0,)) -> list[str]:
+    """Return a header, its rule and rows as lines of Markdown; the columns at `left` hold text."""
+    rule = ["---" if place in left else "---:" for place in range(len(headers))]
+    body = [[_markdown_cell(cell) for cell in row] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in headers], rule, *body)]
+
+
+def latex(found: Sequence[Results]) -> str:
+    r"""Return all tables as LaTeX floats that want \usepackage{booktabs}."""
+    lines = [r"% Written by gtcrec benchmark; wants \usepackage{booktabs}."]
+    for one in found:
+        for table in tables(one):
+            columns = "".join("l" if place in table.left else "r" for place in range(len(table.headers)))
+            lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{_tex(one.data)}: {_tex(table.title)}. "]
+            lines[-1] += rf"{_tex(table.note)}}}"
+            lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+            lines += [" & ".join(map(_tex, table.headers)) + r" \\", r"\midrule"]
+            lines += [" & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows]
+            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def about(found: Results) -> str:
+    """Return a sentence about the data and the protocol."""
+    if found.about is None:
+        return "No run has ended."
+    counts, test = found.about.data.counts, found.about.final.about
+    masked = " and ".join(test.get("masked", []))
+    return (
+        f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions. Full ranking "
+        f"of all items for {found.users:,} users with a test item, {masked} items masked."
+    )
+
+
+def _missing(found: Results) -> list[str]:
+    return ["", f"Not finished: {', '.join(found.missing)}."] if found.missing else []
+
+
+def _means(found: Results) -> Table:
+    """Mean ± sd over seeds of each metric."""
+    tests = [one.against.test for row in found.rows for one in row.estimates.values() if one.against]
+    values = [(row.name, {m: row.estimates[m].mean for m in found.metrics}) for row in found.rows]
+    rows = []
+    for row, (_, cells) in zip(found.rows, mark(values, found.metrics, tests), strict=True):
+        line = [Cell(row.name)]
+        for metric, cell in zip(found.metrics, cells, strict=True):
+            one = row.estimates[metric]
+            line.append(Cell(_mean(one), cell.best, cell.second, _mark(one)))
+        rows.append((*line, Cell(", ".join(map(str, row.seeds)))))
+    note = f"Mean over users and seeds ± standard deviation over seeds. {_LEGEND.format(base=found.base)}"
+    return Table("Means", note, ("model", *found.metrics, "seeds"), tuple(rows))
+
+
+def _tests(found: Results) -> Table:
+    """Each model and metric: mean with interval, difference from the base with interval, p."""
+    rows = []
+    for metric in found.metrics:
+        for row in found.rows:
+            one = row.estimates[metric]
+            mean = f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]"
+            if one.against is None:
+                rows.append((Cell(row.name), Cell(metric), Cell(mean), *[Cell("–")] * 4))
+                continue
+            test, relative, interval = one.against
+            low, high = test.interval
+            share = "–"
+            if relative is not None and interval is not None:
+                share = f"{relative:+.1%} [{interval[0]:+.1%}, {interval[1]:+.1%}]"
+            difference = f"{test.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+            cells = (Cell(difference), Cell(share), Cell(f"{test.p:.4f}"), Cell(f"{test.p_holm:.4f}", mark=_mark(one)))
+            rows.append((Cell(row.name), Cell(metric), Cell(mean), *cells))
+    note = (
+        f"95 % intervals are bootstraps over users. Differences are the model's mean less that of {found.base}. "
+        "* p < 0.05 after Holm's correction over the models of a metric, ns not significant."
+    )
+    against = f"against {found.base}"
+    headers = ("model", "metric", "mean, 95 % interval", against, f"{against}, relative", "p", "p (Holm)")
+    return Table("Paired tests", note, headers, tuple(rows), (0, 1))
+
+
+def _lists(found: Results) -> Table:
+    names = list(dict.fromkeys(name for row in found.rows for name in row.lists))
+    rows = [(Cell(row.name), *(_plain(row.lists.get(name)) for name in names)) for row in found.rows]
+    note = "Coverage: share of the items that stand in any list. Means over seeds."
+    return Table("Lists as a whole", note, ("model", *names), tuple(rows) if names else ())
+
+
+def _slices(found: Results, metric: str) -> Table:
+    groups = list(dict.fromkeys(group for row in found.rows for group in row.slices))
+    columns = {group: [row.slices.get(group, {}).get(metric) for row in found.rows] for group in groups}
+    ranks = {
+        group: sorted({round(value, 4) for value in values if value is not None}, reverse=True)
+        for group, values in columns.items()
+    }
+    rows = []
+    for place, row in enumerate(found.rows):
+        cells = [_ranked(columns[group][place], ranks[group]) for group in groups]
+        rows.append((Cell(row.name), *cells))
+    users = {
+        group: next(int(row.slices[group]["users"]) for row in found.rows if group in row.slices) for group in groups
+    }
+    note = (
+        "Means over seeds. Only liked items of the group count: cold (no training pair), head (the most popular fifth "
+        "of the others), tail (the rest). Users: thirds by training pairs, low to high. In brackets the users of each."
+    )
+    headers = ("model", *(f"{group} ({users[group]:,})" for group in groups))
+    return Table(f"Slices, {metric}", note, headers, tuple(rows) if groups else ())
+
+
+def _costs(found: Results) -> Table:
+    rows = tuple((Cell(row.name), *map(Cell, _cost_texts(row))) for row in found.rows)
+    bare = min((row.costs.bare_bytes for row in found.rows), default=0)
+    note = (
+        "Means over seeds, in seconds of CPU over all cores. Set-up: reading the data, graphs, solutions in closed "
+        "form. An evaluation: one full ranking on validation with its metrics. Peak memory: the most that a run's "
+        f"process had at once, of which {_megabytes(bare)} MB are Python and its libraries."
+    )
+    headers = ("set-up", "an epoch", "epochs", "best epoch", "total training", "an evaluation", "peak MB", "parameters")
+    return Table("Costs", note, ("model", *headers), rows)
+
+
+def _cost_texts(row: Row) -> list[str]:
+    """A model's costs in the order of the table."""
+    costs: Costs = row.costs
+    best = ", ".join(str(epoch) for epoch in costs.best_epochs if epoch is not None) or "–"
+    return [
+        f"{costs.setup_cpu_seconds:.1f}",
+        "–" if costs.epoch_cpu_seconds is None else f"{costs.epoch_cpu_seconds:.2f}",
+        f"{costs.epochs:.0f}" if costs.epochs else "–",
+        best,
+        f"{costs.total_cpu_seconds:,.1f}",
+        "–" if costs.eval_seconds is None else f"{costs.eval_seconds:.2f}",
+        _megabytes(costs.peak_bytes),
+        f"{costs.parameters:,}",
+    ]
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f}"
+
+
+def _mean(one: Estimate) -> str:
+    return f"{one.mean:.4f}" + ("" if one.sd is None else f" ± {one.sd:.4f}")
+
+
+def _mark(one: Estimate) -> str:
+    return "" if one.against is None else "*" if one.sure else "ns"
+
+
+def _plain(value: float | None) -> Cell:
+    return Cell("–" if value is None else f"{value:.4f}")
+
+
+def _ranked(value: float | None, ranks: Sequence[float]) -> Cell:
+    if value is None:
+        return Cell("–")
+    rank = ranks.index(round(value, 4))
+    return Cell(f"{value:.4f}", rank == 0 and len(ranks) > 1, rank == 1)
+
+
+def _bare(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _bare(cell.text)
+    text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
+    return text + {"": "", "*": r" \*", "ns": " ns"}[cell.mark]
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _tex(cell.text)
+    text = rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.second else text
+    return text + {"": "", "*": "$^{*}$", "ns": r"$^{\mathrm{ns}}$"}[cell.mark]
+
+
+_SPECIAL: Mapping[str, str] = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": "$<$",
+    "±": r"$\pm$",
+    "–": "--",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_SPECIAL.get(c, c) for c in text)

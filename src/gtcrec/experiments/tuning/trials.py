@@ -1,0 +1,298 @@
+"""The trials of a tuning study: what was tried, and what comes next, in an Optuna journal that several processes share.
+
+Whoever reads or writes the journal holds the study's lock; a trial that is under way names its worker, who holds a
+lock of its own. The kernel frees both locks when a process ends, in whatever way, so a dead worker's trial is known at
+once and nothing waits for a time-out. Several machines can share a folder on a file system that honours flock, as
+NFS does. Needs the extra `tune`.
+"""
+
+import fcntl
+import os
+import platform
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from gtcrec.errors import ConfigError, RunError
+from gtcrec.models.base import Space
+
+__all__ = ["Outcome", "Trial", "Trials", "study_lock"]
+
+_STREAM = 6  # keeps these draws apart from others that start from the same seed
+_DRAWS = 30  # of the sampler, before untried settings are drawn evenly
+_WARM_UP = 10  # epochs before a trial may be pruned
+_NAME = "gtcrec"  # of the one study in the journal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial's training came to; `value` is its best validation, None if it broke down, as `error` then says."""
+
+    value: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    pruned: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that are tried; `number` counts from 1, which has the defaults, `record` is the journal's number."""
+
+    number: int
+    settings: Mapping[str, Any]
+    state: str  # running, done, pruned or failed
+    record: int
+    outcome: Outcome | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The best validation, if the trial has ended with one."""
+        return self.outcome.value if self.outcome else None
+
+
+class Trials:
+    """The trials of the study in `folder`, as one worker sees and adds to them; a context, at whose end it leaves.
+
+    `space` has each setting's values, `start` the place of the default among them. A trial's settings are drawn by
+    Optuna's TPE sampler from `seed`, the trial's number and the trials before it, so that one worker draws the same
+    trials whether or not it was stopped in between. Several workers draw while trials are under way, so which
+    settings they try depends on who ends first; each number is tried once all the same. Settings that were tried or
+    are being tried are never drawn again: the study ends early when the whole space has been tried.
+    """
+
+    def __init__(self, folder: Path, space: Space, start: Mapping[str, int], seed: int, prune: bool = False) -> None:
+        self.folder = folder
+        self.space = space
+        self.start = start
+        self.seed = seed
+        self.size = int(np.prod([len(values) for values in space.values()], dtype=object))
+        self._optuna = _optuna()
+        self._distributions = {key: self._distribution(values) for key, values in space.items()}
+        self._held = False
+        self._worker = ""
+        self._descriptor = -1
+        with self.locked():
+            for stale in folder.glob(".*.tmp"):  # a killed process's; writers hold the lock
+                stale.unlink()
+            self._study = self._open(prune)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave; a trial that this worker has not finished will be tried again."""
+        if self._worker:
+            (self.folder / "workers" / self._worker).unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._worker = ""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study's lock, which this object may hold already."""
+        if self._held:
+            yield
+            return
+        logging = self._optuna.logging
+        with study_lock(self.folder):
+            self._held, level = True, logging.get_verbosity()
+            logging.set_verbosity(logging.ERROR)
+            try:
+                _drop_torn_line(self.folder / "journal.log")
+                yield
+            finally:
+                logging.set_verbosity(level)
+                self._held = False
+
+    def all(self) -> list[Trial]:
+        """Return the trials by number, without the records of those whose worker died."""
+        with self.locked():
+            return [self._seen(record) for record in self._kept().values()]
+
+    def claim(self, wanted: int) -> Trial | None:
+        """Return the first trial of `wanted` that nobody has, now this worker's; None when there is none."""
+        with self.locked():
+            self.bury()
+            kept = self._kept()
+            number = next((n for n in range(1, min(wanted, self.size) + 1) if n not in kept), None)
+            if number is None:
+                return None
+            states = self._optuna.trial.TrialState
+            params = self._abandoned(number) or self._draw(number, list(kept.values()))
+            settings = {key: values[params[key]] for key, values in self.space.items()}
+            self._study.add_trial(
+                self._optuna.trial.create_trial(
+                    state=states.RUNNING,
+                    params=params,
+                    distributions=self._distributions,
+                    user_attrs={
+                        "number": number,
+                        "settings": settings,
+                        "host": platform.node(),
+                        "worker": self._own_lock(),
+                    },
+                )
+            )
+            return self._seen(self._kept()[number])
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Note a trial's validation after an epoch; returns whether to end it: its best is below the others' median."""
+        with self.locked():
+            live = self._live(trial)
+            if live is None:
+                return False
+            live.report(value, epoch)
+            return bool(live.should_prune())
+
+    def finish(self, trial: Trial, outcome: Outcome) -> None:
+        """Note how a trial ended; nothing is noted if it has been taken from this worker as one of the dead."""
+        with self.locked():
+            live = self._live(trial)
+            if live is None:
+                return
+            live.set_user_attr("outcome", asdict(outcome))
+            if outcome.pruned or outcome.value is None:  # the sampler counts it among the worst
+                self._study.tell(trial.record, state=self._optuna.trial.TrialState.PRUNED)
+            else:
+                self._study.tell(trial.record, outcome.value)
+
+    def bury(self, others: bool = False) -> None:
+        """Free the trials of this machine's dead workers and, with `others`, those under way on other machines."""
+        states = self._optuna.trial.TrialState
+        with self.locked():
+            for record in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+                file = self.folder / "workers" / record.user_attrs["worker"]
+                here = record.user_attrs["host"] == platform.node()
+                if _is_free(file) if here else others:
+                    self._study.tell(record.number, state=states.FAIL)
+                    file.unlink(missing_ok=True)
+
+    def _open(self, prune: bool) -> Any:
+        optuna, path = self._optuna, self.folder / "journal.log"
+        try:
+            backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=_Held())
+            return optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                sampler=optuna.samplers.RandomSampler(seed=0),  # not asked: `_draw` does that
+                pruner=optuna.pruners.MedianPruner(n_warmup_steps=_WARM_UP) if prune else optuna.pruners.NopPruner(),
+                study_name=_NAME,
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+
+    def _distribution(self, values: Sequence[Any]) -> Any:
+        """Places in the values: near ones are alike where the values are numbers, and only there."""
+        if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            return self._optuna.distributions.IntDistribution(0, len(values) - 1)
+        return self._optuna.distributions.CategoricalDistribution(tuple(range(len(values))))
+
+    def _kept(self) -> dict[int, Any]:
+        """The records by number; what Optuna calls failed are the trials of dead workers."""
+        failed = self._optuna.trial.TrialState.FAIL
+        records = {t.user_attrs["number"]: t for t in self._study.get_trials(deepcopy=False) if t.state != failed}
+        return dict(sorted(records.items()))
+
+    def _abandoned(self, number: int) -> dict[str, int] | None:
+        """The settings of the dead worker who last had this number."""
+        failed = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.FAIL,))
+        return next((dict(t.params) for t in reversed(failed) if t.user_attrs["number"] == number), None)
+
+    def _draw(self, number: int, past: list[Any]) -> dict[str, int]:
+        """Settings that nobody has tried; those under way spread the draws, and so do repeated ones."""
+        if number == 1:
+            return dict(self.start)
+        optuna = self._optuna
+        first, second = np.random.SeedSequence([_STREAM, self.seed, number]).generate_state(2).tolist()
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=first))
+        study.add_trials(past)
+        tried = [record.params for record in past]
+        for _ in range(_DRAWS):
+            params: dict[str, int] = study.ask(self._distributions).params
+            if params not in tried:
+                return params
+        rng = np.random.default_rng(second)
+        while True:  # some settings are untried, as there are fewer trials than settings
+            params = {key: int(rng.integers(len(values))) for key, values in self.space.items()}
+            if params not in tried:
+                return params
+
+    def _own_lock(self) -> str:
+        """The name of the file that this worker holds a lock on for as long as it lives."""
+        if not self._worker:
+            (self.folder / "workers").mkdir(exist_ok=True)
+            name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            self._descriptor = os.open(self.folder / "workers" / name, os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            self._worker = name
+        return self._worker
+
+    def _live(self, trial: Trial) -> Any:
+        """Optuna's handle of a trial under way, or None if the trial is no longer this worker's."""
+        record = self._study.get_trials(deepcopy=False)[trial.record]
+        running = record.state == self._optuna.trial.TrialState.RUNNING
+        return self._optuna.trial.Trial(self._study, record._trial_id) if running else None
+
+    def _seen(self, record: Any) -> Trial:
+        attributes, states = record.user_attrs, self._optuna.trial.TrialState
+        if record.state == states.RUNNING:
+            return Trial(attributes["number"], attributes["settings"], "running", record.number)
+        outcome = Outcome(**attributes["outcome"])
+        state = "failed" if outcome.error else "pruned" if outcome.pruned else "done"
+        return Trial(attributes["number"], attributes["settings"], state, record.number, outcome)
+
+
+@contextmanager
+def study_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of the study in a folder, alone among all processes; it waits for whoever has it."""
+    with (folder / "lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Held:
+    """The journal's lock, for Optuna: whoever writes holds the study's lock already."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError('optuna is not installed; pip install "gtcrec[tune]"') from error
+    return optuna
+
+
+def _is_free(file: Path) -> bool:
+    """Whether nobody holds a lock on the file, or it is not there."""
+    try:
+        with file.open("rb+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a process killed while it wrote left of its last line."""
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)

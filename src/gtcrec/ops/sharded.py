@@ -1,0 +1,241 @@
+"""Tables whose rows lie spread over the workers, for catalogues that exceed one machine.
+
+Row r of a table lies with worker r % W, as its row r // W; so do its gradient and Adam's moment of it. A step asks the
+owners for the few rows that it needs, and sends what the loss says of them back to the owners, who alone change them.
+Every function that communicates is called by all workers, in the same order; with one worker nothing communicates.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtcrec.errors import ConfigError
+from gtcrec.ops import topk as ranking
+from gtcrec.ops.graph import csr, times
+from gtcrec.runtime.process_group import Workers, broadcast, gather, gather_equal, trade
+from gtcrec.types import Interactions, Ints, TopK
+
+__all__ = [
+    "ShardedMatrix",
+    "ShardedRows",
+    "ShardedScorer",
+    "combine_rows",
+    "fetch",
+    "join_rows",
+    "own_rows",
+    "shard_rows",
+    "xavier_rows",
+]
+
+_ALONE = Workers()
+_BLOCK = 1 << 14  # rows drawn at once
+
+
+def own_rows(n: int, workers: Workers) -> range:
+    """Return which of n rows lie with this worker. Raises `ConfigError` when a worker would have none.
+
+    >>> [list(own_rows(7, Workers(rank, 3))) for rank in range(3)]
+    [[0, 3, 6], [1, 4], [2, 5]]
+    """
+    if n < workers.size:
+        raise ConfigError(f"a table of {n} rows cannot be spread over {workers.size} workers; wanted a row for each")
+    return range(workers.rank, n, workers.size)
+
+
+def xavier_rows(n: int, dim: int, workers: Workers) -> nn.Parameter:
+    """Return this worker's rows [own, dim] of what `nn.init.xavier_uniform_` draws for the whole table [n, dim].
+
+    All rows are drawn, block by block, from the global random state, so that no worker ever holds the whole.
+    """
+    bound = math.sqrt(3.0) * math.sqrt(2.0 / float(dim + n))
+    mine = own_rows(n, workers)
+    own = torch.empty(len(mine), dim)
+    for start in range(0, n, _BLOCK):
+        block = torch.empty(min(_BLOCK, n - start), dim).uniform_(-bound, bound)
+        first = (workers.rank - start) % workers.size
+        some = block[first :: workers.size]
+        place = (start + first) // workers.size
+        own[place : place + len(some)] = some
+    return nn.Parameter(own)
+
+
+def fetch(own: Tensor, n: int, index: Tensor, workers: Workers) -> Tensor:
+    """Return the rows [m, dim] at `index` int64 [m] of a table [n, dim], of which each worker holds its `own`."""
+    if workers.size == 1:
+        return F.embedding(index, own)
+    keys, inverse = torch.unique(_keys(index, n, workers), return_inverse=True)
+    return F.embedding(inverse, _fetch(own, n, keys, workers))
+
+
+class ShardedRows:
+    """A table [n, dim] to look rows up in, with gradient; `own` are the rows that lie with this worker.
+
+    Between a loss and `combine_rows` it remembers which rows the loss asked for. With one worker it is an embedding
+    with row-sparse gradients. All workers must ask the same tables equally often, for whatever rows.
+    """
+
+    def __init__(self, own: nn.Parameter, n: int, workers: Workers = _ALONE) -> None:
+        self.own = own
+        self.n = n
+        self.workers = workers
+        self._asked: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Return the rows [m, dim] at `index` int64 [m]."""
+        if self.workers.size == 1:
+            return F.embedding(index, self.own, sparse=True)
+        keys, inverse = torch.unique(_keys(index, self.n, self.workers), return_inverse=True)
+        rows = _fetch(self.own, self.n, keys, self.workers)
+        if torch.is_grad_enabled():
+            self._asked.append((keys, rows.requires_grad_()))
+        return F.embedding(inverse, rows)
+
+    def of(self, alike: Tensor, index: Tensor) -> Tensor:
+        """Return the rows at `index` int64 [m] of another table [n, d] that is spread in the same way, as constants."""
+        return fetch(alike, self.n, index, self.workers)
+
+    def take_gradient(self, share: float) -> tuple[Tensor, Tensor]:
+        """Return keys [m], ascending, and `share` times the gradients [m, dim] of the rows asked for; forget both."""
+        parts = [(keys, rows.grad) for keys, rows in self._asked if rows.grad is not None]
+        self._asked.clear()
+        none = self.own.new_zeros(0, self.own.shape[1])
+        every = torch.cat([none[:, 0].long(), *(keys for keys, _ in parts)])
+        keys, inverse = torch.unique(every, return_inverse=True)
+        grads = torch.cat([none, *(grad for _, grad in parts)])
+        return keys, grads.new_zeros(len(keys), grads.shape[1]).index_add_(0, inverse, grads) * share
+
+
+def combine_rows(tables: Sequence[ShardedRows], share: float, workers: Workers) -> None:
+    """Give each worker the gradient of its own rows: the sum over the workers of `share` times theirs, row-sparse.
+
+    A row that several workers asked for stands in the gradient several times. A table that no worker asked has none.
+    """
+    taken = [table.take_gradient(share) for table in tables]
+    sent = torch.stack([_counts(keys, t.n, workers) for t, (keys, _) in zip(tables, taken, strict=True)])
+    counts = torch.stack(gather_equal(sent, workers))  # [from, tables, to]
+    for place, (table, (keys, grads)) in enumerate(zip(tables, taken, strict=True)):
+        table.own.grad = None
+        if counts[:, place].any():
+            out, into = counts[workers.rank, place].tolist(), counts[:, place, workers.rank].tolist()
+            rows = trade(keys % _height(table.n, workers), out, into)
+            values, shape = trade(grads, out, into), table.own.shape
+            table.own.grad = torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
+
+
+class ShardedMatrix(nn.Module):
+    """A constant sparse matrix A [rows, columns] for products A x in which x and the result are spread over workers.
+
+    Each worker holds its own rows of A, cut by who holds the columns, and meets the parts of x in turn.
+    """
+
+    def __init__(self, a: Tensor, workers: Workers) -> None:
+        super().__init__()
+        self.workers = workers
+        parts = a.values().numpy(), a.col_indices().numpy(), a.crow_indices().numpy()
+        matrix = csr_array(parts, shape=(a.shape[0], a.shape[1]))
+        mine = matrix[workers.rank :: workers.size].tocsc()
+        for rank in range(workers.size):
+            part = mine[:, rank :: workers.size].tocsr()
+            columns, values = torch.from_numpy(part.indices), torch.from_numpy(part.data)
+            one = csr(torch.from_numpy(np.diff(part.indptr)), columns, values, part.shape)
+            self.register_buffer(f"part_{rank}", one, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return this worker's rows [own, d] of A x from its rows of x [own, d]; without gradient."""
+        total = x.new_zeros(())
+        for rank in range(self.workers.size):
+            part: Tensor = getattr(self, f"part_{rank}")
+            some = x.detach() if rank == self.workers.rank else x.new_empty(part.shape[1], x.shape[1])
+            total = total + times(part, broadcast(some, rank))
+        return total
+
+
+def shard_rows(shard: Tensor, number: int, of: int, workers: Workers) -> tuple[Tensor, Tensor]:
+    """Return which of this worker's rows are in shard `number` of a table that lay with `of` workers, and those rows.
+
+    >>> shard_rows(torch.tensor([[1], [4], [7]]), 1, 3, Workers(1, 2))  # rows 1 and 7, of its rows 1, 3, 5, 7
+    (tensor([0, 3]), tensor([[1],
+            [7]]))
+    """
+    rows = torch.arange(len(shard)) * of + number
+    mine = rows % workers.size == workers.rank
+    return rows[mine] // workers.size, shard[mine]
+
+
+def join_rows(pieces: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the rows whose places and values `shard_rows` gave, from all shards."""
+    own = pieces[0][1].new_empty(sum(len(places) for places, _ in pieces), *pieces[0][1].shape[1:])
+    for places, rows in pieces:
+        own[places] = rows
+    return own
+
+
+@dataclass(frozen=True, eq=False)
+class ShardedScorer:
+    """Users -> their inner products with all items, of which each worker scores its own; the same in all workers.
+
+    `users` [own, d] and `items` [own, d] are this worker's rows of tables of n_users and n_items rows.
+    """
+
+    users: Tensor
+    items: Tensor
+    n_users: int
+    n_items: int
+    workers: Workers
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Return the scores [b, n_items] of users int64 [b]."""
+        parts = gather(self._own_scores(index).T, self.workers)  # [own, b] of each worker
+        return join_rows([shard_rows(part, rank, len(parts), _ALONE) for rank, part in enumerate(parts)]).T
+
+    def recommend(self, users: Ints, k: int, exclude: Sequence[Interactions], block: int) -> TopK:
+        """Do what `ranking.recommend` does: each worker ranks its own items, and the lists are merged."""
+        block = block or ranking.block_users(self.n_items, self.items.device.type)  # as many calls in each worker
+        mine = [self._own_pairs(pairs, users) for pairs in exclude]
+        found = ranking.recommend(self._own_scores, users, k, mine, block)
+        size, rank = self.workers.size, self.workers.rank
+        items = np.where(found.items >= 0, found.items * size + rank, -1)
+        both = (torch.from_numpy(side.T.copy()) for side in (items, found.scores))  # [k, b]
+        items, scores = (torch.cat(gather(side, self.workers)).T.numpy() for side in both)  # [b, W k]
+        order = np.lexsort((items, -scores), axis=1)[:, :k]  # best first, ties by ascending item
+        return TopK(users, *(np.take_along_axis(side, order, axis=1) for side in (items, scores)))
+
+    def _own_scores(self, index: Tensor) -> Tensor:
+        rows = fetch(self.users, self.n_users, index.to(self.users.device), self.workers)
+        return rows @ self.items.T
+
+    def _own_pairs(self, pairs: Interactions, users: Ints) -> Interactions:
+        """The pairs of these users with this worker's items, which are counted as it holds them."""
+        wanted = np.zeros(pairs.n_users, dtype=np.bool_)
+        wanted[users] = True
+        at = (pairs.items % self.workers.size == self.workers.rank) & wanted[pairs.users]
+        return Interactions(pairs.users[at], pairs.items[at] // self.workers.size, pairs.n_users, len(self.items))
+
+
+def _fetch(own: Tensor, n: int, keys: Tensor, workers: Workers) -> Tensor:
+    """The rows [m, dim] that distinct, ascending keys int64 [m] name, from their owners."""
+    sent = _counts(keys, n, workers)
+    out, into = sent.tolist(), trade(sent, [1] * workers.size, [1] * workers.size).tolist()
+    asked = trade(keys % _height(n, workers), out, into)
+    return trade(F.embedding(asked, own.detach()), into, out)
+
+
+def _height(n: int, workers: Workers) -> int:
+    """The most rows of a table of n that a worker holds."""
+    return -(-n // workers.size)
+
+
+def _keys(index: Tensor, n: int, workers: Workers) -> Tensor:
+    """Rows, numbered so that they are in order of their owners, and there as their owners hold them."""
+    return index % workers.size * _height(n, workers) + index // workers.size
+
+
+def _counts(keys: Tensor, n: int, workers: Workers) -> Tensor:
+    """How many of the keys each worker owns, int64 [W]."""
+    return torch.bincount(keys // _height(n, workers), minlength=workers.size)

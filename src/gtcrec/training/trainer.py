@@ -1,0 +1,339 @@
+"""Training: the loop, its state, and a generator that yields after each epoch.
+
+The same loop serves one process and several (`gtcrec.runtime.process_group`), any device, and every model that has
+`loss`. A model may also have `refresh()`, which recomputes from the weights what its steps hold fixed, `after_step()`,
+which is called when a step has moved the weights, `sparse_parameters()`, the weights whose gradients are row-sparse,
+and `tables`, the `ShardedRows` over these, if each worker is to hold its own rows of them.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from gtcrec.errors import GtcrecError, RunError
+from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split, valid_users
+from gtcrec.ops.sharded import ShardedRows, combine_rows
+from gtcrec.runtime.memory import keep_freed
+from gtcrec.runtime.process_group import Workers, agree, combine_gradients, exchange, find_device, gather, summary
+from gtcrec.training import checkpoint
+from gtcrec.training.rowwise_adam import RowAdam
+from gtcrec.training.sampling import Batches, Negatives
+from gtcrec.types import Batch, Split
+
+__all__ = ["Epoch", "Negatives", "TrainConfig", "Training", "epochs", "fit"]
+
+_ALONE = Workers()
+
+
+class TrainConfig(BaseModel):
+    """Settings of the training loop; batch size and metric as in MMRec (Zhou 2023)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(1000, ge=1, description="at most so many passes over the training pairs")
+    batch_size: int = Field(2048, ge=1, description="pairs a step")
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    decay: Literal["none", "linear"] = Field("none", description="linear: the learning rate falls to 0 over `epochs`")
+    patience: int = Field(50, ge=1, description="validations without a better one before training stops")
+    valid_metric: str = Field("recall@20", description="chooses the best epoch")
+    valid_every: int = Field(1, ge=1, description="epochs between validations")
+    valid_users: int = Field(0, ge=0, description="validate on at most so many users, drawn once; 0: on all")
+    checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    negatives: Literal["all", "met"] = Field(
+        "all", description="met: no negative is an item without a training pair, as new items are to be recommended"
+    )
+    refresh_every: int = Field(0, ge=0, description="steps between refreshes of what steps hold fixed; 0: an epoch")
+    tables: Literal["whole", "sharded"] = Field("whole", description="sharded: each worker holds a part of the rows")
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the loss; weights stay float32")
+    seed: int = Field(0, ge=0, description="of the weights, the batches and the negatives")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's outcome: mean loss terms, validation metrics (empty when not validated), and its cost.
+
+    `stop` is empty, or says why this epoch was the last.
+    """
+
+    number: int
+    losses: Mapping[str, float]
+    valid: Mapping[str, float]
+    best: bool
+    stop: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Training:
+    """A model's training so far: optimisers, epochs done, best epoch and its weights. Moves the model to its device."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        keep_freed()
+        self.config = config
+        self.device = find_device(config.device)
+        self.model = model.to(self.device)
+        self.history: list[Epoch] = []
+        self.best_weights: dict[str, Tensor] = {}
+        self.rows: list[nn.Parameter] = list(getattr(model, "sparse_parameters", list)())
+        tables: list[ShardedRows] = list(getattr(model, "tables", ()))
+        self.holders = tables[0].workers if tables else _ALONE  # among whom the rows of tables are spread
+        self.sharded = tables if self.holders.size > 1 else []
+        sparse = {id(p) for p in self.rows}
+        self.dense = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        if self.dense:
+            self.optimizers.append(torch.optim.Adam(self.dense, lr=config.learning_rate, fused=True))
+        if self.rows:
+            self.optimizers.append(RowAdam(self.rows, lr=config.learning_rate))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained, those of other workers included."""
+        rows = sum(table.n * table.own.shape[1] for table in self.sharded) or sum(p.numel() for p in self.rows)
+        return rows + sum(p.numel() for p in self.dense)
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the best validation so far."""
+        return next((epoch for epoch in reversed(self.history) if epoch.best), None)
+
+    @property
+    def stop(self) -> str:
+        """Why training ended, or "" while it has not."""
+        return self.history[-1].stop if self.history else ""
+
+    def save(self, path: Path) -> None:
+        """Write all that `load` needs to go on exactly from here, on any device and with any number of workers."""
+        tensors = checkpoint.under("model", self.model.state_dict()) | checkpoint.under("best", self.best_weights)
+        for place, optimizer in enumerate(self.optimizers):
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= checkpoint.under(f"optimizer/{place}/{index}", slots)
+        history = [{**vars(epoch), "losses": dict(epoch.losses), "valid": dict(epoch.valid)} for epoch in self.history]
+        self.save_tensors(path, tensors, {"history": history, "config": self.config.model_dump()})
+
+    def save_tensors(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write tensors that are named as in a checkpoint; of sharded tables each worker writes its rows."""
+        if self.config.tables == "sharded":
+            checkpoint.save_shards(path, tensors, self._is_shard, facts, str(len(self.history)), self.holders)
+        else:
+            checkpoint.save(path, tensors, facts)
+
+    def load_tensors(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Read what `save_tensors` wrote with any number of workers; of sharded tables, the rows of this worker."""
+        return checkpoint.load_shards(path, self._is_shard, self.holders)
+
+    def _is_shard(self, name: str) -> bool:
+        """Whether a tensor of this name in a checkpoint has a row for each row of a sharded table."""
+        section, _, rest = name.partition("/")
+        if section == "optimizer":
+            return rest.startswith(f"{len(self.optimizers) - 1}/") and not rest.endswith("/step")
+        tables = {id(p) for p in self.rows}
+        return (rest or section) in {key for key, p in self.model.named_parameters() if id(p) in tables}
+
+    def load(self, path: Path) -> None:
+        """Take over the state that `save` wrote. Raises `RunError` when a file is damaged."""
+        tensors, facts = self.load_tensors(path)
+        self.history = [Epoch(**entry) for entry in facts["history"]]
+        self.best_weights = checkpoint.nested("best", tensors)
+        try:
+            self.model.load_state_dict(checkpoint.nested("model", tensors))
+        except RuntimeError as error:
+            raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
+        for place, optimizer in enumerate(self.optimizers):
+            state = optimizer.state_dict()
+            count = len(state["param_groups"][0]["params"])
+            slots = {index: checkpoint.nested(f"optimizer/{place}/{index}", tensors) for index in range(count)}
+            optimizer.load_state_dict({**state, "state": {i: slot for i, slot in slots.items() if slot}})
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Let the model recompute what its steps hold fixed, if it has such."""
+        getattr(self.model, "refresh", lambda: None)()
+
+    def set_learning_rate(self, number: int) -> None:
+        """Give the optimisers the learning rate of an epoch, counted from 1."""
+        left = 1 - (number - 1) / self.config.epochs if self.config.decay == "linear" else 1.0
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * left
+
+    def step(self, batch: Batch, share: float, rng: torch.Generator, workers: Workers) -> dict[str, Tensor]:
+        """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        terms = self._loss(batch, rng) if share else {}
+        if terms:
+            terms["total"].backward()  # type: ignore[no-untyped-call]
+        elif self.sharded:
+            with torch.no_grad():
+                self._loss(batch, rng)  # the others ask for rows, some of which lie here
+        if workers.size > 1:
+            combine_gradients(self.dense, [] if self.sharded else self.rows, share, workers)
+        if self.sharded:
+            combine_rows(self.sharded, share, workers)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        getattr(self.model, "after_step", lambda: None)()
+        return {name: value.detach() * share for name, value in terms.items()}
+
+    def _loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        batch = Batch(*(side.to(self.device) for side in batch))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            terms: dict[str, Tensor] = self.model.loss(batch, rng)  # type: ignore[operator]
+        terms = {name: value.float() for name, value in terms.items()}
+        total = torch.stack([value for name, value in terms.items() if not name.startswith("log.")]).sum()
+        return terms | {"total": total}
+
+
+def epochs(
+    model: nn.Module,
+    split: Split,
+    config: TrainConfig,
+    training: Training | None = None,
+    on_step: Callable[[int, int], None] = lambda done, steps: None,
+    evaluation: EvaluateConfig | None = None,
+    workers: Workers = _ALONE,
+) -> Iterator[Epoch]:
+    """Train `model`, yielding after each epoch; when the iterator ends the model has its best weights.
+
+    `training` goes on from an earlier state. `on_step(done, steps)` is told of each step. Several `workers` each call
+    this with the same model and training, and yield the same epochs. Raises `GtcrecError` when the loss is no longer
+    finite, `RunError` when the workers differ.
+    """
+    training = training or Training(model, config)
+    evaluation = evaluation or EvaluateConfig()
+    batches = None
+    if training.optimizers:
+        batches = Batches(split.train, config.batch_size, config.seed, met=config.negatives == "met")
+    _agree(training, workers)
+    while not training.stop:
+        number = len(training.history) + 1
+        clock = _Clock()
+        losses = _train_epoch(training, batches, number, on_step, workers) if batches else {}
+        spent = clock.lap("train")
+        valid: Mapping[str, float] = {}
+        if number % config.valid_every == 0 or number == config.epochs or not batches:
+            valid = _validate(training, split, evaluation, workers)
+            spent |= clock.lap("eval")
+        _append(training, number, losses, valid, _of_all(spent, workers))
+        _agree(training, workers)
+        yield training.history[-1]
+    model.load_state_dict(training.best_weights)
+
+
+def fit(model: nn.Module, split: Split, config: TrainConfig) -> Training:
+    """Train to the end and return the training; the model has its best weights."""
+    training = Training(model, config)
+    for _ in epochs(model, split, config, training):
+        pass
+    return training
+
+
+def _agree(training: Training, workers: Workers) -> None:
+    """Make sure that all workers are at the same epoch with the same weights."""
+    if workers.size > 1:
+        agree("epochs done", len(training.history), workers)
+        equal = [*training.dense, *([] if training.sharded else training.rows)]
+        agree("their weights", summary(equal), workers)
+
+
+def _train_epoch(
+    training: Training, batches: Batches, number: int, on_step: Callable[[int, int], None], workers: Workers
+) -> dict[str, float]:
+    """One pass over the training pairs; returns the mean of each loss term and of their sum."""
+    every = training.config.refresh_every or batches.steps
+    training.set_learning_rate(number)
+    sums: dict[str, Tensor] = {}
+    for step, (batch, share, rng) in enumerate(batches.epoch(number, workers)):
+        if step % every == 0:
+            training.refresh()
+        for name, value in training.step(batch, share, rng, workers).items():
+            sums[name] = sums.get(name, torch.zeros(())) + value
+        on_step(step + 1, batches.steps)
+    means = {name: value / batches.steps for name, value in _sum(sums, workers).items()}
+    if not math.isfinite(means["total"]):
+        wrong = next(name for name, value in means.items() if not math.isfinite(value))
+        raise GtcrecError(f"epoch {number}: loss term {wrong!r} is {means[wrong]}; try a lower learning_rate")
+    return means
+
+
+def _sum(sums: Mapping[str, Tensor], workers: Workers) -> dict[str, float]:
+    """Each name's sum over the workers, of which some may lack it."""
+    own = {name: float(value) for name, value in sums.items()}
+    if workers.size == 1:
+        return own
+    parts = exchange(own, workers)
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+def _validate(training: Training, split: Split, evaluation: EvaluateConfig, workers: Workers) -> Mapping[str, float]:
+    """Mean metrics over the validation users, of whom each worker takes a part, or of sharded tables its items."""
+    config = training.config
+    metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
+    users = valid_users(split, evaluation, config.valid_users, config.seed)
+
+    def measure(some: Any) -> Any:
+        scorer = training.model.scorer()  # type: ignore[operator]
+        return evaluate_split(scorer, split, "valid", evaluation, metrics=metrics, details=False, users=some)
+
+    if workers.size == 1 or training.sharded:
+        return measure(users).means  # type: ignore[no-any-return]
+    own = users[workers.part(len(users))]
+    per_user = measure(own).per_user if len(own) else dict.fromkeys(metrics, np.zeros(0))
+    values = torch.from_numpy(np.stack([per_user[name] for name in metrics], axis=1))  # [own, metrics]
+    columns = torch.cat(gather(values, workers)).T.contiguous().numpy()  # [metrics, users]
+    return {name: float(column.mean()) for name, column in zip(metrics, columns, strict=True)}
+
+
+def _append(
+    training: Training,
+    number: int,
+    losses: dict[str, float],
+    valid: Mapping[str, float],
+    seconds: dict[str, float],
+) -> None:
+    """Judge the epoch against the best so far and add it to the history."""
+    config = training.config
+    metric, past = config.valid_metric, training.best
+    best = bool(valid) and (past is None or valid[metric] > past.valid[metric])
+    if best:
+        training.best_weights = {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
+    best_number = number if best else past.number if past else 0
+    stop = ""
+    if not training.optimizers:
+        stop = "nothing to train"
+    elif (number - best_number) // config.valid_every >= config.patience:
+        stop = f"no better {metric} in {config.patience} validations"
+    elif number >= config.epochs:
+        stop = f"all {config.epochs} epochs done"
+    training.history.append(Epoch(number, losses, valid, best, stop, seconds))
+
+
+def _of_all(spent: dict[str, float], workers: Workers) -> dict[str, float]:
+    """What all workers spent: the CPU seconds of all, the longest wall time."""
+    if workers.size == 1:
+        return spent
+    parts = exchange(spent, workers)
+    return {name: (sum if "cpu" in name else max)(part[name] for part in parts) for name in spent}
+
+
+class _Clock:
+    """Wall and CPU seconds between laps."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def lap(self, name: str) -> dict[str, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        spent = {f"{name}_seconds": wall - self._wall, f"{name}_cpu_seconds": cpu - self._cpu}
+        self._wall, self._cpu = wall, cpu
+        return spent

@@ -1,0 +1,169 @@
+"""LGMRec's own claims: its score and loss are the paper's formulas, and a missing modality adds nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from gtcrec import models
+from gtcrec.errors import ConfigError
+from gtcrec.models.multimodal import lgmrec
+from gtcrec.types import ItemFeatures
+from helpers.training import a_batch, stream
+
+A, DIM, TAU = 3, 4, 0.2
+
+
+def make(split, features=None, seed=0, **given):
+    config = models.settings("lgmrec", {"dim": DIM, "hyperedges": A, **given})
+    return models.build("lgmrec", split.train, features or split.features, config, seed)
+
+
+def norm(x):
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def adjacency(split):
+    """Symmetric-normalised adjacency over users and items, dense."""
+    n = split.train.n_users
+    whole = np.zeros((n + split.train.n_items,) * 2)
+    whole[split.train.users, n + split.train.items] = 1
+    whole += whole.T
+    root = 1 / np.sqrt(np.maximum(whole.sum(axis=1), 1))
+    return root[:, None] * whole * root
+
+
+def weights(model, key):
+    """The projection and the hyperedges of a modality."""
+    both = model.projections[key].weight.detach().double().numpy()
+    return both[:DIM], both[DIM:]
+
+
+def by_hand(model, split, layers=2, hops=2, hyper=1, alpha=0.3, rng=None, dropout=0.0):
+    """z of users and items, and each modality's global embeddings, from dense matrices in float64.
+
+    Training draws noise and what is dropped of all modalities at once, the users' before the items'.
+    """
+    n, a = split.train.n_users, adjacency(split)
+    r = split.train.matrix().toarray()
+    e0 = np.concatenate([model.users.detach().double().numpy(), model.items.detach().double().numpy()])
+    e = sum(np.linalg.matrix_power(a, hop) @ e0 for hop in range(layers + 1)) / (layers + 1)
+    x = [np.where(split.features.present[m][:, None], split.features.values[m], 0) for m in split.features.names]
+    has = [split.features.present[m] for m in split.features.names]
+    keys = list(model.keys.values())
+    item_logits = np.stack([c @ weights(model, key)[1].T for c, key in zip(x, keys, strict=True)])
+    sides = []
+    for logits, some in ((r @ item_logits, [r @ h > 0 for h in has]), (item_logits, has)):
+        if rng is not None:
+            delta = torch.rand(logits.shape, generator=rng).double().numpy().clip(1e-6, 1 - 1e-6)
+            logits = logits + np.log(delta) - np.log(1 - delta)
+        on = softmax(logits / TAU) * np.stack(some)[:, :, None]
+        if rng is not None and dropout:
+            on = on * (torch.rand(on.shape, generator=rng).numpy() >= dropout) / (1 - dropout)
+        sides.append(on)
+    z, glob = e.copy(), []
+    for m, key in enumerate(keys):
+        h = x[m] @ weights(model, key)[0].T
+        means = (r @ h) / np.maximum(r @ has[m], 1)[:, None]
+        z += norm(np.linalg.matrix_power(a, hops) @ np.concatenate([means, h]))
+        items = e[n:]
+        for _ in range(hyper):
+            edges = sides[1][m].T @ items
+            users, items = sides[0][m] @ edges, sides[1][m] @ edges
+        glob.append(np.concatenate([users, items]))
+    z += alpha * norm(sum(glob))
+    return z[:n], z[n:], [(g[:n], g[n:]) for g in glob]
+
+
+@pytest.mark.parametrize("hyper", [1, 3])
+def test_the_score_is_the_paper_s_formula_from_dense_matrices(hyper, checkerboard):
+    split = checkerboard(missing=0.3)
+    model = make(split, hyper_layers=hyper, layers=3, content_layers=1, global_weight=0.7)
+    users, items, _ = by_hand(model, split, layers=3, hops=1, hyper=hyper, alpha=0.7)
+    found = model.scorer()(torch.arange(40)).double().numpy()
+    np.testing.assert_allclose(found, users @ items.T, atol=2e-5)
+
+
+def log_mass(a, b):
+    """Mean over rows of -log softmax at the row itself, cosines over tau."""
+    logits = norm(a) @ norm(b).T / TAU
+    return np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
+
+
+def test_the_loss_is_bpr_and_the_contrast_of_the_global_embeddings(checkerboard):
+    split = checkerboard(missing=0.3)
+    model, batch = make(split, dropout=0.4, contrast_weight=0.5, reg=0.1), a_batch(split)
+    found = model.loss(batch, stream(3))
+    users, items, ((iu, ii), (tu, ti)) = by_hand(model, split, rng=stream(3), dropout=0.4)
+    u, i, j = users[batch.users], items[batch.positives], items[batch.negatives]
+    assert found["bpr"].item() == pytest.approx(np.log1p(np.exp((u * j - u * i).sum(axis=1))).mean(), abs=1e-5)
+    liked = np.unique(batch.positives.numpy())
+    liked = liked[split.features.present["image"][liked] & split.features.present["text"][liked]]
+    assert 1 < len(liked) < len(np.unique(batch.positives))
+    who = np.unique(batch.users.numpy())
+    pairs = ((iu[who], tu[who]), (ii[liked], ti[liked]))
+    contrast = sum((log_mass(a, b) + log_mass(b, a)) / 2 for a, b in pairs)
+    assert found["contrast"].item() == pytest.approx(0.5 * contrast, abs=1e-4)
+    rows = model.users[batch.users], model.items[batch.positives], model.items[batch.negatives]
+    squares = sum(row.detach().double().square().sum().item() for row in rows)
+    assert found["reg"].item() == pytest.approx(0.1 * squares / 2 / len(batch.users), rel=1e-5)
+
+
+def test_wide_contents_that_are_spread_in_every_step_give_the_same(checkerboard, monkeypatch):
+    split = checkerboard({"image": 6, "text": 5}, missing=0.3)
+    batch, found = a_batch(split), []
+    for widest in (1024, 5, 0):  # none, one of two, both
+        monkeypatch.setattr(lgmrec, "_WIDE", widest)
+        model = make(split)
+        sum(model.loss(batch, stream()).values()).backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+        found.append((len(model._embeddings(None).content), model.scorer()(torch.arange(40)), gradients))
+    assert [wide for wide, _, _ in found] == [0, 1, 2]
+    for _, scores, gradients in found[1:]:
+        torch.testing.assert_close(scores, found[0][1])
+        torch.testing.assert_close(gradients, found[0][2])
+
+
+def test_what_stands_in_an_absent_row_changes_nothing(checkerboard):
+    split = checkerboard(missing=0.5)
+    x, has = split.features.values, split.features.present
+    other = {m: np.where(has[m][:, None], x[m], np.float32(9)) for m in x}
+    one, two = (make(split, features) for features in (split.features, ItemFeatures(40, other, has)))
+    assert torch.equal(one.scorer()(torch.arange(40)), two.scorer()(torch.arange(40)))
+    batch = a_batch(split)
+    assert {k: v.item() for k, v in one.loss(batch, stream()).items()} == {
+        k: v.item() for k, v in two.loss(batch, stream()).items()
+    }
+
+
+def test_an_item_without_a_modality_depends_on_none_of_its_hyperedges(checkerboard):
+    split = checkerboard({"image": 6}, missing=0.5)
+    model = make(split)
+    on = model._embeddings(None).dependency.items[0]
+    has = torch.from_numpy(split.features.present["image"])
+    assert torch.equal(on[~has], torch.zeros(int((~has).sum()), A))
+    torch.testing.assert_close(on[has].sum(dim=1), torch.ones(int(has.sum())))
+
+
+def test_without_modalities_it_is_lightgcn(checkerboard):
+    split = checkerboard({})
+    light = models.build(
+        "lightgcn", split.train, split.features, models.settings("lightgcn", {"dim": DIM, "layers": 2}), 4
+    )
+    model = make(split, seed=4)
+    assert set(model.loss(a_batch(split), stream())) == {"bpr", "reg"}
+    assert torch.equal(model.scorer()(torch.arange(40)), light.scorer()(torch.arange(40)))
+
+
+def test_one_modality_has_nothing_to_be_told_from(checkerboard):
+    split = checkerboard({"image": 6})
+    assert set(make(split).loss(a_batch(split), stream())) == {"bpr", "reg"}
+
+
+def test_a_dropout_of_everything_is_refused():
+    with pytest.raises(ConfigError, match="lgmrec: dropout: Input should be less than 1, found 1"):
+        models.settings("lgmrec", {"dropout": 1})

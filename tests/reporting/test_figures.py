@@ -1,0 +1,28 @@
+"""Plots of a training."""
+
+from typing import Any
+
+import pytest
+
+from gtcrec.reporting import figures
+
+
+@pytest.mark.parametrize("draw", [figures.curves, figures.losses])
+def test_one_epoch_is_no_curve(draw: Any) -> None:
+    line = {"epoch": 1, "losses": {"bpr": 1.0}, "valid": {"recall@20": 0.1}, "best": True}
+    assert draw([line]) == b""
+    assert draw([]) == b""
+    assert draw([line, {**line, "epoch": 2}]).startswith(b"\x89PNG")
+
+
+def test_epochs_without_validation_are_left_out_of_the_curves() -> None:
+    lines = [{"epoch": e, "losses": {}, "valid": {"mrr": 0.1} if e % 2 else None, "best": e == 1} for e in range(5)]
+    assert figures.curves(lines).startswith(b"\x89PNG")
+    assert figures.losses(lines) == b""
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_any_number_of_cut_offs_can_be_drawn(count: int) -> None:
+    valid = {f"recall@{k + 1}": 0.1 for k in range(count)}
+    lines = [{"epoch": e, "losses": {}, "valid": valid, "best": False} for e in (1, 2)]
+    assert figures.curves(lines, figures.DARK).startswith(b"\x89PNG")
