@@ -114,8 +114,8 @@ def measure(folder: Path, job: str, who: str) -> dict[str, Any]:
         config = EncodeConfig(text=("title",))
         rows = encode(folder / "items.tsv", out, config, executor=executor, on_block=on_block).rows
     else:
-        from gtcrec.cli.recommend import write_all_lists
         from gtcrec.experiments.run import Run
+        from gtcrec.serving.batch import write_all_lists
 
         run = Run.load(folder / "run")
         start = time.perf_counter()

@@ -20,7 +20,8 @@ import numpy as np
 from results import train
 
 from gtcrec import data, models
-from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.evaluation.evaluator import evaluate_split
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.evaluation.statistics import paired_tests
 from gtcrec.experiments.config import resolve
 from gtcrec.experiments.run import Run

@@ -25,7 +25,8 @@ import torch
 from speed_clock import Clock, peak_bytes
 
 from gtcrec import models
-from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split, valid_users
+from gtcrec.evaluation.evaluator import evaluate_split, valid_users
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.runtime.process_group import Workers
 from gtcrec.training.sampling import Batches
 from gtcrec.training.trainer import TrainConfig, Training

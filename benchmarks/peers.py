@@ -18,8 +18,9 @@ import yaml
 
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig, Plan, plan, read_file
 from gtcrec.experiments.benchmark.results import Results, measured, results
-from gtcrec.experiments.benchmark.tables import Cell, about, markdown_rows, markdown_table, tables
+from gtcrec.experiments.benchmark.tables import about, tables
 from gtcrec.experiments.tuning import study as tune
+from gtcrec.reporting.tables import Cell, markdown_rows, markdown_table
 from gtcrec.runtime.files import write_text
 
 FILE, TUNED, STUDIES, PAGES = (

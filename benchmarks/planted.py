@@ -20,7 +20,8 @@ from scipy.stats import rankdata
 
 from gtcrec import data, models
 from gtcrec.data.synthetic.ground_truth import Plant, plant_chance, plant_parts, plant_xor
-from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.evaluation.evaluator import evaluate_split
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.evaluation.statistics import holm, paired_test
 from gtcrec.ops.scorers import DotScorer
 from gtcrec.training.trainer import TrainConfig, fit

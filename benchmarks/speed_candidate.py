@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtcrec import data, models
-from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.evaluation.evaluator import evaluate_split
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.ops import topk as ranking
 from gtcrec.training.trainer import Negatives, TrainConfig, Training
 from gtcrec.types import Batch, Interactions, Split

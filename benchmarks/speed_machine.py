@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtcrec import data
-from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split
+from gtcrec.evaluation.evaluator import evaluate_split
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.scorers import dot_scorer

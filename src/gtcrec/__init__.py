@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gtcrec.data import describe, load, split
-    from gtcrec.evaluation.evaluator import compare
+    from gtcrec.evaluation.comparison import compare
     from gtcrec.experiments.config import RunConfig, resolve
     from gtcrec.experiments.run import Recommendation, Run, fit
     from gtcrec.types import Dataset, Interactions, ItemFeatures, Recommender, Report, Split, TopK
@@ -24,7 +24,7 @@ _PLACES = {
     "RunConfig": "experiments.config",
     "Split": "types",
     "TopK": "types",
-    "compare": "evaluation.evaluator",
+    "compare": "evaluation.comparison",
     "describe": "data",
     "fit": "experiments.run",
     "load": "data",

@@ -7,18 +7,19 @@ import pytest
 import typer
 
 from gtcrec.cli import console
-from gtcrec.reporting.run_comparison import Cell
+from gtcrec.reporting.run_comparison import RankedMean
+from gtcrec.reporting.tables import runs_text
 from gtcrec.training.trainer import Epoch
 
 CELLS = [
-    ("gtc", [Cell(0.123456, True, False, False)]),
-    ("b_1|x", [Cell(0.1, False, True, True)]),
-    ("c", [Cell(0.05, False, False, True)]),
+    ("gtc", [RankedMean(0.123456, True, False, False)]),
+    ("b_1|x", [RankedMean(0.1, False, True, True)]),
+    ("c", [RankedMean(0.05, False, False, True)]),
 ]
 
 
 def test_markdown_marks_best_second_and_significant() -> None:
-    assert console.runs_text(CELLS, ["ndcg@20"], "markdown").splitlines() == [
+    assert runs_text(CELLS, ["ndcg@20"], "markdown").splitlines() == [
         "| run | ndcg@20 |",
         "| --- | ---: |",
         "| gtc | **0.1235** |",
@@ -28,7 +29,7 @@ def test_markdown_marks_best_second_and_significant() -> None:
 
 
 def test_latex_is_booktabs_with_escaped_names() -> None:
-    assert console.runs_text(CELLS, ["map_cut@20"], "latex").splitlines() == [
+    assert runs_text(CELLS, ["map_cut@20"], "latex").splitlines() == [
         r"\begin{tabular}{lr}",
         r"\toprule",
         r"Run & map\_cut@20 \\",

@@ -285,7 +285,7 @@ def test_a_run_may_be_evaluated_on_another_device(runs: Path, capsys: pytest.Cap
 
 
 def test_models_lists_every_model_with_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    from gtcrec.models import MODELS
+    from gtcrec.models.registry import MODELS
 
     assert execute(["models", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

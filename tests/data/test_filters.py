@@ -10,7 +10,7 @@ from gtcrec.data import ReadConfig, load, write_catalogue
 from gtcrec.data.hide import hidden_items
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.experiments.config import dump_yaml
-from gtcrec.experiments.run import stored
+from gtcrec.experiments.run_folder import stored
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,10 @@ import pytest
 import torch
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.evaluation.evaluator import (
-    PROTOCOLS,
-    EvaluateConfig,
-    compare,
-    evaluate,
-    evaluate_split,
-    per_user_table,
-    report_from,
-    report_to_json,
-    valid_users,
-)
+from gtcrec.evaluation.comparison import compare
+from gtcrec.evaluation.evaluator import evaluate, evaluate_split, valid_users
+from gtcrec.evaluation.protocol import PROTOCOLS, EvaluateConfig
+from gtcrec.evaluation.report_io import per_user_table, report_from, report_to_json
 from gtcrec.types import Interactions, ItemFeatures, Report, Split, Vocabulary
 
 SMALL = EvaluateConfig(metrics=("recall@2", "ndcg@2"), lists=("coverage@2",), resamples=50)

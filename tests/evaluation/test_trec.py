@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gtcrec import compare
 from gtcrec.cli.main import execute
 from gtcrec.data import load, split, write_catalogue
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.evaluation.evaluator import EvaluateConfig
+from gtcrec.evaluation.comparison import compare
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.evaluation.trec import evaluate_lists, read_lists, read_mmrec_lists, read_trec_run
 from gtcrec.experiments.config import resolve
 from gtcrec.experiments.run import Run

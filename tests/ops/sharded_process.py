@@ -18,7 +18,8 @@ import gtcrec  # noqa: E402
 from conftest import checkerboard_split  # noqa: E402
 from gtcrec import models  # noqa: E402
 from gtcrec.experiments.run import Run  # noqa: E402
-from gtcrec.ops.sharded import ShardedRows, ShardedScorer, combine_rows, fetch, own_rows  # noqa: E402
+from gtcrec.ops.scorers import ShardedScorer  # noqa: E402
+from gtcrec.ops.sharded import ShardedRows, combine_rows, fetch, own_rows  # noqa: E402
 from gtcrec.ops.topk import recommend  # noqa: E402
 from gtcrec.runtime.process_group import exchange, joined  # noqa: E402
 from gtcrec.training.trainer import TrainConfig, Training, epochs  # noqa: E402

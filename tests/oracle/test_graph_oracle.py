@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
+from gtcrec.models.multimodal.freedom import PrunableGraph
 from gtcrec.ops import graph
 from gtcrec.ops import neighbors as similarity
 from gtcrec.types import Interactions, ItemFeatures
@@ -78,7 +79,7 @@ def test_a_sparse_matrix_is_no_part_of_the_weights(pairs):
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
 def test_a_part_of_the_graph_equals_the_dense_formula_on_its_edges(pairs, share):
-    prunable = graph.PrunableGraph(pairs)
+    prunable = PrunableGraph(pairs)
     kept = prunable.draw(share, torch.Generator().manual_seed(4))
     r = dense(pairs.where(kept.numpy()))
     assert r.sum() == round(share * len(pairs))
@@ -118,7 +119,7 @@ def test_propagation_of_content_equals_that_of_users_of_zeros(pairs, layers):
 
 
 def test_all_edges_kept_give_the_full_graph_and_drawing_leaves_it_as_it_was(pairs):
-    prunable = graph.PrunableGraph(pairs)
+    prunable = PrunableGraph(pairs)
     before = prunable.full(torch.eye(pairs.n_items))
     prunable.part(prunable.draw(0.3, torch.Generator().manual_seed(0)))
     whole = prunable.part(torch.ones(len(pairs), dtype=torch.bool))

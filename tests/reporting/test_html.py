@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 from gtcrec.errors import ConfigError, GtcrecError, RunError
+from gtcrec.evaluation.comparison import Difference
+from gtcrec.evaluation.metrics import headline_cut
 from gtcrec.reporting import figures
 from gtcrec.reporting.html import pivot, render, render_comparison
-from gtcrec.reporting.run_comparison import Difference, against_first, common_means, headline_cut, mark, part_of
+from gtcrec.reporting.run_comparison import against_first, common_means, mark, part_of
 from gtcrec.reporting.run_record import Evaluation, read
 
 PNG = base64.b64decode(

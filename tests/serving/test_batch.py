@@ -12,10 +12,10 @@ import pytest
 
 import gtcrec
 from gtcrec.cli.main import execute
-from gtcrec.cli.recommend import write_all_lists
 from gtcrec.data import write_catalogue
 from gtcrec.errors import DataError, RunError
 from gtcrec.experiments.run import Run
+from gtcrec.serving.batch import write_all_lists
 
 FAST = ["epochs=2", "dim=8", "batch_size=256"]
 

@@ -153,8 +153,10 @@ def compare_lists(
     folders: Sequence[Path], files: Sequence[Path], data: str | None, metrics: Sequence[str] | None, form: str
 ) -> None:
     """Print a comparison on test of runs and of lists in files; the first run, else the first file, is the base."""
-    from gtcrec.cli.console import comparison, differences, print_json, print_table, runs_text
-    from gtcrec.reporting.run_comparison import against, mark
+    from gtcrec.cli.console import comparison, differences, print_json, print_table
+    from gtcrec.evaluation.comparison import against
+    from gtcrec.reporting.run_comparison import mark
+    from gtcrec.reporting.tables import runs_text
 
     found = _reports(folders, files, data)
     names = list(found)
@@ -188,7 +190,7 @@ def _reports(folders: Sequence[Path], files: Sequence[Path], data: str | None) -
     from gtcrec.data import split
     from gtcrec.evaluation.trec import evaluate_lists, read_lists
     from gtcrec.experiments.config import resolve
-    from gtcrec.experiments.run import stored
+    from gtcrec.experiments.run_folder import stored
 
     if not folders and data is None:
         raise typer.BadParameter("--lists without a run folder: wanted --data DIR, the data that they rank")
@@ -214,7 +216,7 @@ def _report(folder: Path, dataset: "Dataset") -> "Report":
 
     import pyarrow.parquet as pq
 
-    from gtcrec.evaluation.evaluator import report_from
+    from gtcrec.evaluation.report_io import report_from
 
     whole = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if "test" not in whole:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from gtcrec.reporting.run_comparison import Cell, Difference
+    from gtcrec.evaluation.comparison import Difference
+    from gtcrec.reporting.run_comparison import RankedMean
     from gtcrec.reporting.run_record import Evaluation
     from gtcrec.training.trainer import Epoch
 
@@ -29,7 +30,6 @@ __all__ = [
     "progress",
     "rendered",
     "resumable",
-    "runs_text",
     "say",
     "table",
 ]
@@ -130,10 +130,12 @@ def evaluation(found: "Evaluation", title: str) -> RenderableType:
     return table(["", *(f"@{cut}" if cut else "" for cut in cuts)], rows, title)
 
 
-def comparison(rows: Sequence[tuple[str, Sequence["Cell"]]], metrics: Sequence[str], title: str) -> RenderableType:
+def comparison(
+    rows: Sequence[tuple[str, Sequence["RankedMean"]]], metrics: Sequence[str], title: str
+) -> RenderableType:
     """Return the table of runs: best bold, second underlined, * significant against the first."""
 
-    def cell(one: "Cell") -> str:
+    def cell(one: "RankedMean") -> str:
         star = "*" if one.significant else " "
         text = f"{one.value:.4f}"
         return (f"[bold]{text}[/bold]" if one.best else f"[u]{text}[/u]" if one.second else text) + star
@@ -156,34 +158,6 @@ def differences(tests: Sequence["Difference"]) -> RenderableType:
     ]
     title = f"paired tests against {tests[0].base}" if tests else ""
     return table(["run", "metric", "difference", "95 % interval", "p", "p (Holm)"], rows, title, left=(0, 1))
-
-
-def runs_text(rows: Sequence[tuple[str, Sequence["Cell"]]], metrics: Sequence[str], kind: str) -> str:
-    """Return the table of runs as `markdown` or `latex` (booktabs)."""
-
-    def markdown(one: "Cell") -> str:
-        text = f"{one.value:.4f}"
-        text = f"**{text}**" if one.best else f"<u>{text}</u>" if one.second else text
-        return text + (r"\*" if one.significant else "")
-
-    def latex(one: "Cell") -> str:
-        text = f"{one.value:.4f}"
-        text = rf"\textbf{{{text}}}" if one.best else rf"\underline{{{text}}}" if one.second else text
-        return text + ("$^{*}$" if one.significant else "")
-
-    if kind == "markdown":
-        lines = [["run", *metrics], ["---", *["---:"] * len(metrics)]]
-        lines += [[name.replace("|", r"\|"), *map(markdown, cells)] for name, cells in rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    head = " & ".join(["Run", *(_latex(m) for m in metrics)])
-    body = [" & ".join([_latex(name), *map(latex, cells)]) + r" \\" for name, cells in rows]
-    start = [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", head + r" \\", r"\midrule"]
-    return "\n".join([*start, *body, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex(text: str) -> str:
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join({**special, "\\": r"\textbackslash{}"}.get(c, c) for c in text)
 
 
 def print_json(value: Any) -> None:

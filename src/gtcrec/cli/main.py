@@ -20,8 +20,8 @@ from gtcrec.cli.tune import tune
 from gtcrec.errors import GtcrecError, RunError
 
 if TYPE_CHECKING:
+    from gtcrec.evaluation.comparison import Difference
     from gtcrec.experiments.run import Run
-    from gtcrec.reporting.run_comparison import Difference
     from gtcrec.reporting.run_record import Record
     from gtcrec.runtime.block_jobs import Executor
 
@@ -213,7 +213,7 @@ def recommend(
 
 def _recommend_all(run: "Run", out: Path, k: int, block_users: int, executor: "Executor") -> None:
     from gtcrec.cli.console import counted, resumable, say
-    from gtcrec.cli.recommend import write_all_lists
+    from gtcrec.serving.batch import write_all_lists
 
     with resumable("the same command goes on from here"), counted("blocks of users") as on_block:
         rows = write_all_lists(run, out, k, block_users, executor, on_block)
@@ -266,7 +266,7 @@ app.command()(tune)
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the models with their presets and settings."""
     from gtcrec.cli.console import print_json, print_table, table
-    from gtcrec.models import MODELS, settings
+    from gtcrec.models.registry import MODELS, settings
 
     facts: dict[str, dict[str, Any]] = {
         name: {
@@ -329,9 +329,10 @@ def _listed(score: dict[str, float]) -> str:
 
 def _compare(runs: list[tuple[str, Path]], metrics: list[str] | None, form: str) -> "list[Difference]":
     """Print the comparison of runs and return the paired tests."""
-    from gtcrec.cli.console import comparison, differences, print_json, print_table, runs_text
+    from gtcrec.cli.console import comparison, differences, print_json, print_table
     from gtcrec.reporting.run_comparison import against_first, common_means, mark, part_of
     from gtcrec.reporting.run_record import read
+    from gtcrec.reporting.tables import runs_text
 
     records = [(name, read(folder)) for name, folder in runs]
     values = common_means(records)

@@ -31,7 +31,8 @@ def cluster(engine: str, workers: int, address: str, max_failures: int) -> "Clus
 
 def start(config: "RunConfig", folder: Path, ray: "Cluster | None") -> None:
     """Start a run, train it to its end and print the result."""
-    from gtcrec.experiments.run import Run, need_empty
+    from gtcrec.experiments.run import Run
+    from gtcrec.experiments.run_folder import need_empty
     from gtcrec.runtime.process_group import joined
 
     if ray:
@@ -47,7 +48,8 @@ def start(config: "RunConfig", folder: Path, ray: "Cluster | None") -> None:
 def go_on(folder: Path, data: str | None, device: str | None, ray: "Cluster | None") -> None:
     """Train a run that was interrupted to its end and print the result."""
     from gtcrec.cli.console import say
-    from gtcrec.experiments.run import Run, stored
+    from gtcrec.experiments.run import Run
+    from gtcrec.experiments.run_folder import stored
     from gtcrec.runtime.files import MANIFEST
     from gtcrec.runtime.process_group import joined
 

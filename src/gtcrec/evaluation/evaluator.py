@@ -10,106 +10,26 @@ the metrics; one without users is left out.
 """
 
 import hashlib
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gtcrec.errors import ConfigError, DataError, nearest
-from gtcrec.evaluation.metrics import LIST_METRICS, USER_METRICS, compute, compute_lists, hits, longest, parse
-from gtcrec.evaluation.statistics import PairedTest, bootstrap_intervals, paired_tests
+from gtcrec.errors import ConfigError, DataError
+from gtcrec.evaluation.metrics import compute, compute_lists, hits, longest
+from gtcrec.evaluation.protocol import PROTOCOLS, EvaluateConfig
+from gtcrec.evaluation.slices import _item_slices, _means, _user_slices
+from gtcrec.evaluation.statistics import bootstrap_intervals
 from gtcrec.ops.topk import recommend
-from gtcrec.types import Floats, Interactions, Ints, Masks, Report, Scorer, Split, TopK, Vocabulary
+from gtcrec.types import Interactions, Ints, Masks, Report, Scorer, Split
 
-__all__ = [
-    "PROTOCOLS",
-    "Comparison",
-    "EvaluateConfig",
-    "Protocol",
-    "compare",
-    "evaluate",
-    "evaluate_split",
-    "per_user_table",
-    "recommend",
-    "report_from",
-    "report_to_json",
-    "valid_users",
-]
-
-_HEAD = 0.2  # the usual border of the long tail: the most popular fifth of the items
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """The choices that change published numbers: what is masked, who takes part, which MAP is printed.
-
-    `masked_at_test` names the parts whose pairs are never recommended when testing (on validation it is
-    always the training pairs alone); `cold_users` says whether users without training pairs take part;
-    `printed_as_map` is our name of the metric that the field's tool of that name prints as MAP.
-    """
-
-    name: str
-    masked_at_test: tuple[str, ...]
-    cold_users: bool
-    printed_as_map: str
-    ranking: str = "all items"
-    ties: str = "ascending item"
-
-
-PROTOCOLS: Mapping[str, Protocol] = {
-    "mmrec": Protocol("mmrec", masked_at_test=("train",), cold_users=False, printed_as_map="map_cut"),
-    "recbole": Protocol("recbole", masked_at_test=("train", "valid"), cold_users=True, printed_as_map="map_cut"),
-    "strict": Protocol("strict", masked_at_test=("train", "valid"), cold_users=True, printed_as_map="map"),
-}
-
-
-class EvaluateConfig(BaseModel):
-    """What is measured and how; `block` is the number of users scored at once, 0 = by memory."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    protocol: Literal["mmrec", "recbole", "strict"] = "mmrec"
-    candidates: Literal["all", "cold", "warm"] = Field(
-        "all", description="the items that are ranked; cold: those without a training pair, warm: the others"
-    )
-    metrics: tuple[str, ...] = tuple(
-        f"{kind}@{k}" for kind in ("recall", "ndcg", "precision", "map", "map_cut") for k in (5, 10, 20, 50)
-    )
-    lists: tuple[str, ...] = tuple(f"{kind}@{k}" for kind in LIST_METRICS for k in (10, 20))
-    resamples: int = Field(2000, ge=1)
-    block: int = Field(0, ge=0)
-
-    @field_validator("metrics")
-    @classmethod
-    def _know_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names:
-            raise ConfigError("metrics must name at least one metric, found none")
-        return tuple(name for name in names if parse(name, USER_METRICS))
-
-    @field_validator("lists")
-    @classmethod
-    def _know_lists(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if parse(name, LIST_METRICS))
+__all__ = ["evaluate", "evaluate_split", "recommend", "valid_users"]
 
 
 _DEFAULT = EvaluateConfig()
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models, a metric, their paired test, and its p after Holm's correction over all pairs of models."""
-
-    name_a: str
-    name_b: str
-    metric: str
-    test: PairedTest
-    p_holm: float
 
 
 def evaluate(
@@ -248,110 +168,8 @@ def _about(
     }
 
 
-def _means(per_user: Mapping[str, Floats]) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in per_user.items()}
-
-
 def _fingerprint(pairs: Interactions) -> str:
     total = hashlib.sha256(f"{pairs.n_users} {pairs.n_items};".encode())
     total.update(pairs.users.tobytes())
     total.update(pairs.items.tobytes())
     return total.hexdigest()
-
-
-def _item_slices(
-    lists: TopK, found: Masks, liked: Interactions, train: Interactions, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    by_count = np.argsort(-train.item_counts, kind="stable")
-    cold = train.item_counts == 0
-    head = np.zeros(train.n_items, dtype=np.bool_)
-    head[by_count[: int(np.ceil(_HEAD * np.count_nonzero(~cold)))]] = True
-    slices = {}
-    for word, group in (("cold", cold), ("tail", ~cold & ~head), ("head", head)):
-        n_liked = liked.where(group[liked.items]).user_counts[lists.users]
-        rows = n_liked > 0
-        if rows.any():
-            means = _means(compute(names, (found & group[lists.items])[rows], n_liked[rows]))
-            slices[f"items: {word}"] = {"users": float(np.count_nonzero(rows)), **means}
-    return slices
-
-
-def _user_slices(report: Report, train: Interactions) -> dict[str, dict[str, float]]:
-    counts = train.user_counts[report.users]
-    borders = np.quantile(counts, [1 / 3, 2 / 3])
-    third = np.searchsorted(borders, counts)  # [b], 0 up to and including the first border
-    slices = {}
-    for number, word in enumerate(("low", "mid", "high")):
-        rows = third == number
-        if rows.any():
-            means = _means({name: values[rows] for name, values in report.per_user.items()})
-            slices[f"users: {word}"] = {"users": float(np.count_nonzero(rows)), **means}
-    return slices
-
-
-def compare(reports: Mapping[str, Report], metric: str, rng: np.random.Generator) -> list[Comparison]:
-    """Test every pair of models on the users that both were measured on, in the order of `reports`.
-
-    Raises `ConfigError` for fewer than two reports or a metric that one lacks, `DataError` when the users
-    or the liked pairs differ.
-    """
-    if len(reports) < 2:
-        raise ConfigError(f"a comparison needs at least two reports, found {len(reports)}")
-    for name, report in reports.items():
-        if metric not in report.per_user:
-            near = nearest(metric, report.per_user)
-            raise ConfigError(f"report {name!r} has no metric {metric!r}{near}, it has {', '.join(report.per_user)}")
-    pairs = list(itertools.combinations(reports, 2))
-    tested = paired_tests([_aligned(reports, a, b, metric) for a, b in pairs], rng)
-    return [Comparison(a, b, metric, test, p) for (a, b), (test, p) in zip(pairs, tested, strict=True)]
-
-
-def _aligned(reports: Mapping[str, Report], name_a: str, name_b: str, metric: str) -> tuple[Floats, Floats]:
-    a, b = reports[name_a], reports[name_b]
-    only_a, only_b = np.setdiff1d(a.users, b.users), np.setdiff1d(b.users, a.users)
-    if len(only_a) or len(only_b):
-        raise DataError(
-            f"{name_a!r} and {name_b!r} were measured on different users: "
-            f"{len(only_a)} are only in the first, {len(only_b)} only in the second"
-        )
-    liked_a, liked_b = (report.about.get("fingerprints", {}).get("liked", "") for report in (a, b))
-    if liked_a and liked_b and liked_a != liked_b:
-        raise DataError(f"{name_a!r} and {name_b!r} were measured on different liked pairs")
-    return a.per_user[metric][np.argsort(a.users)], b.per_user[metric][np.argsort(b.users)]
-
-
-def report_to_json(report: Report) -> dict[str, Any]:
-    """Return all of a report but its per-user values, in types that JSON has."""
-    return {
-        "users": len(report.users),
-        "means": dict(report.means),
-        "intervals": {name: list(interval) for name, interval in report.intervals.items()},
-        "lists": dict(report.lists),
-        "slices": {name: dict(means) for name, means in report.slices.items()},
-        "about": dict(report.about),
-    }
-
-
-def per_user_table(report: Report, ids: Vocabulary) -> pa.Table:
-    """Return a row per user: column `user` with external ids, then a float64 column per metric."""
-    return pa.table({"user": pa.array(ids.external(report.users)), **report.per_user})
-
-
-def report_from(found: Mapping[str, Any], table: pa.Table, ids: Vocabulary) -> Report:
-    """Return the report that `report_to_json` and `per_user_table` were made from.
-
-    Raises `DataError` when the two do not belong together or a part is missing.
-    """
-    wanted = ["user", *found.get("means", ())]
-    if table.column_names != wanted or table.num_rows != found.get("users"):
-        raise DataError(
-            f"the report has {found.get('users')} users and the columns {wanted}, "
-            f"the table {table.num_rows} users and {table.column_names}"
-        )
-    missing = [part for part in ("intervals", "lists", "slices", "about") if part not in found]
-    if missing:
-        raise DataError(f"the report lacks {', '.join(missing)}")
-    per_user = {name: table[name].to_numpy() for name in table.column_names[1:]}
-    intervals = {name: (low, high) for name, (low, high) in found["intervals"].items()}
-    users = ids.index(table["user"].to_pylist())
-    return Report(users, per_user, found["means"], intervals, found["lists"], found["slices"], found["about"])

@@ -19,7 +19,7 @@ the mean of -log2(share of the users who have the item in training) over all lis
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,8 @@ __all__ = [
     "Metric",
     "compute",
     "compute_lists",
+    "cut_of",
+    "headline_cut",
     "hits",
     "longest",
     "parse",
@@ -173,3 +175,14 @@ LIST_METRICS: Mapping[str, Callable[[Ints, Interactions], float]] = {
     "novelty": _novelty,
 }
 """Kind -> function of the number of lists that hold each item, int64 [n_items], and the training pairs."""
+
+
+def headline_cut(names: Sequence[str]) -> str:
+    """Return the cut-off that summaries show: 20 where it was measured, else the largest."""
+    cuts = sorted({cut_of(name) for name in names if "@" in name}, key=int)
+    return "20" if "20" in cuts or not cuts else cuts[-1]
+
+
+def cut_of(metric: str) -> str:
+    """Return the cut-off of a metric's name: "20" of "recall@20", "" where there is none."""
+    return metric.partition("@")[2]

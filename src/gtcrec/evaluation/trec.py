@@ -17,8 +17,9 @@ from torch import Tensor
 
 from gtcrec.data.sources.raw_files import finite
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.evaluation.evaluator import PROTOCOLS, EvaluateConfig, evaluate_split
+from gtcrec.evaluation.evaluator import evaluate_split
 from gtcrec.evaluation.metrics import LIST_METRICS, USER_METRICS, parse
+from gtcrec.evaluation.protocol import PROTOCOLS, EvaluateConfig
 from gtcrec.types import Dataset, Ints, Report, Scorer, Split, TopK, Vocabulary
 
 __all__ = ["evaluate_lists", "read_lists", "read_mmrec_lists", "read_trec_run"]

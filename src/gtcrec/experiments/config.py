@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gtcrec import models
 from gtcrec.data import ReadConfig, SplitConfig, load
 from gtcrec.errors import ConfigError, nearest
-from gtcrec.evaluation.evaluator import EvaluateConfig
 from gtcrec.evaluation.metrics import USER_METRICS, parse
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.training.trainer import TrainConfig
 from gtcrec.types import Dataset
 

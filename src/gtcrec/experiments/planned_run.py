@@ -7,7 +7,8 @@ from typing import Any
 
 from gtcrec.errors import RunError
 from gtcrec.experiments.config import RunConfig
-from gtcrec.experiments.run import Run, need_empty, stored
+from gtcrec.experiments.run import Run
+from gtcrec.experiments.run_folder import need_empty, stored
 from gtcrec.runtime.files import MANIFEST
 
 __all__ = ["Wanted", "begin", "check_folder", "flat", "is_finished"]

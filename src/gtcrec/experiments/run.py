@@ -1,9 +1,7 @@
 """A run is a folder: its configuration, its training, its results, and the trained model, ready to recommend."""
 
-import importlib.metadata
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from torch import nn
 
 from gtcrec import data, models
 from gtcrec.errors import DataError, RunError
-from gtcrec.evaluation.evaluator import evaluate_split, per_user_table, recommend, report_to_json, valid_users
+from gtcrec.evaluation.evaluator import evaluate_split, recommend, valid_users
+from gtcrec.evaluation.report_io import per_user_table, report_to_json
 from gtcrec.experiments.config import RunConfig, dump_yaml, resolve
+from gtcrec.experiments.run_folder import _about, _environment, _write_per_user, need_empty, stored
 from gtcrec.ops.fold_in import liked_matrix
 from gtcrec.reporting import html as report
 from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest, write_text
@@ -27,7 +25,7 @@ from gtcrec.runtime.process_group import Workers, agree
 from gtcrec.training.trainer import Epoch, Training, epochs
 from gtcrec.types import Dataset, FoldsIn, Interactions, Ints, Report, Scorer, TopK
 
-__all__ = ["Recommendation", "Run", "fit", "need_empty", "stored"]
+__all__ = ["Recommendation", "Run", "fit"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _MODEL = "model.safetensors"
@@ -276,22 +274,6 @@ class Run:
         }
 
 
-def stored(folder: Path, path: str | None = None, device: str | None = None) -> RunConfig:
-    """Return the configuration of a run, with the data at `path` and on `device` if given.
-
-    Raises `RunError` when the folder is not a run.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise RunError(f"{folder}: not a run folder: config.yaml is missing")
-    return resolve(path, file=folder / "config.yaml", given=[f"train.device={device}"] if device else [])
-
-
-def need_empty(folder: Path) -> None:
-    """Raise `RunError` unless a run may start in `folder`: it is empty or not there."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder}: exists and is not an empty folder; name a new one or use `gtcrec resume`")
-
-
 def fit(path: str | Path, model: str = "gtc", out: str | Path = "runs/gtc", **given: Any) -> Run:
     """Train a model on a data folder and return the finished run.
 
@@ -303,45 +285,3 @@ def fit(path: str | Path, model: str = "gtc", out: str | Path = "runs/gtc", **gi
     for _ in run.epochs():
         pass
     return run
-
-
-def _write_per_user(path: Path, table: pa.Table) -> None:
-    """Write a table of ordered ids and of metrics, which have few distinct values, in a third of the usual bytes."""
-    user, *metrics = table.column_names
-    delta = "DELTA_BINARY_PACKED" if pa.types.is_integer(table.schema.field(user).type) else "DELTA_BYTE_ARRAY"
-    pq.write_table(table, path, compression="zstd", use_dictionary=metrics, column_encoding={user: delta})
-
-
-def _about(dataset: Dataset, how: Any) -> dict[str, Any]:
-    """What `data.json` says of the data."""
-    counts = {
-        "users": len(dataset.users),
-        "items": len(dataset.items),
-        "interactions": len(dataset.interactions),
-        "split": dict(how),
-        "modalities": {
-            m: {
-                "width": dataset.features.values[m].shape[1],
-                "present": int(dataset.features.present[m].sum()),
-            }
-            for m in dataset.features.names
-        },
-    }
-    return {
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "counts": counts,
-        "notes": {key: int(value) for key, value in dataset.notes.items()},
-    }
-
-
-def _environment() -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in ("gtcrec", "torch", "numpy", "scipy", "pyarrow")}
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }

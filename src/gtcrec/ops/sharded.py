@@ -7,7 +7,6 @@ Every function that communicates is called by all workers, in the same order; wi
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,15 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError
-from gtcrec.ops import topk as ranking
 from gtcrec.ops.graph import csr, times
-from gtcrec.runtime.process_group import Workers, broadcast, gather, gather_equal, trade
-from gtcrec.types import Interactions, Ints, TopK
+from gtcrec.runtime.process_group import Workers, broadcast, gather_equal, trade
 
 __all__ = [
     "ShardedMatrix",
     "ShardedRows",
-    "ShardedScorer",
     "combine_rows",
     "fetch",
     "join_rows",
@@ -174,48 +170,6 @@ def join_rows(pieces: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     for places, rows in pieces:
         own[places] = rows
     return own
-
-
-@dataclass(frozen=True, eq=False)
-class ShardedScorer:
-    """Users -> their inner products with all items, of which each worker scores its own; the same in all workers.
-
-    `users` [own, d] and `items` [own, d] are this worker's rows of tables of n_users and n_items rows.
-    """
-
-    users: Tensor
-    items: Tensor
-    n_users: int
-    n_items: int
-    workers: Workers
-
-    def __call__(self, index: Tensor) -> Tensor:
-        """Return the scores [b, n_items] of users int64 [b]."""
-        parts = gather(self._own_scores(index).T, self.workers)  # [own, b] of each worker
-        return join_rows([shard_rows(part, rank, len(parts), _ALONE) for rank, part in enumerate(parts)]).T
-
-    def recommend(self, users: Ints, k: int, exclude: Sequence[Interactions], block: int) -> TopK:
-        """Do what `ranking.recommend` does: each worker ranks its own items, and the lists are merged."""
-        block = block or ranking.block_users(self.n_items, self.items.device.type)  # as many calls in each worker
-        mine = [self._own_pairs(pairs, users) for pairs in exclude]
-        found = ranking.recommend(self._own_scores, users, k, mine, block)
-        size, rank = self.workers.size, self.workers.rank
-        items = np.where(found.items >= 0, found.items * size + rank, -1)
-        both = (torch.from_numpy(side.T.copy()) for side in (items, found.scores))  # [k, b]
-        items, scores = (torch.cat(gather(side, self.workers)).T.numpy() for side in both)  # [b, W k]
-        order = np.lexsort((items, -scores), axis=1)[:, :k]  # best first, ties by ascending item
-        return TopK(users, *(np.take_along_axis(side, order, axis=1) for side in (items, scores)))
-
-    def _own_scores(self, index: Tensor) -> Tensor:
-        rows = fetch(self.users, self.n_users, index.to(self.users.device), self.workers)
-        return rows @ self.items.T
-
-    def _own_pairs(self, pairs: Interactions, users: Ints) -> Interactions:
-        """The pairs of these users with this worker's items, which are counted as it holds them."""
-        wanted = np.zeros(pairs.n_users, dtype=np.bool_)
-        wanted[users] = True
-        at = (pairs.items % self.workers.size == self.workers.rank) & wanted[pairs.users]
-        return Interactions(pairs.users[at], pairs.items[at] // self.workers.size, pairs.n_users, len(self.items))
 
 
 def _fetch(own: Tensor, n: int, keys: Tensor, workers: Workers) -> Tensor:

@@ -17,8 +17,10 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from gtcrec.errors import RunError
+from gtcrec.evaluation.comparison import Difference
+from gtcrec.evaluation.metrics import cut_of, headline_cut
 from gtcrec.reporting import figures
-from gtcrec.reporting.run_comparison import Difference, common_means, cut_of, headline_cut, mark, part_of
+from gtcrec.reporting.run_comparison import common_means, mark, part_of
 from gtcrec.reporting.run_record import Evaluation, ExampleItem, ExampleUser, Record, TimingLine, read
 from gtcrec.runtime.files import atomic_path, write_text
 

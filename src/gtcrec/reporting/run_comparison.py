@@ -3,56 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gtcrec.errors import ConfigError, RunError, nearest
-from gtcrec.evaluation.statistics import paired_tests
+from gtcrec.evaluation.comparison import SIGNIFICANT, Difference, against
 from gtcrec.reporting.run_record import Record
 from gtcrec.types import Floats
 
-__all__ = [
-    "Against",
-    "Cell",
-    "Difference",
-    "against",
-    "against_first",
-    "common_means",
-    "cut_of",
-    "headline_cut",
-    "mark",
-    "part_of",
-]
-
-SIGNIFICANT = 0.05
+__all__ = ["RankedMean", "against_first", "common_means", "mark", "part_of"]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A paired test of run `name` against run `base`: mean difference, 95 % interval, p, p after Holm."""
-
-    name: str
-    base: str
-    metric: str
-    difference: float
-    interval: tuple[float, float]
-    p: float
-    p_holm: float
-
-
-class Against(NamedTuple):
-    """A paired test; the difference and its 95 % interval as shares of the base's mean, None where that is 0."""
-
-    test: Difference
-    relative: float | None
-    interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Cell:
+class RankedMean:
     """A mean in a table of runs: is it best or second in its column, does it differ from the first run."""
 
     value: float
@@ -65,7 +31,7 @@ def mark(
     values: Sequence[tuple[str, Mapping[str, float]]],
     metrics: Sequence[str],
     comparisons: Sequence[Difference],
-) -> list[tuple[str, list[Cell]]]:
+) -> list[tuple[str, list[RankedMean]]]:
     """Return a row of cells for each run (name, means), marking best, second and significant (Holm p < 0.05).
 
     Equal means, to the 4 decimals that are shown, share a mark.
@@ -73,22 +39,11 @@ def mark(
     ranks = {m: sorted({round(means[m], 4) for _, means in values}, reverse=True) for m in metrics}
     sure = {(test.name, test.metric) for test in comparisons if test.p_holm < SIGNIFICANT}
 
-    def cell(name: str, metric: str, value: float) -> Cell:
+    def cell(name: str, metric: str, value: float) -> RankedMean:
         rank = ranks[metric].index(round(value, 4))
-        return Cell(value, rank == 0 and len(values) > 1, rank == 1, (name, metric) in sure)
+        return RankedMean(value, rank == 0 and len(values) > 1, rank == 1, (name, metric) in sure)
 
     return [(name, [cell(name, m, means[m]) for m in metrics]) for name, means in values]
-
-
-def headline_cut(names: Sequence[str]) -> str:
-    """Return the cut-off that summaries show: 20 where it was measured, else the largest."""
-    cuts = sorted({cut_of(name) for name in names if "@" in name}, key=int)
-    return "20" if "20" in cuts or not cuts else cuts[-1]
-
-
-def cut_of(metric: str) -> str:
-    """Return the cut-off of a metric's name: "20" of "recall@20", "" where there is none."""
-    return metric.partition("@")[2]
 
 
 def part_of(records: Sequence[Record]) -> str:
@@ -102,20 +57,6 @@ def common_means(runs: Sequence[tuple[str, Record]]) -> list[tuple[str, dict[str
     every = [(name, getattr(record.result, part).means) for name, record in runs]
     shared = [metric for metric in every[0][1] if all(metric in means for _, means in every)]
     return [(name, {metric: means[metric] for metric in shared}) for name, means in every]
-
-
-def against(base: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], seed: int = 0) -> dict[str, Against]:
-    """Test each of several models against `base` on one metric, Holm's correction over the models.
-
-    `pairs` are name -> (values, values of `base` for the same users), float64 [b] each; `seed` draws every test
-    alike. Raises as `paired_test`.
-    """
-    tested = paired_tests(list(pairs.values()), seed)
-    found = {}
-    for name, (test, p_holm) in zip(pairs, tested, strict=True):
-        difference = Difference(name, base, metric, test.difference, (test.low, test.high), test.p, p_holm)
-        found[name] = Against(difference, test.relative, test.relative_interval)
-    return found
 
 
 def against_first(runs: Sequence[tuple[str, Record]], metrics: Sequence[str], seed: int = 0) -> list[Difference]:

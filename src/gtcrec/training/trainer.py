@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from gtcrec.errors import GtcrecError, RunError
-from gtcrec.evaluation.evaluator import EvaluateConfig, evaluate_split, valid_users
+from gtcrec.evaluation.evaluator import evaluate_split, valid_users
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.ops.sharded import ShardedRows, combine_rows
 from gtcrec.runtime.memory import keep_freed
 from gtcrec.runtime.process_group import Workers, agree, combine_gradients, exchange, find_device, gather, summary

@@ -24,7 +24,7 @@ from gtcrec.experiments.benchmark.plan import BenchmarkConfig, plan, read_file
 from gtcrec.experiments.benchmark.scheduler import _Crew, work
 from gtcrec.experiments.benchmark.worker import RESULTS, is_tested, keep_results, main, peak_bytes, train_and_test
 from gtcrec.experiments.run import Run
-from gtcrec.models import MODELS
+from gtcrec.models.registry import MODELS
 from gtcrec.runtime.files import check_manifest
 from helpers.bench import RUNS, SMALL, planned, write_file
 

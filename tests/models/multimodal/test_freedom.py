@@ -6,6 +6,7 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
+from gtcrec.models.multimodal.freedom import PrunableGraph
 from gtcrec.ops import graph
 from gtcrec.ops import neighbors as similarity
 from gtcrec.types import Interactions
@@ -134,7 +135,7 @@ def test_weights_without_any_modality_are_refused(checkerboard):
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 1 / 3, 0.9, 1.0])
 def test_pruning_keeps_exactly_the_stated_number_of_edges(share, checkerboard):
-    prunable = graph.PrunableGraph(checkerboard().train)
+    prunable = PrunableGraph(checkerboard().train)
     edges = len(prunable.full.a_values)
     for seed in range(20):
         assert prunable.draw(share, stream(seed)).sum() == round(share * edges)
@@ -142,7 +143,7 @@ def test_pruning_keeps_exactly_the_stated_number_of_edges(share, checkerboard):
 
 def test_the_chance_of_the_first_draw_is_proportional_to_one_over_root_of_degrees():
     pairs = Interactions(np.array([0, 0, 0, 0, 1, 2]), np.array([0, 1, 2, 3, 3, 3]), 3, 4)
-    prunable = graph.PrunableGraph(pairs)
+    prunable = PrunableGraph(pairs)
     weights = 1 / np.sqrt(pairs.user_counts[pairs.users] * pairs.item_counts[pairs.items])
     rng, n = stream(), 20_000
     counts = sum(prunable.draw(1 / 6, rng).int() for _ in range(n)).numpy()
@@ -157,7 +158,7 @@ def test_pairs_are_drawn_without_replacement_as_one_after_the_other():
     p = 1 / np.sqrt(pairs.user_counts[pairs.users] * pairs.item_counts[pairs.items])
     p /= p.sum()
     chance = np.array([p[e] + sum(p[f] * p[e] / (1 - p[f]) for f in range(5) if f != e) for e in range(5)])
-    prunable, rng, n = graph.PrunableGraph(pairs), stream(1), 20_000
+    prunable, rng, n = PrunableGraph(pairs), stream(1), 20_000
     counts = sum(prunable.draw(0.4, rng).int() for _ in range(n)).numpy()
     assert np.all(np.abs(counts - n * chance) < 4 * np.sqrt(n * chance * (1 - chance)))
 
@@ -170,7 +171,7 @@ def test_pruning_prefers_edges_of_low_degree_as_much_as_numpy_s_weighted_choice(
     weights, low = product**-0.5, product < np.median(product)
     n = round(0.2 * len(pairs))
     wanted = [low[rng.choice(len(pairs), n, replace=False, p=weights / weights.sum())].mean() for _ in range(100)]
-    prunable = graph.PrunableGraph(pairs)
+    prunable = PrunableGraph(pairs)
     found = [low[prunable.draw(0.2, stream(seed)).numpy()].mean() for seed in range(100)]
     error = np.sqrt(np.var(wanted) / 100 + np.var(found) / 100)
     assert abs(np.mean(found) - np.mean(wanted)) < 4 * error

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from gtcrec.data.formats.npy import choose_modalities, feature_files
 from gtcrec.errors import ConfigError, RunError, nearest
+from gtcrec.evaluation.comparison import SIGNIFICANT, Difference, against
 from gtcrec.experiments.config import RunConfig, resolve
 from gtcrec.experiments.planned_run import Wanted, begin, check_folder, is_finished
-from gtcrec.reporting.run_comparison import SIGNIFICANT, Difference, against
 from gtcrec.reporting.run_record import read
 from gtcrec.runtime.files import check_manifest
 from gtcrec.types import Floats

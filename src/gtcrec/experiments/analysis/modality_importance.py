@@ -14,9 +14,9 @@ from torch import nn
 
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
+from gtcrec.evaluation.comparison import SIGNIFICANT, Difference, against
 from gtcrec.evaluation.evaluator import evaluate_split, valid_users
 from gtcrec.experiments.run import Run
-from gtcrec.reporting.run_comparison import SIGNIFICANT, Difference, against
 from gtcrec.types import Floats, ItemFeatures
 
 __all__ = ["KINDS", "Kind", "Knockout", "Loss", "knockout", "replaced"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from gtcrec.evaluation.metrics import headline_cut
 from gtcrec.experiments.benchmark import tables
 from gtcrec.experiments.benchmark.plan import CUTS
 from gtcrec.experiments.benchmark.results import Results, Row
@@ -12,7 +13,6 @@ from gtcrec.reporting import figures
 from gtcrec.reporting.benchmark_figures import Bar, Point, bars, points, rank_curves
 from gtcrec.reporting.figures import DARK, LIGHT, Theme
 from gtcrec.reporting.html import data_address, page
-from gtcrec.reporting.run_comparison import headline_cut
 from gtcrec.runtime.files import write_text
 
 __all__ = ["html", "write_pages"]

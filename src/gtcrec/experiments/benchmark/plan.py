@@ -13,8 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, nearest
-from gtcrec.evaluation.evaluator import EvaluateConfig
 from gtcrec.evaluation.metrics import USER_METRICS, parse
+from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.experiments.config import RunConfig, parse_yaml, resolve
 from gtcrec.experiments.planned_run import Wanted, check_folder
 

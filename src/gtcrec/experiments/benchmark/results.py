@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gtcrec.errors import RunError
+from gtcrec.evaluation.comparison import SIGNIFICANT, Against, against
 from gtcrec.evaluation.statistics import bootstrap_intervals
 from gtcrec.experiments.benchmark.plan import CUTS, Plan
 from gtcrec.experiments.benchmark.worker import COSTS, is_tested
 from gtcrec.experiments.planned_run import Wanted
-from gtcrec.reporting.run_comparison import SIGNIFICANT, Against, against
 from gtcrec.reporting.run_record import Evaluation, Record, read
 from gtcrec.runtime.files import atomic_path, check_manifest
 from gtcrec.types import Floats

@@ -1,38 +1,18 @@
 """The tables of a benchmark as rows of marked cells, and as Markdown and LaTeX."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from gtcrec.evaluation.metrics import headline_cut
 from gtcrec.experiments.benchmark.results import Costs, Estimate, Results, Row
-from gtcrec.reporting.run_comparison import headline_cut, mark
+from gtcrec.reporting.run_comparison import mark
+from gtcrec.reporting.tables import Cell, Table, _latex_cell, _tex, markdown_table
 
-__all__ = ["Cell", "Table", "about", "headline", "latex", "markdown", "markdown_rows", "markdown_table", "tables"]
+__all__ = ["about", "headline", "latex", "markdown", "tables"]
 
 _LEGEND = (
     "Best in bold, second underlined. * differs from {base} with p < 0.05, ns does not: paired sign-flip test over "
     "users, each user's values averaged over seeds, Holm's correction over the models of a metric."
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A text of a table; `mark` is "", "*" or "ns"."""
-
-    text: str
-    best: bool = False
-    second: bool = False
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its title and a note; the first column holds names, `left` others that hold text."""
-
-    title: str
-    note: str
-    headers: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    left: tuple[int, ...] = (0,)
 
 
 def tables(found: Results) -> list[Table]:
@@ -56,18 +36,6 @@ def markdown(found: Sequence[Results]) -> str:
         for table in tables(one):
             lines += ["", *markdown_table(table)]
     return "\n".join(lines) + "\n"
-
-
-def markdown_table(table: Table) -> list[str]:
-    """Return a table with its title and note as lines of Markdown."""
-    return [f"### {table.title}", "", table.note, "", *markdown_rows(table.headers, table.rows, table.left)]
-
-
-def markdown_rows(headers: Sequence[str], rows: Sequence[Sequence[Cell]], left: Sequence[int] = (0,)) -> list[str]:
-    """Return a header, its rule and rows as lines of Markdown; the columns at `left` hold text."""
-    rule = ["---" if place in left else "---:" for place in range(len(headers))]
-    body = [[_markdown_cell(cell) for cell in row] for row in rows]
-    return [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in headers], rule, *body)]
 
 
 def latex(found: Sequence[Results]) -> str:
@@ -221,34 +189,3 @@ def _ranked(value: float | None, ranks: Sequence[float]) -> Cell:
         return Cell("–")
     rank = ranks.index(round(value, 4))
     return Cell(f"{value:.4f}", rank == 0 and len(ranks) > 1, rank == 1)
-
-
-def _bare(text: str) -> str:
-    return text.replace("|", r"\|")
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = _bare(cell.text)
-    text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
-    return text + {"": "", "*": r" \*", "ns": " ns"}[cell.mark]
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = _tex(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.second else text
-    return text + {"": "", "*": "$^{*}$", "ns": r"$^{\mathrm{ns}}$"}[cell.mark]
-
-
-_SPECIAL: Mapping[str, str] = {
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "<": "$<$",
-    "±": r"$\pm$",
-    "–": "--",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_SPECIAL.get(c, c) for c in text)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from gtcrec.errors import ConfigError
 from gtcrec.models.base import Space
 from gtcrec.ops import losses
-from gtcrec.ops.scorers import dot_scorer, of_batch
-from gtcrec.ops.sharded import ShardedRows, ShardedScorer, xavier_rows
+from gtcrec.ops.scorers import ShardedScorer, dot_scorer, of_batch
+from gtcrec.ops.sharded import ShardedRows, xavier_rows
 from gtcrec.runtime.process_group import Workers
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 

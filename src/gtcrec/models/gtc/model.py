@@ -27,8 +27,8 @@ from gtcrec.models.gtc.latent_filter import ProjectedContent
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import losses
 from gtcrec.ops.fold_in import torch_csr
-from gtcrec.ops.scorers import DotScorer, Reranked
-from gtcrec.ops.sharded import ShardedRows, ShardedScorer, own_rows
+from gtcrec.ops.scorers import DotScorer, Reranked, ShardedScorer
+from gtcrec.ops.sharded import ShardedRows, own_rows
 from gtcrec.runtime.process_group import Workers
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 

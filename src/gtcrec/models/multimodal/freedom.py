@@ -7,6 +7,7 @@ arXiv 2211.06924).
 from collections.abc import Mapping
 from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -16,10 +17,11 @@ from gtcrec.models.base import Space
 from gtcrec.models.modalities import modality_weights, module_keys
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
+from gtcrec.ops.graph import PrunedGraph, SparseMatrix, _csr_tensor, bipartite
 from gtcrec.ops.scorers import dot_scorer, of_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
-__all__ = ["FREEDOM", "SPACE", "FREEDOMConfig"]
+__all__ = ["FREEDOM", "SPACE", "FREEDOMConfig", "PrunableGraph"]
 
 
 class FREEDOMConfig(BaseModel):
@@ -69,7 +71,7 @@ class FREEDOM(nn.Module):
         self.keys = module_keys(features.names)
         self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
         self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
-        self.graph = graph.PrunableGraph(train)
+        self.graph = PrunableGraph(train)
         self.projections = nn.ModuleDict()
         weights = modality_weights("freedom", config.modality_weights, self.names)
         if self.names:
@@ -113,3 +115,52 @@ class FREEDOM(nn.Module):
         gap = (u * self.projections[self.keys[m]](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
         loss: Tensor = (F.softplus(-gap) * (present[i] & present[j])).mean()
         return loss
+
+
+class PrunableGraph(nn.Module):
+    """The user-item graph, whole (`full`) and in parts that are drawn anew; edges are in the order of the pairs.
+
+    Degree-sensitive edge pruning (Zhou & Shen 2023, arXiv 2211.06924). No part of the saved weights.
+    """
+
+    order: Tensor
+
+    def __init__(self, train: Interactions) -> None:
+        super().__init__()
+        self.full = SparseMatrix(bipartite(train))
+        order = np.argsort(train.items, kind="stable")  # edge of each entry of the transpose
+        self.register_buffer("order", torch.from_numpy(order.astype(np.int32)), persistent=False)
+
+    def draw(self, share: float, rng: torch.Generator) -> Tensor:
+        """Return which edges are kept, bool [edges]: round(share * edges) of them, drawn without replacement.
+
+        The chance of each draw is proportional to 1 / sqrt(deg(u) deg(i)) among the edges that are left. The n
+        smallest of Exp(1) / weight have this distribution (Efraimidis & Spirakis 2006), and need no sorting.
+        """
+        weights = self.full.a_values
+        keys = torch.empty(len(weights), device=rng.device).exponential_(generator=rng).to(weights.device) / weights
+        chosen = keys.topk(round(share * len(keys)), largest=False, sorted=False).indices
+        return torch.zeros_like(keys, dtype=torch.bool).index_fill_(0, chosen, True)
+
+    def part(self, kept: Tensor) -> PrunedGraph:
+        """Return the graph of the edges at which `kept` (bool [edges]) is true, normalised by its own degrees."""
+        full = self.full
+        rows, columns = _kept(full.a_rows, full.a_columns, kept)
+        rows_t, columns_t = _kept(full.at_rows, full.at_columns, kept.index_select(0, self.order))
+        by_user, by_item = rows.diff(), rows_t.diff()  # degrees
+        n_users, n_items = full.shape
+        return PrunedGraph(
+            _csr_tensor(rows, columns, _normalised(by_user, by_item, columns), (n_users, n_items)),
+            _csr_tensor(rows_t, columns_t, _normalised(by_item, by_user, columns_t), (n_items, n_users)),
+        )
+
+
+def _kept(rows: Tensor, columns: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """CSR row ends and columns of the kept entries; their order stays."""
+    before = F.pad(kept.cumsum(0, dtype=torch.int32), (1, 0))  # [entries + 1]
+    return before.index_select(0, rows), columns[kept]
+
+
+def _normalised(by_row: Tensor, by_column: Tensor, columns: Tensor) -> Tensor:
+    """1 / sqrt(deg(row) deg(column)) of each entry, from the degrees."""
+    return by_row.rsqrt().repeat_interleave(by_row) * by_column.rsqrt().index_select(0, columns)
