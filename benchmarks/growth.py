@@ -27,7 +27,7 @@ from speed_clock import Clock, peak_bytes
 from gtcrec import models
 from gtcrec.evaluation.evaluator import evaluate_split, valid_users
 from gtcrec.evaluation.protocol import EvaluateConfig
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.sampling import Batches
 from gtcrec.training.trainer import TrainConfig, Training
 from gtcrec.types import Interactions, ItemFeatures, Split
@@ -94,7 +94,7 @@ def point(n_items: int, mode: str, steps: int, rounds: int) -> dict[str, Any]:
         costs = {"construction": clock.lap()["cpu"]}
         training.refresh()
         costs["refresh"] = clock.lap()["cpu"]
-        every = itertools.chain.from_iterable(batches.epoch(number, Workers()) for number in itertools.count(1))
+        every = itertools.chain.from_iterable(batches.epoch(number, ProcessGroup()) for number in itertools.count(1))
         laps = _steps(training, every, 3 + steps * rounds)[3:]
         clock.lap()
         users = valid_users(split, EvaluateConfig(), VALID_USERS)
@@ -109,7 +109,7 @@ def _steps(training: Training, batches: Iterator[Any], count: int) -> list[float
     """CPU seconds of each step, drawing its batch included."""
     clock, laps = Clock(), []
     for batch, share, rng in itertools.islice(batches, count):
-        terms = training.step(batch, share, rng, Workers())
+        terms = training.step(batch, share, rng, ProcessGroup())
         laps.append(clock.lap()["cpu"])
         if not math.isfinite(float(terms["total"])):
             raise SystemExit(f"the loss is no longer finite at step {len(laps)}")

@@ -68,7 +68,7 @@ class NaiveGTC(nn.Module):
         places = torch.stack([torch.from_numpy(near.row).long(), torch.from_numpy(near.col).long()])
         item_graph = torch.sparse_coo_tensor(places, torch.from_numpy(near.data), near.shape, check_invariants=True)
         self.register_buffer("item_graph", item_graph.coalesce())
-        alike = similarity.co_liked_users(train, USER_NEIGHBOURS)
+        alike = similarity.co_interaction_users(train, USER_NEIGHBOURS)
         count = torch.from_numpy(alike.indptr).long().diff()
         row = torch.arange(train.n_users).repeat_interleave(count)
         place = torch.arange(len(row)) - torch.from_numpy(alike.indptr).long()[row]

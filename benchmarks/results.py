@@ -14,8 +14,8 @@ from typing import Any
 
 from gtcrec import resolve
 from gtcrec.experiments.run import Run
-from gtcrec.reporting.run_comparison import against_first
-from gtcrec.reporting.run_record import Record, read
+from gtcrec.reporting.run_comparison import compare_to_first
+from gtcrec.reporting.run_record import RunRecord, read
 
 METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 
@@ -130,7 +130,7 @@ def write(data: str, names: list[str]) -> None:
     print(out)
 
 
-def page(data: str, records: list[tuple[str, Record]]) -> list[str]:
+def page(data: str, records: list[tuple[str, RunRecord]]) -> list[str]:
     lines = [
         f"# {data}",
         "",
@@ -155,7 +155,7 @@ def page(data: str, records: list[tuple[str, Record]]) -> list[str]:
         "",
     ]
     lines += ["| run | metric | difference | interval | p |", "|---|---|---|---|---|"]
-    for t in against_first(records, METRICS):
+    for t in compare_to_first(records, METRICS):
         low, high = t.interval
         lines.append(f"| {t.name} | {t.metric} | {t.difference:+.4f} | [{low:+.4f}, {high:+.4f}] | {t.p_holm:.4f} |")
     lines += ["", "Settings that differ from the defaults, and why each training ended:", ""]
@@ -169,7 +169,7 @@ def _beside(value: float | None, ours: Any, metric: str) -> str:
     return "–" if value is None else f"{value:.4f} ({ours.means[metric] / value - 1:+.1%})"
 
 
-def about(record: Record) -> str:
+def about(record: RunRecord) -> str:
     counts = record.data.counts
     split = counts["split"]
     content = ", ".join(f"{m} ({facts['width']})" for m, facts in counts["modalities"].items()) or "none"
@@ -180,7 +180,7 @@ def about(record: Record) -> str:
     )
 
 
-def row(name: str, record: Record) -> str:
+def row(name: str, record: RunRecord) -> str:
     test, trained = record.result.test, any(line.losses for line in record.history)
     cells = [f"{test.means[m]:.4f} [{test.intervals[m][0]:.4f}, {test.intervals[m][1]:.4f}]" for m in METRICS]
     epochs = [str(record.result.best_epoch), str(record.result.epochs)] if trained else ["–", "–"]

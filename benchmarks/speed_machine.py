@@ -111,7 +111,7 @@ def _loop(
 def _user_graph(train: Interactions, sample: int, seed: int) -> dict[str, Any]:
     """Co-liked users by our sparse product and by a loop over pairs of users, each pair once."""
     clock = Clock()
-    ours_graph = similarity.co_liked_users(train, NEIGHBOURS)
+    ours_graph = similarity.co_interaction_users(train, NEIGHBOURS)
     ours = clock.lap()
     sets = [set(train.items_of(user).tolist()) for user in range(train.n_users)]
     chosen = np.random.default_rng(seed).permutation(train.n_users)[:sample].tolist()

@@ -14,7 +14,7 @@ NAMES = {
     "bpr": "BPR",
     "naive_gtc": "naive GTC",
 }
-COMPARED: dict[str, Callable[[Result], Spread]] = {
+HEADLINE_METRICS: dict[str, Callable[[Result], Spread]] = {
     "epoch, CPU-s": lambda one: one["costs"]["epoch"]["cpu"],
     "construction, CPU-s": lambda one: one["costs"]["construction"]["cpu"],
     "evaluation, CPU-s": lambda one: one["costs"]["evaluation"]["cpu"],
@@ -37,7 +37,7 @@ def compare(before: Result, after: Result) -> list[str]:
         if name not in after["candidates"]:
             lines.append(f"{name:<14}only in the first")
             continue
-        for what, get in COMPARED.items():
+        for what, get in HEADLINE_METRICS.items():
             a, b = get(before["candidates"][name]), get(after["candidates"][name])
             overlap = a["min"] <= b["max"] and b["min"] <= a["max"]
             ratio = b["median"] / a["median"]

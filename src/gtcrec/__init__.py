@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from gtcrec.data import describe, load, split
     from gtcrec.evaluation.comparison import compare
     from gtcrec.experiments.config import RunConfig, resolve
-    from gtcrec.experiments.run import Recommendation, Run, fit
-    from gtcrec.types import Dataset, Interactions, ItemFeatures, Recommender, Report, Split, TopK
+    from gtcrec.experiments.run import RecommendedItem, Run, fit
+    from gtcrec.types import Dataset, Interactions, ItemFeatures, Report, ScoringModel, Split, TopK
 
 _PLACES = {
     "Dataset": "types",
     "Interactions": "types",
     "ItemFeatures": "types",
-    "Recommendation": "experiments.run",
-    "Recommender": "types",
+    "RecommendedItem": "experiments.run",
+    "ScoringModel": "types",
     "Report": "types",
     "Run": "experiments.run",
     "RunConfig": "experiments.config",
@@ -37,11 +37,11 @@ __all__ = [
     "Dataset",
     "Interactions",
     "ItemFeatures",
-    "Recommendation",
-    "Recommender",
+    "RecommendedItem",
     "Report",
     "Run",
     "RunConfig",
+    "ScoringModel",
     "Split",
     "TopK",
     "compare",

@@ -27,12 +27,12 @@ __all__ = [
     "FoldsIn",
     "Interactions",
     "Ints",
-    "ItemCards",
     "ItemFeatures",
+    "ItemMetadata",
     "Masks",
-    "Recommender",
     "Report",
     "Scorer",
+    "ScoringModel",
     "Split",
     "TopK",
     "Vocabulary",
@@ -199,7 +199,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, eq=False)
-class ItemCards:
+class ItemMetadata:
     """What a person sees of an item: title and image file (either may be missing); one entry per item."""
 
     titles: tuple[str, ...]
@@ -222,7 +222,7 @@ class Dataset:
     items: Vocabulary
     labels: NDArray[np.int8] | None = None
     times: Floats | None = None
-    cards: ItemCards | None = None
+    item_metadata: ItemMetadata | None = None
     notes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
@@ -315,7 +315,7 @@ class Report:
 
 
 @runtime_checkable
-class Recommender(Protocol):
+class ScoringModel(Protocol):
     """What every model offers. Models that are trained by gradient add `loss(batch, rng)`."""
 
     def scorer(self) -> Scorer:

@@ -84,7 +84,7 @@ def test_the_naive_graphs_equal_the_dense_formulas(
     torch.testing.assert_close(model._propagated(x), unit + a @ unit + a @ (a @ unit))
     alike = torch.zeros(train.n_users, train.n_users)
     alike.scatter_add_(1, model.neighbours, model.neighbour_weights)
-    torch.testing.assert_close(alike, torch.from_numpy(similarity.co_liked_users(train, 40).toarray()))
+    torch.testing.assert_close(alike, torch.from_numpy(similarity.co_interaction_users(train, 40).toarray()))
 
 
 def test_the_naive_score_repeats_exactly(

@@ -19,7 +19,7 @@ import typer
 from gtcrec.cli.main import execute, main
 from gtcrec.cli.train import train_here
 from gtcrec.data import write_catalogue
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import Epoch
 
 SMALL = ["--set", "epochs=2", "--set", "dim=8", "--set", "batch_size=512"]
@@ -300,7 +300,7 @@ class Stalled:
     """A run whose training is interrupted in its second epoch."""
 
     folder = Path("my run")
-    workers = Workers()
+    workers = ProcessGroup()
     epochs_done = 0
 
     class config:

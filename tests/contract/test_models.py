@@ -9,7 +9,7 @@ import torch
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.training.trainer import TrainConfig, Training, epochs, fit
-from gtcrec.types import Batch, Recommender
+from gtcrec.types import Batch, ScoringModel
 
 SMALL = {
     "bpr": {"dim": 8},
@@ -98,7 +98,7 @@ def test_loss_leaves_the_batch_unchanged(name, checkerboard):
 def test_scorer_works_before_training_and_repeats_exactly(name, checkerboard):
     split = checkerboard()
     model = make(name, split)
-    assert isinstance(model, Recommender)
+    assert isinstance(model, ScoringModel)
     before = scores(model)
     assert before.shape == (40, 40)
     assert before.dtype == torch.float32

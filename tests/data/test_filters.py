@@ -10,7 +10,7 @@ from gtcrec.data import ReadConfig, load, write_catalogue
 from gtcrec.data.hide import hidden_items
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.experiments.config import dump_yaml
-from gtcrec.experiments.run_folder import stored
+from gtcrec.experiments.run_folder import read_stored_config
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_share_is_of_the_items_that_the_core_keeps(shop: Path) -> None:
 def test_a_run_folder_says_what_was_hidden(shop: Path, tmp_path: Path) -> None:
     config = resolve(str(shop), "popular", given=["data.hidden={image: 0.3}", "data.hidden_seed=4"])
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
-    assert stored(tmp_path) == config
+    assert read_stored_config(tmp_path) == config
     assert (config.data.hidden, config.data.hidden_seed) == ({"image": 0.3}, 4)
 
 

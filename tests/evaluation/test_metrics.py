@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.evaluation.metrics import LIST_METRICS, USER_METRICS, compute, compute_lists, hits, longest, parse
+from gtcrec.evaluation.metrics import CATALOG_METRICS, RANKING_METRICS, compute, compute_lists, hits, longest, parse
 from gtcrec.types import Interactions, TopK
 
 
@@ -51,8 +51,8 @@ def test_the_best_list_scores_one_even_when_it_is_shorter_than_what_the_user_lik
 
 
 def test_a_list_without_hits_scores_zero_in_every_metric():
-    found = compute([f"{kind}@3" for kind in USER_METRICS], np.zeros((2, 3), dtype=bool), np.array([1, 4]))
-    assert len(found) == len(USER_METRICS)
+    found = compute([f"{kind}@3" for kind in RANKING_METRICS], np.zeros((2, 3), dtype=bool), np.array([1, 4]))
+    assert len(found) == len(RANKING_METRICS)
     assert all(value.tolist() == [0, 0] for value in found.values())
 
 
@@ -123,7 +123,7 @@ def test_longest_is_the_largest_k_of_both_sorts():
 )
 def test_a_bad_metric_name_is_refused_by_name(name, message):
     with pytest.raises(ConfigError, match=message):
-        parse(name, USER_METRICS)
+        parse(name, RANKING_METRICS)
 
 
 def test_a_metric_that_needs_longer_lists_is_refused():
@@ -134,7 +134,7 @@ def test_a_metric_that_needs_longer_lists_is_refused():
 
 
 def test_a_user_metric_is_not_a_list_metric():
-    assert not set(USER_METRICS) & set(LIST_METRICS)
+    assert not set(RANKING_METRICS) & set(CATALOG_METRICS)
     with pytest.raises(ConfigError, match="unknown metric 'recall@1', wanted one of coverage, gini, novelty with @k"):
         compute_lists(["recall@1"], lists_of([[0]]), pairs([0], [0], 1, 1))
 

@@ -19,9 +19,9 @@ from conftest import checkerboard_split  # noqa: E402
 from gtcrec import models  # noqa: E402
 from gtcrec.experiments.run import Run  # noqa: E402
 from gtcrec.ops.scorers import ShardedScorer  # noqa: E402
-from gtcrec.ops.sharded import ShardedRows, combine_rows, fetch, own_rows  # noqa: E402
+from gtcrec.ops.sharded import RowShardedEmbedding, combine_rows, local_rows, lookup  # noqa: E402
 from gtcrec.ops.topk import recommend  # noqa: E402
-from gtcrec.runtime.process_group import exchange, joined  # noqa: E402
+from gtcrec.runtime.process_group import all_gather_object, init_process_group  # noqa: E402
 from gtcrec.training.trainer import TrainConfig, Training, epochs  # noqa: E402
 from gtcrec.types import Interactions  # noqa: E402
 
@@ -45,14 +45,14 @@ N, DIM = 8, 3
 def table(workers):
     """Row r is r, r + 0.1, r + 0.2."""
     whole = torch.arange(N)[:, None] + torch.arange(DIM) / 10
-    return ShardedRows(nn.Parameter(whole[list(own_rows(N, workers))]), N, workers)
+    return RowShardedEmbedding(nn.Parameter(whole[list(local_rows(N, workers))]), N, workers)
 
 
 def looked_up(workers):
     """Each worker asks other rows, some twice, and one none."""
     asked = [[5, 0, 5, 7], [], [1, 1]][workers.rank]
     rows = table(workers)
-    found = rows(torch.tensor(asked, dtype=torch.int64)), fetch(rows.own, N, torch.tensor([6, 6, 2]), workers)
+    found = rows(torch.tensor(asked, dtype=torch.int64)), lookup(rows.own, N, torch.tensor([6, 6, 2]), workers)
     return {"asked": asked, "rows": found[0].tolist(), "fetched": found[1].tolist(), "own": len(rows.own)}
 
 
@@ -73,7 +73,7 @@ def ranked(workers):
     """Scores of small integers, of which many are equal."""
     rng = np.random.default_rng(5)
     users, items = (torch.from_numpy(rng.integers(-1, 2, size=(n, 4))).float() for n in (12, 11))
-    own = [side[list(own_rows(len(side), workers))] for side in (users, items)]
+    own = [side[list(local_rows(len(side), workers))] for side in (users, items)]
     scorer = ShardedScorer(*own, len(users), len(items), workers)
     seen = Interactions(*np.divmod(rng.choice(12 * 11, 40, replace=False), 11), 12, 11)
     wanted = np.array([0, 3, 4, 7, 11])
@@ -97,7 +97,7 @@ def train(name, workers, sharded, **settings):
     held += [len(x) for slots in training.optimizers[-1].state.values() for x in slots.values() if x.dim()]
     every = torch.arange(40)
     spread = {id(table.own) for table in model.tables} if sharded else {}
-    tables = [fetch(p, 40, every, workers) if id(p) in spread else p for p in model.parameters()]
+    tables = [lookup(p, 40, every, workers) if id(p) in spread else p for p in model.parameters()]
     history = [{"losses": epoch.losses, "valid": epoch.valid} for epoch in training.history]
     scores = model.scorer()(every).tolist()
     found = {"history": history, "weights": [p.tolist() for p in tables], "held": held, "scores": scores}
@@ -110,7 +110,7 @@ def reloaded(training, name, workers):
     training.save(path)
     model = models.build(name, split.train, split.features, models.settings(name, SETTINGS[name]), 1, workers)
     again = Training(model, training.config)
-    exchange("saved", workers)
+    all_gather_object("saved", workers)
     again.load(path)
     same = [a.equal(b) for a, b in zip(model.state_dict().values(), training.model.state_dict().values(), strict=True)]
     moments = [[x for slots in one.optimizers[-1].state.values() for x in slots.values()] for one in (training, again)]
@@ -135,7 +135,7 @@ def runs(workers):
 def work(rank, size, port):
     shared = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {**shared, "WORLD_SIZE": str(size), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    with joined("cpu") as workers:
+    with init_process_group("cpu") as workers:
         found = {
             "looked_up": looked_up(workers),
             "gradients": gradients(workers),

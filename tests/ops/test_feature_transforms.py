@@ -13,7 +13,7 @@ from gtcrec.models.gtc.denoising import denoised_pairs, denoising_errors, denois
 from gtcrec.ops import diffusion
 from gtcrec.ops import feature_transforms as content
 from gtcrec.ops.feature_transforms import ContentProjection, directions
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import TrainConfig, Training, fit
 from gtcrec.types import Batch
 
@@ -236,7 +236,7 @@ def test_the_average_of_a_denoiser_follows_its_weights_exponentially(condition, 
     training = Training(model, TrainConfig(learning_rate=0.02))
     wanted = {}
     for step in range(4):
-        training.step(a_batch(split), 1.0, torch.Generator().manual_seed(step), Workers())
+        training.step(a_batch(split), 1.0, torch.Generator().manual_seed(step), ProcessGroup())
         for name in of_denoisers(model):
             now = model.get_parameter(name).detach().clone()
             wanted[name] = 0.75 * wanted[name] + 0.25 * now if step else now

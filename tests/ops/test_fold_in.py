@@ -10,7 +10,7 @@ from gtcrec.data import write_catalogue
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.run import fit as train_run
 from gtcrec.ops import graph
-from gtcrec.ops.fold_in import folded_user, liked_matrix, new_item_rows, new_user_rows
+from gtcrec.ops.fold_in import folded_user, history_matrix, new_item_rows, new_user_rows
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import ItemFeatures
 
@@ -28,13 +28,13 @@ def some_content(n, widths, seed=3):
 
 
 def test_lists_become_a_binary_matrix():
-    found = liked_matrix([np.array([2, 0, 2]), np.array([], dtype=np.int64), np.array([1])], 3)
+    found = history_matrix([np.array([2, 0, 2]), np.array([], dtype=np.int64), np.array([1])], 3)
     assert found.toarray().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
 def test_a_liked_item_out_of_range_is_refused_with_its_list():
     with pytest.raises(DataError, match=r"liked items must lie in \[0, 3\), found 3 in list 1"):
-        liked_matrix([np.array([0]), np.array([1, 3])], 3)
+        history_matrix([np.array([0]), np.array([1, 3])], 3)
 
 
 def test_the_rows_of_a_user_like_those_of_the_graph(checkerboard):
@@ -45,7 +45,7 @@ def test_the_rows_of_a_user_like_those_of_the_graph(checkerboard):
 
 
 def test_an_item_without_training_pairs_has_no_weight_and_does_not_count_in_the_degree():
-    liked = liked_matrix([np.array([0, 1, 2])], 3)
+    liked = history_matrix([np.array([0, 1, 2])], 3)
     rows = new_user_rows(liked, np.array([4, 0, 1])).toarray()
     np.testing.assert_allclose(rows, [[1 / np.sqrt(2 * 4), 0, 1 / np.sqrt(2 * 1)]], rtol=1e-6)
 
@@ -56,7 +56,7 @@ def test_a_new_user_has_what_reaches_them_over_the_dense_graph(layers, checkerbo
     rng = torch.Generator().manual_seed(0)
     users, items = (torch.randn(n, 3, generator=rng) for n in (train.n_users, train.n_items))
     r = torch.from_numpy(graph.bipartite(train).toarray())
-    rows = new_user_rows(liked_matrix([np.array([0, 5]), np.array([7])], train.n_items), train.item_counts)
+    rows = new_user_rows(history_matrix([np.array([0, 5]), np.array([7])], train.n_items), train.item_counts)
     u, i, wanted = users, items, torch.zeros(2, 3)
     for _ in range(layers):
         wanted = wanted + torch.from_numpy(rows.toarray()) @ i
@@ -160,7 +160,7 @@ def test_fold_in_recommends_the_colour_of_what_is_liked(checkerboard):
     split = checkerboard()
     model = gtc(split)
     fit(model, split, TrainConfig(epochs=60, batch_size=64, learning_rate=0.02, valid_metric="recall@10"))
-    scores = model.fold_in(liked_matrix([np.array([0, 2, 8]), np.array([1, 5])], 40))
+    scores = model.fold_in(history_matrix([np.array([0, 2, 8]), np.array([1, 5])], 40))
     even, odd = scores[:, ::2].mean(dim=1), scores[:, 1::2].mean(dim=1)
     assert even[0] > odd[0]
     assert odd[1] > even[1]
@@ -206,7 +206,7 @@ def test_a_run_ranks_items_by_a_list_of_liked_ones_which_it_leaves_out(tmp_path)
     assert [row["list"] for row in found] == [1] * 4 + [2] * 4
     assert [row["rank"] for row in found] == [1, 2, 3, 4] * 2
     for number, own in ((1, [3, 5]), (2, [0])):
-        scores = run.model.fold_in(liked_matrix([np.array(own)], 40))[0].numpy()
+        scores = run.model.fold_in(history_matrix([np.array(own)], 40))[0].numpy()
         scores[own] = -np.inf
         wanted = [ids[item] for item in np.argsort(-scores, kind="stable")[:4]]
         assert [row["item_id"] for row in found if row["list"] == number] == wanted

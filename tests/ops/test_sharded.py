@@ -16,8 +16,8 @@ from gtcrec import models
 from gtcrec.data import write_catalogue
 from gtcrec.errors import ConfigError, RunError
 from gtcrec.experiments.run import Run
-from gtcrec.ops.sharded import join_rows, own_rows, shard_rows, xavier_rows
-from gtcrec.runtime.process_group import Workers
+from gtcrec.ops.sharded import join_rows, local_rows, shard_rows, xavier_rows
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training import checkpoint
 from gtcrec.training.trainer import TrainConfig, fit
 
@@ -163,10 +163,10 @@ def test_a_shard_that_is_missing_or_of_another_checkpoint_is_named(folder, tmp_p
     shards = [path.with_name(f"checkpoint.4.{rank}-of-2.safetensors") for rank in range(2)]
     shutil.copy(shards[0], shards[1])
     with pytest.raises(RunError, match=r"1-of-2\.safetensors: not of checkpoint\.safetensors: its sha256 sum is"):
-        checkpoint.load_shards(path, lambda name: True, Workers())
+        checkpoint.load_shards(path, lambda name: True, ProcessGroup())
     shards[1].unlink()
     with pytest.raises(RunError, match=r"checkpoint\.4\.1-of-2\.safetensors: cannot be read"):
-        checkpoint.load_shards(path, lambda name: True, Workers())
+        checkpoint.load_shards(path, lambda name: True, ProcessGroup())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -177,7 +177,7 @@ def test_rows_drawn_in_parts_are_those_that_torch_draws_at_once(size, monkeypatc
     after = torch.rand(1)
     for rank in range(size):
         torch.manual_seed(3)
-        assert xavier_rows(23, 5, Workers(rank, size)).equal(whole[rank::size])
+        assert xavier_rows(23, 5, ProcessGroup(rank, size)).equal(whole[rank::size])
         assert torch.rand(1).equal(after)
 
 
@@ -186,16 +186,16 @@ def test_shards_of_any_number_of_workers_become_those_of_another(before, after):
     whole = torch.arange(26).view(13, 2)
     shards = [whole[rank::before] for rank in range(before)]
     for rank in range(after):
-        pieces = [shard_rows(shard, number, before, Workers(rank, after)) for number, shard in enumerate(shards)]
+        pieces = [shard_rows(shard, number, before, ProcessGroup(rank, after)) for number, shard in enumerate(shards)]
         assert join_rows(pieces).equal(whole[rank::after])
 
 
 def test_what_cannot_be_sharded_is_refused_with_its_reason(checkerboard):
     split = checkerboard()
     with pytest.raises(ConfigError, match=r"a table of 2 rows cannot be spread over 3 workers; wanted a row for each"):
-        own_rows(2, Workers(0, 3))
+        local_rows(2, ProcessGroup(0, 3))
     with pytest.raises(ConfigError, match=r"tables=sharded wants a model of sharded tables, one of .*; found lightgcn"):
-        models.build("lightgcn", split.train, split.features, models.settings("lightgcn", {}), 0, Workers())
+        models.build("lightgcn", split.train, split.features, models.settings("lightgcn", {}), 0, ProcessGroup())
     for key, wanted, given in (
         ("propagation", "sampled", None),
         ("start", "random", {}),
@@ -203,6 +203,6 @@ def test_what_cannot_be_sharded_is_refused_with_its_reason(checkerboard):
     ):
         config = models.settings("gtc", given or {}, "default" if given is None else "sampled")
         with pytest.raises(ConfigError, match=rf"gtc: train\.tables=sharded needs {key}={wanted}, found {key}="):
-            models.build("gtc", split.train, split.features, config, 0, Workers())
+            models.build("gtc", split.train, split.features, config, 0, ProcessGroup())
     with pytest.raises(ConfigError, match=r"bpr: train\.tables=sharded needs sparse=true, found sparse=false"):
-        models.build("bpr", split.train, split.features, models.settings("bpr", {}), 0, Workers())
+        models.build("bpr", split.train, split.features, models.settings("bpr", {}), 0, ProcessGroup())

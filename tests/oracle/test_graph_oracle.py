@@ -185,7 +185,7 @@ def test_co_liked_users_equal_a_brute_force(pairs, block):
     for u in range(pairs.n_users):
         best = [v for v in np.argsort(-counts[u], kind="stable")[:3] if counts[u, v] > 0]
         wanted[u, best] = np.exp(counts[u, best]) / np.exp(counts[u, best]).sum() if best else 0
-    np.testing.assert_allclose(similarity.co_liked_users(pairs, 3, block).toarray(), wanted, atol=1e-6)
+    np.testing.assert_allclose(similarity.co_interaction_users(pairs, 3, block).toarray(), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("activity", [0.0, 0.7])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ir_measures import AP, RR, P, R, Success, nDCG
 
-from gtcrec.evaluation.metrics import USER_METRICS, compute, hits
+from gtcrec.evaluation.metrics import RANKING_METRICS, compute, hits
 from gtcrec.types import Interactions, TopK
 
 CUTS = (1, 3, 5, 10, 20)
@@ -37,7 +37,7 @@ def random_case(request):
     items = np.array([item for own in liked for item in own])
     held = Interactions(users, items, n_users, n_items)
     lists = TopK(np.arange(n_users), ranked, np.zeros(ranked.shape, dtype=np.float32))
-    names = [f"{kind}@{k}" for kind in USER_METRICS for k in CUTS]
+    names = [f"{kind}@{k}" for kind in RANKING_METRICS for k in CUTS]
     return ranked, liked, compute(names, hits(lists, held), held.user_counts)
 
 

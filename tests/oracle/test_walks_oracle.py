@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 
 from gtcrec.models.gtc.random_walks import neighbours, reach, walk
 from gtcrec.ops import graph
-from gtcrec.training.rowwise_adam import RowAdam
+from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.types import Interactions
 
 
@@ -80,7 +80,7 @@ def test_sums_over_what_walks_reach_and_their_gradient_equal_the_dense_ones():
 def test_row_adam_equals_adam_without_first_moment_where_a_rows_gradients_have_one_size():
     rng = torch.Generator().manual_seed(0)
     dense, sparse = (torch.nn.Parameter(torch.ones(5, 3)) for _ in range(2))
-    adam, rows = torch.optim.Adam([dense], lr=0.1, betas=(0.0, 0.999)), RowAdam([sparse], lr=0.1)
+    adam, rows = torch.optim.Adam([dense], lr=0.1, betas=(0.0, 0.999)), RowwiseAdam([sparse], lr=0.1)
     for index in ([0, 1, 2, 3, 4], [1, 3], [1], [4, 0, 1], [0, 2]):
         dense.grad = torch.zeros(5, 3)
         signs = torch.randint(2, (len(index), 3), generator=rng) * 2 - 1
@@ -95,14 +95,14 @@ def test_row_adam_equals_adam_without_first_moment_where_a_rows_gradients_have_o
 def test_row_adam_keeps_the_direction_of_a_rows_gradient():
     p = torch.nn.Parameter(torch.zeros(2, 2))
     p.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.tensor([[3.0, -4]]), (2, 2), check_invariants=True)
-    RowAdam([p], lr=0.1).step()
+    RowwiseAdam([p], lr=0.1).step()
     wanted = -0.1 * torch.tensor([[0.0, 0], [3, -4]]) / 12.5**0.5
     torch.testing.assert_close(p.detach(), wanted)
 
 
 def test_row_adam_leaves_rows_without_a_gradient_and_refuses_a_dense_one():
     p = torch.nn.Parameter(torch.ones(3, 2))
-    optimizer = RowAdam([p], lr=0.1)
+    optimizer = RowwiseAdam([p], lr=0.1)
     p.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.ones(1, 2), (3, 2), check_invariants=True)
     for _ in range(2):
         optimizer.step()

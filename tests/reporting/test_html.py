@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from gtcrec.errors import ConfigError, GtcrecError, RunError
-from gtcrec.evaluation.comparison import Difference
+from gtcrec.evaluation.comparison import PairedDifference
 from gtcrec.evaluation.metrics import headline_cut
 from gtcrec.reporting import figures
 from gtcrec.reporting.html import pivot, render, render_comparison
-from gtcrec.reporting.run_comparison import against_first, common_means, mark, part_of
+from gtcrec.reporting.run_comparison import common_means, compare_to_first, mark, part_of
 from gtcrec.reporting.run_record import Evaluation, read
 
 PNG = base64.b64decode(
@@ -265,8 +265,8 @@ def test_the_headline_is_at_20_or_the_longest_list() -> None:
 
 def test_best_second_and_significant_are_marked() -> None:
     tests = [
-        Difference("b", "a", "m", -0.1, (-0.2, 0.0), 0.01, 0.02),
-        Difference("c", "a", "m", 0.1, (0, 1), 0.04, 0.08),
+        PairedDifference("b", "a", "m", -0.1, (-0.2, 0.0), 0.01, 0.02),
+        PairedDifference("c", "a", "m", 0.1, (0, 1), 0.04, 0.08),
     ]
     rows = mark([("a", {"m": 0.20001}), ("b", {"m": 0.1}), ("c", {"m": 0.20002})], ["m"], tests)
     flags = {name: (cell.best, cell.second, cell.significant) for name, (cell,) in rows}
@@ -290,7 +290,7 @@ def test_paired_differences_are_run_minus_base(tmp_path: Path) -> None:
         folder = write_run(tmp_path / name, test=0.1)
         write_users(folder, x)
         runs.append((name, read(folder)))
-    tests = against_first(runs, ["recall@20"])
+    tests = compare_to_first(runs, ["recall@20"])
     assert [(test.name, test.base) for test in tests] == [("b", "a"), ("c", "a")]
     assert tests[0].difference == pytest.approx(-0.125)
     assert tests[0].interval == pytest.approx((-0.125, -0.125))
@@ -343,20 +343,20 @@ def test_runs_that_cannot_be_compared_are_refused(
     folders = two_runs(tmp_path)
     spoil(folders[1])
     with pytest.raises(error, match=message):
-        against_first([(folder.name, read(folder)) for folder in folders], ["recall@20"])
+        compare_to_first([(folder.name, read(folder)) for folder in folders], ["recall@20"])
 
 
 def test_an_unmeasured_metric_is_refused_with_the_nearest(tmp_path: Path) -> None:
     runs = [(folder.name, read(folder)) for folder in two_runs(tmp_path)]
     with pytest.raises(ConfigError, match=r"'recal@20' was not measured in b \(did you mean 'recall@20'\?\); found"):
-        against_first(runs, ["recal@20"])
+        compare_to_first(runs, ["recal@20"])
 
 
 def test_the_comparison_page_names_part_base_and_tests(tmp_path: Path) -> None:
     runs = [
         (name, write_run(tmp_path / name, name, value, test=value)) for name, value in (("gtc", 0.08), ("bpr", 0.06))
     ]
-    tests = [Difference("bpr", "gtc", "recall@20", -0.02, (-0.03, -0.01), 0.0004, 0.0008)]
+    tests = [PairedDifference("bpr", "gtc", "recall@20", -0.02, (-0.03, -0.01), 0.0004, 0.0008)]
     out = render_comparison(runs, tests, tmp_path / "page.html")
     page = Page(out)
     html = out.read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from gtcrec.errors import DataError
-from gtcrec.runtime.block_jobs import Local, RayData, in_blocks
+from gtcrec.runtime.block_jobs import Local, RayData, run_in_blocks
 
 out, workers, how = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 MARK = out.with_suffix(".mark")  # the stage leaves a line here for each block
@@ -46,7 +46,7 @@ if __name__ == "__main__":
     executor = RayData(workers) if workers else Local()
     settings = {"how": "all alike"}  # a job that a killed one left is gone on with, whoever goes on
     try:
-        found = in_blocks(pa.table({"x": range(20)}), 2, make_stage, settings, out, assemble, executor)
+        found = run_in_blocks(pa.table({"x": range(20)}), 2, make_stage, settings, out, assemble, executor)
     except Exception as error:
         found = [type(error).__name__, str(error)]
     sys.stdout.write(json.dumps(found) + "\n")

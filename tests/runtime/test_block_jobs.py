@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from gtcrec.errors import ConfigError, DataError, RunError
-from gtcrec.runtime.block_jobs import Local, RayData, Results, choose_executor, in_blocks
+from gtcrec.runtime.block_jobs import BlockResults, Local, RayData, choose_executor, run_in_blocks
 from gtcrec.runtime.ray_session import ray_session
 
 SCRIPT = Path(__file__).with_name("blocks_process.py")
@@ -37,12 +37,12 @@ class Job:
         return pa.table({"y": [x + 1 for x in block["x"].to_pylist()]})
 
     def run(self, rows: int = 10, size: int = 3, **settings: str) -> int:
-        return in_blocks(
+        return run_in_blocks(
             pa.table({"x": range(rows)}), size, lambda: self.stage, settings, self.out, self.assemble,
             on_block=lambda done, total: self.told.append((done, total)),
         )  # fmt: skip
 
-    def assemble(self, results: Results, path: Path) -> int:
+    def assemble(self, results: BlockResults, path: Path) -> int:
         numbers = [y for table in results for y in table["y"].to_pylist()]
         path.write_text(json.dumps(numbers))
         return len(numbers)
@@ -120,7 +120,7 @@ def test_no_rows_make_a_file_of_none(job: Job) -> None:
 
 def test_a_block_that_vanishes_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"000000\.block: missing or damaged; start the job again"):
-        list(Results(tmp_path, 1))
+        list(BlockResults(tmp_path, 1))
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:

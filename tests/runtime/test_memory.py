@@ -11,14 +11,14 @@ from gtcrec.runtime import memory
 
 SCRIPT = """
 import resource, sys
-from gtcrec.runtime.memory import keep_freed
+from gtcrec.runtime.memory import keep_freed_memory
 
 def held():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 if sys.argv[1] == "keep":
-    keep_freed()
+    keep_freed_memory()
 before = held()
 large = bytearray(1 << 26)
 del large
@@ -36,7 +36,7 @@ def test_freed_memory_stays_with_the_process_only_if_asked(keep: bool) -> None:
 
 def test_a_c_library_that_lacks_the_call_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    memory.keep_freed()
+    memory.keep_freed_memory()
 
 
 def test_the_peak_of_a_process_never_sinks(monkeypatch):

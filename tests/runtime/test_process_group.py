@@ -12,7 +12,7 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.runtime.process_group import Workers, find_device, joined, need_own, summary
+from gtcrec.runtime.process_group import ProcessGroup, find_device, init_process_group, need_own, summary
 from gtcrec.training.trainer import TrainConfig, Training, fit
 
 HERE = Path(__file__).parent
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_two_workers_goes_on_with_two_exactly_and_with_one_up_to
 
 def test_parts_cover_a_batch_and_differ_by_one_at_most():
     for n in range(12):
-        parts = [list(range(n))[Workers(rank, 5).part(n)] for rank in range(5)]
+        parts = [list(range(n))[ProcessGroup(rank, 5).shard(n)] for rank in range(5)]
         assert [row for part in parts for row in part] == list(range(n))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -141,8 +141,8 @@ def test_the_summary_of_weights_sees_one_bit():
 
 def test_without_torchrun_a_process_works_alone(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    with joined("cpu") as workers:
-        assert workers == Workers(0, 1)
+    with init_process_group("cpu") as workers:
+        assert workers == ProcessGroup(0, 1)
 
 
 def test_devices_are_refused_by_name(checkerboard, row_bpr):

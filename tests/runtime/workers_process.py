@@ -13,7 +13,13 @@ sys.path.insert(0, str(tests))
 from conftest import RowBPR, checkerboard_split  # noqa: E402
 from gtcrec import models  # noqa: E402
 from gtcrec.errors import RunError  # noqa: E402
-from gtcrec.runtime.process_group import Workers, agree, combine_gradients, gather, joined  # noqa: E402
+from gtcrec.runtime.process_group import (  # noqa: E402
+    ProcessGroup,
+    all_reduce_gradients,
+    assert_equal_across_ranks,
+    gather,
+    init_process_group,
+)
 from gtcrec.training.trainer import TrainConfig, Training, epochs  # noqa: E402
 
 CONFIG = {"batch_size": 64, "learning_rate": 0.02, "valid_metric": "recall@10", "epochs": 3}
@@ -33,7 +39,7 @@ def train(name, workers, epochs_done=0, **settings):
     if epochs_done:
         training.load(out / f"{name}.{epochs_done}.safetensors")
     for epoch in epochs(model, split, config, training, workers=workers):
-        if workers.first and not (epochs_done or settings):
+        if workers.is_main and not (epochs_done or settings):
             training.save(out / f"{name}.{epoch.number}.safetensors")
     history = [{"losses": epoch.losses, "valid": epoch.valid, "seconds": epoch.seconds} for epoch in training.history]
     return {"history": history, "weights": {key: value.tolist() for key, value in model.state_dict().items()}}
@@ -47,7 +53,7 @@ def combined(rank, workers):
     if rank == 0:
         one.grad = torch.tensor([1.0, 2.0])
         empty.grad = torch.sparse_coo_tensor([[2]], [[1.0, 3.0]], (3, 2))
-    combine_gradients([one, none], [table, empty], (0.25, 0.75)[rank], workers)
+    all_reduce_gradients([one, none], [table, empty], (0.25, 0.75)[rank], workers)
     return {
         "one": one.grad.tolist(),
         "none": none.grad is None,
@@ -58,13 +64,13 @@ def combined(rank, workers):
 
 def disagreement(workers):
     try:
-        agree("their colour", ["red", "blue"][workers.rank], workers)
+        assert_equal_across_ranks("their colour", ["red", "blue"][workers.rank], workers)
     except RunError as error:
         return str(error)
 
 
 def main():
-    with joined("cpu") as workers:
+    with init_process_group("cpu") as workers:
         pairs = len(checkerboard_split().train)
         found = {
             "workers": [workers.rank, workers.size],
@@ -75,8 +81,8 @@ def main():
             "one_pair_left": train("rows", workers, batch_size=pairs - 1, epochs=1),
             "few_users": train("bpr", workers, valid_users=1, epochs=1),
         }
-        if workers.first:  # alone from where two stood, while the other waits
-            found["alone"] = train("rows", Workers(), epochs_done=2)
+        if workers.is_main:  # alone from where two stood, while the other waits
+            found["alone"] = train("rows", ProcessGroup(), epochs_done=2)
         found["resumed"] = train("rows", workers, epochs_done=1)
     found["threads"] = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
     (out / f"{workers.rank}.json").write_text(json.dumps(found))

@@ -10,7 +10,7 @@ from torch import nn
 from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, valid_users
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.sampling import Batches
 from gtcrec.training.trainer import Negatives, TrainConfig, Training, epochs, fit
 from gtcrec.types import Batch, Interactions, ItemFeatures, Split
@@ -50,7 +50,7 @@ def test_negatives_that_are_met_are_uniform_over_the_unliked_items_with_a_traini
 def test_a_user_who_likes_every_met_item_has_no_negative_among_them():
     pairs = Interactions(np.array([0, 0, 1]), np.array([1, 2, 1]), 2, 4)
     assert Batches(pairs, 8, 0).steps == 1
-    users = [batch.users.tolist() for batch, _, _ in Batches(pairs, 8, 0, met=True).epoch(1, Workers())]
+    users = [batch.users.tolist() for batch, _, _ in Batches(pairs, 8, 0, met=True).epoch(1, ProcessGroup())]
     assert users == [[1]]
 
 
@@ -138,9 +138,9 @@ def test_rows_that_a_batch_does_not_name_stay_as_they_are(checkerboard, row_bpr)
     training = Training(model, TrainConfig(**FAST))
     before = model.users.detach().clone()
     some = Batch(torch.tensor([3, 5]), torch.tensor([1, 1]), torch.tensor([0, 2]))
-    training.step(some, 1.0, torch.Generator(), Workers())
+    training.step(some, 1.0, torch.Generator(), ProcessGroup())
     assert (model.users != before).any(dim=1).nonzero().flatten().tolist() == [3, 5]
-    assert [type(one).__name__ for one in training.optimizers] == ["Adam", "RowAdam"]
+    assert [type(one).__name__ for one in training.optimizers] == ["Adam", "RowwiseAdam"]
     assert model.scale.item() != 1
 
 

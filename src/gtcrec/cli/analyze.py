@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gtcrec.reporting.figures import Mark
 
 __all__ = [
-    "COMPARED",
+    "HEADLINE_METRICS",
     "Metrics",
     "Part",
     "ablate",
@@ -33,8 +33,8 @@ __all__ = [
     "train_plan",
 ]
 
-COMPARED = ("recall@20", "ndcg@20", "ndcg@5")
-Metrics = Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")]
+HEADLINE_METRICS = ("recall@20", "ndcg@20", "ndcg@5")
+Metrics = Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(HEADLINE_METRICS)}.")]
 Part = Literal["valid", "test"]
 
 
@@ -142,7 +142,7 @@ def choose_metrics(wanted: list[str] | None, measured: tuple[str, ...]) -> tuple
     for name in wanted or ():
         if name not in measured:
             raise ConfigError(f"{name!r} is not measured{nearest(name, measured)}; measured: {', '.join(measured)}")
-    return tuple(wanted or [name for name in COMPARED if name in measured] or measured)
+    return tuple(wanted or [name for name in HEADLINE_METRICS if name in measured] or measured)
 
 
 def check_users(plan: "Plan", on: Part) -> None:
@@ -157,7 +157,7 @@ def check_users(plan: "Plan", on: Part) -> None:
 def train_plan(plan: "Plan", on: Part, table_only: bool) -> None:
     """Train what is missing and, if asked for, evaluate on test what has not been; a line for each run that ended."""
     from gtcrec.cli.console import resumable, say
-    from gtcrec.experiments.analysis.ablation import begin, is_finished
+    from gtcrec.experiments.analysis.ablation import is_finished, start_or_resume
     from gtcrec.reporting.run_record import read
 
     with resumable(f"the same command goes on from here, with the runs of {shlex.quote(str(plan.out))}"):
@@ -165,10 +165,10 @@ def train_plan(plan: "Plan", on: Part, table_only: bool) -> None:
             if not is_finished(wanted.folder):
                 if table_only:
                     continue
-                _watch(begin(wanted))
+                _watch(start_or_resume(wanted))
             record = read(wanted.folder)
             if on == "test" and record.result.test is None:
-                begin(wanted).evaluate()
+                start_or_resume(wanted).evaluate()
             name = wanted.config.train.valid_metric
             best = next((line for line in record.history if line.epoch == record.result.best_epoch), None)
             value = f"{name} {best.valid[name]:.4f} at epoch {best.epoch}" if best and best.valid else "no epoch"

@@ -14,7 +14,7 @@ from gtcrec.errors import ConfigError, GtcrecError, RunError, nearest
 if TYPE_CHECKING:
     from gtcrec.experiments.benchmark.plan import Plan
     from gtcrec.experiments.benchmark.results import Results
-    from gtcrec.experiments.planned_run import Wanted
+    from gtcrec.experiments.planned_run import PlannedRun
     from gtcrec.types import Dataset, Report
 
 __all__ = ["benchmark", "compare_lists"]
@@ -56,11 +56,11 @@ def benchmark(
         raise GtcrecError(f"{len(failed)} of {len(chosen.trained)} runs failed{_why(failed)}")
 
 
-def _why(failed: "list[tuple[Wanted, str]]") -> str:
+def _why(failed: "list[tuple[PlannedRun, str]]") -> str:
     return "".join(f"; {one.folder.parent.name}/{one.folder.name}: {why}" for one, why in failed)
 
 
-def _work(plan: "Plan", jobs: int, file: Path) -> "list[tuple[Wanted, str]]":
+def _work(plan: "Plan", jobs: int, file: Path) -> "list[tuple[PlannedRun, str]]":
     from gtcrec.cli.console import resumable
     from gtcrec.experiments.benchmark.scheduler import work
 
@@ -79,7 +79,7 @@ class _Tally:
         self.done = {_label(one) for one in plan.trained if is_tested(one.folder)}
         self.best: dict[str, float] = {}
 
-    def note(self, wanted: "Wanted", event: Mapping[str, Any]) -> str:
+    def note(self, wanted: "PlannedRun", event: Mapping[str, Any]) -> str:
         """Take notice of an event and return the words for the run's best validation."""
         label, metric = _label(wanted), wanted.config.train.valid_metric
         if event.get("best"):
@@ -88,7 +88,7 @@ class _Tally:
             self.done.add(label)
         return f"{metric} {self.best[label]:.4f}" if label in self.best else ""
 
-    def line(self, wanted: "Wanted", event: Mapping[str, Any]) -> None:
+    def line(self, wanted: "PlannedRun", event: Mapping[str, Any]) -> None:
         """Print a line when a run has ended."""
         from gtcrec.cli.console import say
 
@@ -98,7 +98,7 @@ class _Tally:
 
 
 @contextmanager
-def _watched(plan: "Plan") -> "Iterator[Callable[[Wanted, Mapping[str, Any]], None]]":
+def _watched(plan: "Plan") -> "Iterator[Callable[[PlannedRun, Mapping[str, Any]], None]]":
     """Show the work on stderr: on a terminal a bar of all runs and one of each at work, elsewhere a line a run."""
     from gtcrec.cli.console import console
 
@@ -113,7 +113,7 @@ def _watched(plan: "Plan") -> "Iterator[Callable[[Wanted, Mapping[str, Any]], No
         whole = bar.add_task("runs", total=tally.total, completed=len(tally.done), words="")
         tasks: dict[str, Any] = {}
 
-        def live(wanted: "Wanted", event: Mapping[str, Any]) -> None:
+        def live(wanted: "PlannedRun", event: Mapping[str, Any]) -> None:
             label, words = _label(wanted), tally.note(wanted, event)
             if "ended" in event:
                 if label in tasks:
@@ -127,7 +127,7 @@ def _watched(plan: "Plan") -> "Iterator[Callable[[Wanted, Mapping[str, Any]], No
         yield live
 
 
-def _label(wanted: "Wanted") -> str:
+def _label(wanted: "PlannedRun") -> str:
     return f"{wanted.folder.parent.name}/{wanted.folder.name}"
 
 
@@ -154,7 +154,7 @@ def compare_lists(
 ) -> None:
     """Print a comparison on test of runs and of lists in files; the first run, else the first file, is the base."""
     from gtcrec.cli.console import comparison, differences, print_json, print_table
-    from gtcrec.evaluation.comparison import against
+    from gtcrec.evaluation.comparison import compare_to_baseline
     from gtcrec.reporting.run_comparison import mark
     from gtcrec.reporting.tables import runs_text
 
@@ -173,7 +173,7 @@ def compare_lists(
     tests = []
     for metric in wanted:
         pairs = {name: (found[name].per_user[metric], base.per_user[metric]) for name in names[1:]}
-        tests += [one.test for one in against(names[0], metric, pairs).values()]
+        tests += [one.test for one in compare_to_baseline(names[0], metric, pairs).values()]
     values = [(name, {m: one.means[m] for m in wanted}) for name, one in found.items()]
     if form == "json":
         rows = [{"name": name, "means": means} for name, means in values]
@@ -190,11 +190,11 @@ def _reports(folders: Sequence[Path], files: Sequence[Path], data: str | None) -
     from gtcrec.data import split
     from gtcrec.evaluation.trec import evaluate_lists, read_lists
     from gtcrec.experiments.config import resolve
-    from gtcrec.experiments.run_folder import stored
+    from gtcrec.experiments.run_folder import read_stored_config
 
     if not folders and data is None:
         raise typer.BadParameter("--lists without a run folder: wanted --data DIR, the data that they rank")
-    config = stored(folders[0], data) if folders else resolve(data, "popular")
+    config = read_stored_config(folders[0], data) if folders else resolve(data, "popular")
     dataset = config.data.load()
     parts = split(dataset, config.split)
     found = {folder.resolve().name: _report(folder, dataset) for folder in folders}

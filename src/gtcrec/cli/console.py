@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from gtcrec.evaluation.comparison import Difference
+    from gtcrec.evaluation.comparison import PairedDifference
     from gtcrec.reporting.run_comparison import RankedMean
     from gtcrec.reporting.run_record import Evaluation
     from gtcrec.training.trainer import Epoch
@@ -143,7 +143,7 @@ def comparison(
     return table(["run", *(f"{m} " for m in metrics)], [[escape(n), *map(cell, cells)] for n, cells in rows], title)
 
 
-def differences(tests: Sequence["Difference"]) -> RenderableType:
+def differences(tests: Sequence["PairedDifference"]) -> RenderableType:
     """Return the table of paired tests."""
     rows = [
         [

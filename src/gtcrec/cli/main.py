@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gtcrec.cli.analyze import COMPARED, ablate, explain, knockout
+from gtcrec.cli.analyze import HEADLINE_METRICS, ablate, explain, knockout
 from gtcrec.cli.benchmark import benchmark, compare_lists
 from gtcrec.cli.data import data_app
 from gtcrec.cli.missing import missing
@@ -20,9 +20,9 @@ from gtcrec.cli.tune import tune
 from gtcrec.errors import GtcrecError, RunError
 
 if TYPE_CHECKING:
-    from gtcrec.evaluation.comparison import Difference
+    from gtcrec.evaluation.comparison import PairedDifference
     from gtcrec.experiments.run import Run
-    from gtcrec.reporting.run_record import Record
+    from gtcrec.reporting.run_record import RunRecord
     from gtcrec.runtime.block_jobs import Executor
 
 __all__ = ["app", "execute", "main"]
@@ -225,7 +225,9 @@ def compare(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="DIR DIR...", help="Run folders; the first is the base.")
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(COMPARED)}.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help=f"Default: {', '.join(HEADLINE_METRICS)}.")
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a page.")] = None,
     form: Annotated[Literal["table", "markdown", "latex", "json"], typer.Option("--format")] = "table",
     lists: Annotated[
@@ -327,18 +329,18 @@ def _listed(score: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in score.items())
 
 
-def _compare(runs: list[tuple[str, Path]], metrics: list[str] | None, form: str) -> "list[Difference]":
+def _compare(runs: list[tuple[str, Path]], metrics: list[str] | None, form: str) -> "list[PairedDifference]":
     """Print the comparison of runs and return the paired tests."""
     from gtcrec.cli.console import comparison, differences, print_json, print_table
-    from gtcrec.reporting.run_comparison import against_first, common_means, mark, part_of
+    from gtcrec.reporting.run_comparison import common_means, compare_to_first, mark, part_of
     from gtcrec.reporting.run_record import read
     from gtcrec.reporting.tables import runs_text
 
     records = [(name, read(folder)) for name, folder in runs]
     values = common_means(records)
     shared = list(values[0][1])
-    wanted = metrics or [m for m in COMPARED if m in shared] or shared
-    tests = against_first(records, wanted)
+    wanted = metrics or [m for m in HEADLINE_METRICS if m in shared] or shared
+    tests = compare_to_first(records, wanted)
     rows = mark(values, wanted, tests)
     part = part_of([record for _, record in records])
     if form == "json":
@@ -352,11 +354,11 @@ def _compare(runs: list[tuple[str, Path]], metrics: list[str] | None, form: str)
 
 
 def _comparison_facts(
-    records: "list[tuple[str, Record]]",
+    records: "list[tuple[str, RunRecord]]",
     values: list[tuple[str, dict[str, float]]],
     metrics: list[str],
     part: str,
-    tests: "list[Difference]",
+    tests: "list[PairedDifference]",
 ) -> dict[str, Any]:
     folders = {name: str(record.folder) for name, record in records}
     rows = [{"name": name, "folder": folders[name], "means": {m: means[m] for m in metrics}} for name, means in values]

@@ -67,6 +67,6 @@ def _table(rows: Sequence[tuple[Any, ...]], dataset: Dataset, who: str) -> Rende
 
 def _titles(rows: Sequence[tuple[Any, ...]], dataset: Dataset) -> list[str]:
     """Return the title of each row's item, or nothing when the data have none."""
-    if dataset.cards is None:
+    if dataset.item_metadata is None:
         return []
-    return [dataset.cards.titles[index] for index in dataset.items.index(row[1] for row in rows)]
+    return [dataset.item_metadata.titles[index] for index in dataset.items.index(row[1] for row in rows)]

@@ -32,16 +32,16 @@ def cluster(engine: str, workers: int, address: str, max_failures: int) -> "Clus
 def start(config: "RunConfig", folder: Path, ray: "Cluster | None") -> None:
     """Start a run, train it to its end and print the result."""
     from gtcrec.experiments.run import Run
-    from gtcrec.experiments.run_folder import need_empty
-    from gtcrec.runtime.process_group import joined
+    from gtcrec.experiments.run_folder import require_empty
+    from gtcrec.runtime.process_group import init_process_group
 
     if ray:
-        need_empty(folder)
+        require_empty(folder)
         _train_by_ray(config, folder, ray)
         return
-    with joined(config.train.device) as workers:
+    with init_process_group(config.train.device) as workers:
         train_here(Run.create(config, folder, workers))
-    if workers.first:
+    if workers.is_main:
         _print_result(folder)
 
 
@@ -49,27 +49,27 @@ def go_on(folder: Path, data: str | None, device: str | None, ray: "Cluster | No
     """Train a run that was interrupted to its end and print the result."""
     from gtcrec.cli.console import say
     from gtcrec.experiments.run import Run
-    from gtcrec.experiments.run_folder import stored
+    from gtcrec.experiments.run_folder import read_stored_config
     from gtcrec.runtime.files import MANIFEST
-    from gtcrec.runtime.process_group import joined
+    from gtcrec.runtime.process_group import init_process_group
 
-    config = stored(folder, data, device)
+    config = read_stored_config(folder, data, device)
     if ray and not (folder / MANIFEST).exists():
         _train_by_ray(config, folder, ray)
         return
-    with joined(config.train.device) as workers:
+    with init_process_group(config.train.device) as workers:
         run = Run.load(folder, data, device, workers)
         if not run.finished:
             train_here(run)
-        elif workers.first:
+        elif workers.is_main:
             say(f"{folder}: training has ended already")
-    if workers.first:
+    if workers.is_main:
         _print_result(folder)
 
 
 def train_here(run: "Run") -> None:
     """Train a run in this process to its end; of several workers only the first shows it."""
-    if run.workers.first:
+    if run.workers.is_main:
         past = run.training.best
         best = past.valid[run.config.train.valid_metric] if past else None
         _show(run.folder, run.config.train, run.epochs, run.epochs_done, best)

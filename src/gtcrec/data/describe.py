@@ -43,8 +43,10 @@ def describe(dataset: Dataset, config: SplitConfig = _DEFAULT) -> dict[str, Any]
         "modalities": {
             m: _content(dataset.features.values[m], dataset.features.present[m]) for m in dataset.features.names
         },
-        "titles": 0 if dataset.cards is None else sum(title != "" for title in dataset.cards.titles),
-        "images": 0 if dataset.cards is None else sum(image is not None for image in dataset.cards.images),
+        "titles": 0 if dataset.item_metadata is None else sum(title != "" for title in dataset.item_metadata.titles),
+        "images": 0
+        if dataset.item_metadata is None
+        else sum(image is not None for image in dataset.item_metadata.images),
         "notes": dict(dataset.notes),
     }
 

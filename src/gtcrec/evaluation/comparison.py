@@ -11,7 +11,7 @@ from gtcrec.errors import ConfigError, DataError, nearest
 from gtcrec.evaluation.statistics import PairedTest, paired_tests
 from gtcrec.types import Floats, Report
 
-__all__ = ["Against", "Comparison", "Difference", "against", "compare"]
+__all__ = ["BaselineComparison", "Comparison", "PairedDifference", "compare", "compare_to_baseline"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A paired test of run `name` against run `base`: mean difference, 95 % interval, p, p after Holm."""
 
     name: str
@@ -72,15 +72,17 @@ class Difference:
     p_holm: float
 
 
-class Against(NamedTuple):
+class BaselineComparison(NamedTuple):
     """A paired test; the difference and its 95 % interval as shares of the base's mean, None where that is 0."""
 
-    test: Difference
+    test: PairedDifference
     relative: float | None
     interval: tuple[float, float] | None
 
 
-def against(base: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], seed: int = 0) -> dict[str, Against]:
+def compare_to_baseline(
+    base: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], seed: int = 0
+) -> dict[str, BaselineComparison]:
     """Test each of several models against `base` on one metric, Holm's correction over the models.
 
     `pairs` are name -> (values, values of `base` for the same users), float64 [b] each; `seed` draws every test
@@ -89,6 +91,6 @@ def against(base: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], 
     tested = paired_tests(list(pairs.values()), seed)
     found = {}
     for name, (test, p_holm) in zip(pairs, tested, strict=True):
-        difference = Difference(name, base, metric, test.difference, (test.low, test.high), test.p, p_holm)
-        found[name] = Against(difference, test.relative, test.relative_interval)
+        difference = PairedDifference(name, base, metric, test.difference, (test.low, test.high), test.p, p_holm)
+        found[name] = BaselineComparison(difference, test.relative, test.relative_interval)
     return found

@@ -28,8 +28,8 @@ from gtcrec.errors import ConfigError, DataError, nearest
 from gtcrec.types import Floats, Interactions, Ints, Masks, TopK
 
 __all__ = [
-    "LIST_METRICS",
-    "USER_METRICS",
+    "CATALOG_METRICS",
+    "RANKING_METRICS",
     "Metric",
     "compute",
     "compute_lists",
@@ -73,7 +73,7 @@ def parse(name: str, known: Iterable[str]) -> Metric:
 
 def longest(names: Iterable[str]) -> int:
     """Return the largest k of metric names of either sort, 0 when there are none."""
-    return max((parse(name, [*USER_METRICS, *LIST_METRICS]).k for name in names), default=0)
+    return max((parse(name, [*RANKING_METRICS, *CATALOG_METRICS]).k for name in names), default=0)
 
 
 def hits(lists: TopK, liked: Interactions) -> Masks:
@@ -96,7 +96,7 @@ def compute(names: Iterable[str], hits: Masks, n_liked: Ints) -> dict[str, Float
     >>> found["recall@2"].tolist(), found["ndcg@2"].round(4).tolist()
     ([0.5], [0.3869])
     """
-    wanted = {name: parse(name, USER_METRICS) for name in names}
+    wanted = {name: parse(name, RANKING_METRICS) for name in names}
     for name, metric in wanted.items():
         if metric.k > hits.shape[1]:
             raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {hits.shape[1]}")
@@ -110,7 +110,7 @@ def compute(names: Iterable[str], hits: Masks, n_liked: Ints) -> dict[str, Float
     gains, liked = hits[some].astype(np.float64), n_liked[some].astype(np.float64)
     values = {name: np.zeros(len(hits)) for name in wanted}
     for name, metric in wanted.items():
-        values[name][some] = USER_METRICS[metric.kind](gains[:, : metric.k], liked)
+        values[name][some] = RANKING_METRICS[metric.kind](gains[:, : metric.k], liked)
     return values
 
 
@@ -122,14 +122,14 @@ def compute_lists(names: Iterable[str], lists: TopK, train: Interactions) -> dic
     """
     found = {}
     for name in names:
-        metric = parse(name, LIST_METRICS)
+        metric = parse(name, CATALOG_METRICS)
         if metric.k > lists.k:
             raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {lists.k}")
         listed = lists.items[:, : metric.k]
         exposure = np.bincount(listed[listed >= 0], minlength=train.n_items)
         if not exposure.any():
             raise DataError(f"{name} needs at least one recommended item, found {len(lists.users)} empty lists")
-        found[name] = LIST_METRICS[metric.kind](exposure, train)
+        found[name] = CATALOG_METRICS[metric.kind](exposure, train)
     return found
 
 
@@ -158,7 +158,7 @@ def _novelty(exposure: Ints, train: Interactions) -> float:
     return float((exposure * -np.log2(users / train.n_users)).sum() / exposure.sum())
 
 
-USER_METRICS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+RANKING_METRICS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
     "recall": lambda gains, liked: gains.sum(axis=1) / liked,
     "ndcg": _ndcg,
     "precision": lambda gains, liked: gains.sum(axis=1) / gains.shape[1],
@@ -169,7 +169,7 @@ USER_METRICS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
 }
 """Kind -> function of gains float64 [b, k] (1 = hit) and number of liked items float64 [b]."""
 
-LIST_METRICS: Mapping[str, Callable[[Ints, Interactions], float]] = {
+CATALOG_METRICS: Mapping[str, Callable[[Ints, Interactions], float]] = {
     "coverage": lambda exposure, train: float(np.count_nonzero(exposure) / len(exposure)),
     "gini": lambda exposure, train: _gini(exposure),
     "novelty": _novelty,

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gtcrec.errors import ConfigError
-from gtcrec.evaluation.metrics import LIST_METRICS, USER_METRICS, parse
+from gtcrec.evaluation.metrics import CATALOG_METRICS, RANKING_METRICS, parse
 
 __all__ = ["PROTOCOLS", "EvaluateConfig", "Protocol"]
 
@@ -48,7 +48,7 @@ class EvaluateConfig(BaseModel):
     metrics: tuple[str, ...] = tuple(
         f"{kind}@{k}" for kind in ("recall", "ndcg", "precision", "map", "map_cut") for k in (5, 10, 20, 50)
     )
-    lists: tuple[str, ...] = tuple(f"{kind}@{k}" for kind in LIST_METRICS for k in (10, 20))
+    lists: tuple[str, ...] = tuple(f"{kind}@{k}" for kind in CATALOG_METRICS for k in (10, 20))
     resamples: int = Field(2000, ge=1)
     block: int = Field(0, ge=0)
 
@@ -57,9 +57,9 @@ class EvaluateConfig(BaseModel):
     def _know_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ConfigError("metrics must name at least one metric, found none")
-        return tuple(name for name in names if parse(name, USER_METRICS))
+        return tuple(name for name in names if parse(name, RANKING_METRICS))
 
     @field_validator("lists")
     @classmethod
     def _know_lists(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in names if parse(name, LIST_METRICS))
+        return tuple(name for name in names if parse(name, CATALOG_METRICS))

@@ -18,7 +18,7 @@ from torch import Tensor
 from gtcrec.data.sources.raw_files import finite
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.evaluation.evaluator import evaluate_split
-from gtcrec.evaluation.metrics import LIST_METRICS, USER_METRICS, parse
+from gtcrec.evaluation.metrics import CATALOG_METRICS, RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import PROTOCOLS, EvaluateConfig
 from gtcrec.types import Dataset, Ints, Report, Scorer, Split, TopK, Vocabulary
 
@@ -116,12 +116,12 @@ def evaluate_lists(
     if config.candidates != "all":
         raise ConfigError(f"lists are measured among all items, found candidates: {config.candidates}")
     for name in metrics:
-        if parse(name, USER_METRICS).k > lists.k:
-            raise ConfigError(f"{name} needs lists of {parse(name, USER_METRICS).k} items, found lists of {lists.k}")
-    fitting = tuple(name for name in config.metrics if parse(name, USER_METRICS).k <= lists.k)
+        if parse(name, RANKING_METRICS).k > lists.k:
+            raise ConfigError(f"{name} needs lists of {parse(name, RANKING_METRICS).k} items, found lists of {lists.k}")
+    fitting = tuple(name for name in config.metrics if parse(name, RANKING_METRICS).k <= lists.k)
     if not (metrics or fitting):
         raise ConfigError(f"wanted lists of at least {_shortest(config)} items, found lists of {lists.k}")
-    kept = tuple(name for name in config.lists if parse(name, LIST_METRICS).k <= lists.k)
+    kept = tuple(name for name in config.lists if parse(name, CATALOG_METRICS).k <= lists.k)
     config = config.model_copy(update={"metrics": fitting or tuple(metrics), "lists": kept})
     masked = PROTOCOLS[config.protocol].masked_at_test if on == "test" else ("train",)
     for part, pairs in (("train", split.train), ("valid", split.valid)):
@@ -158,7 +158,7 @@ def _scorer(lists: TopK, split: Split) -> Scorer:
 
 
 def _shortest(config: EvaluateConfig) -> int:
-    return min(parse(name, USER_METRICS).k for name in config.metrics)
+    return min(parse(name, RANKING_METRICS).k for name in config.metrics)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

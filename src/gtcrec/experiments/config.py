@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gtcrec import models
 from gtcrec.data import ReadConfig, SplitConfig, load
 from gtcrec.errors import ConfigError, nearest
-from gtcrec.evaluation.metrics import USER_METRICS, parse
+from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.training.trainer import TrainConfig
 from gtcrec.types import Dataset
@@ -160,5 +160,5 @@ def _validated(whole: Mapping[str, Any], where: str) -> RunConfig:
             known = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else ()
             raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(first['loc'][-1]), known)}") from error
         raise ConfigError(f"{where}: {key}: {first['msg']}, found {first['input']!r}") from error
-    parse(config.train.valid_metric, USER_METRICS)
+    parse(config.train.valid_metric, RANKING_METRICS)
     return config

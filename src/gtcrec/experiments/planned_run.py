@@ -8,14 +8,14 @@ from typing import Any
 from gtcrec.errors import RunError
 from gtcrec.experiments.config import RunConfig
 from gtcrec.experiments.run import Run
-from gtcrec.experiments.run_folder import need_empty, stored
+from gtcrec.experiments.run_folder import read_stored_config, require_empty
 from gtcrec.runtime.files import MANIFEST
 
-__all__ = ["Wanted", "begin", "check_folder", "flat", "is_finished"]
+__all__ = ["PlannedRun", "check_folder", "flatten", "is_finished", "start_or_resume"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedRun:
     """A run of the variant with this seed."""
 
     variant: str
@@ -24,7 +24,7 @@ class Wanted:
     folder: Path
 
 
-def begin(wanted: Wanted) -> Run:
+def start_or_resume(wanted: PlannedRun) -> Run:
     """Make the run, or open it where it stands. Raises as `check_folder`."""
     check_folder(wanted)
     if (wanted.folder / "config.yaml").exists():
@@ -37,14 +37,14 @@ def is_finished(folder: Path) -> bool:
     return (folder / MANIFEST).exists()
 
 
-def check_folder(wanted: Wanted) -> None:
+def check_folder(wanted: PlannedRun) -> None:
     """Raise `RunError` if the folder holds anything but the wanted run; it names the key that differs."""
     if not (wanted.folder / "config.yaml").exists():
-        need_empty(wanted.folder)
+        require_empty(wanted.folder)
         return
-    found = stored(wanted.folder, wanted.config.data.path)
+    found = read_stored_config(wanted.folder, wanted.config.data.path)
     if found != wanted.config:
-        theirs, ours = (dict(flat(one.model_dump(mode="json"))) for one in (found, wanted.config))
+        theirs, ours = (dict(flatten(one.model_dump(mode="json"))) for one in (found, wanted.config))
         key = next(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
         raise RunError(
             f"{wanted.folder}: holds a run with {key} = {theirs.get(key)!r}, wanted {ours.get(key)!r}; "
@@ -52,10 +52,10 @@ def check_folder(wanted: Wanted) -> None:
         )
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of nested mappings with dotted keys; an empty mapping has none."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from flat(inner, f"{prefix}{key}.")
+            yield from flatten(inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", inner

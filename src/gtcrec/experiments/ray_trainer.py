@@ -17,7 +17,7 @@ from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.experiments.config import RunConfig
 from gtcrec.experiments.run import Run
 from gtcrec.runtime.files import MANIFEST
-from gtcrec.runtime.process_group import Workers, need_own
+from gtcrec.runtime.process_group import ProcessGroup, need_own
 from gtcrec.runtime.ray_session import ray_session
 from gtcrec.training.trainer import Epoch
 
@@ -134,7 +134,7 @@ def _work(order: dict[str, Any]) -> None:
     config, folder = RunConfig.model_validate(order["config"]), Path(order["folder"])
     if config.train.device == "cuda":
         torch.cuda.set_device(get_device())
-    workers = Workers(context.get_world_rank(), context.get_world_size())
+    workers = ProcessGroup(context.get_world_rank(), context.get_world_size())
     if (folder / "config.yaml").is_file():
         run = Run.load(folder, config.data.path, config.train.device, workers)
     else:

@@ -17,24 +17,24 @@ from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, recommend, valid_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
 from gtcrec.experiments.config import RunConfig, dump_yaml, resolve
-from gtcrec.experiments.run_folder import _about, _environment, _write_per_user, need_empty, stored
-from gtcrec.ops.fold_in import liked_matrix
+from gtcrec.experiments.run_folder import _about, _environment, _write_per_user, read_stored_config, require_empty
+from gtcrec.ops.fold_in import history_matrix
 from gtcrec.reporting import html as report
 from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest, write_text
-from gtcrec.runtime.process_group import Workers, agree
+from gtcrec.runtime.process_group import ProcessGroup, assert_equal_across_ranks
 from gtcrec.training.trainer import Epoch, Training, epochs
 from gtcrec.types import Dataset, FoldsIn, Interactions, Ints, Report, Scorer, TopK
 
-__all__ = ["Recommendation", "Run", "fit"]
+__all__ = ["RecommendedItem", "Run", "fit"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _MODEL = "model.safetensors"
 _EXAMPLES = 4  # users whose lists the report shows
-_ALONE = Workers()
+_ALONE = ProcessGroup()
 
 
 @dataclass(frozen=True)
-class Recommendation:
+class RecommendedItem:
     """One place of a list, in external ids."""
 
     user: Any
@@ -50,7 +50,7 @@ class Run:
     """
 
     def __init__(
-        self, config: RunConfig, folder: Path, dataset: Dataset, workers: Workers = _ALONE, fresh: bool = True
+        self, config: RunConfig, folder: Path, dataset: Dataset, workers: ProcessGroup = _ALONE, fresh: bool = True
     ) -> None:
         """`fresh`: the model is one to train; if not, its weights are loaded next."""
         self.config = config
@@ -66,12 +66,12 @@ class Run:
         self.training = Training(self.model, config.train)
 
     @classmethod
-    def create(cls, config: RunConfig, folder: str | Path, workers: Workers = _ALONE) -> "Run":
+    def create(cls, config: RunConfig, folder: str | Path, workers: ProcessGroup = _ALONE) -> "Run":
         """Start a run in a new or empty folder. Raises `RunError` when the folder holds something."""
         folder = Path(folder)
-        if not workers.first:
+        if not workers.is_main:
             return cls(config, folder, config.data.load(), workers)
-        need_empty(folder)
+        require_empty(folder)
         run = cls(config, folder, config.data.load(), workers)
         fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # becomes the run when it is complete
         fresh.mkdir(parents=True)
@@ -83,7 +83,7 @@ class Run:
 
     @classmethod
     def load(
-        cls, folder: str | Path, path: str | None = None, device: str | None = None, workers: Workers = _ALONE
+        cls, folder: str | Path, path: str | None = None, device: str | None = None, workers: ProcessGroup = _ALONE
     ) -> "Run":
         """Open a run, finished or not; `path` says where its data lies now, `device` on what to work now.
 
@@ -98,7 +98,7 @@ class Run:
         trained = (folder / _CHECKPOINT).exists()
         if (folder / MANIFEST).exists() and not trained:
             raise RunError(f"{folder}: only the results of this run were kept, not the trained model")
-        config = stored(folder, path, device)
+        config = read_stored_config(folder, path, device)
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
         dataset = config.data.load()
@@ -129,13 +129,13 @@ class Run:
         A checkpoint is on disk before the epoch is yielded, so a killed run goes on from there.
         """
         config = self.config.train
-        writes = self.workers.first or config.tables == "sharded"  # of which each worker writes its part
+        writes = self.workers.is_main or config.tables == "sharded"  # of which each worker writes its part
         if self.workers.size > 1:
-            agree("their data's fingerprint", self.dataset.fingerprint, self.workers)
+            assert_equal_across_ranks("their data's fingerprint", self.dataset.fingerprint, self.workers)
         for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate, self.workers):
             if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
                 self.training.save(self.folder / _CHECKPOINT)
-                if self.workers.first:
+                if self.workers.is_main:
                     self._write_history()
             yield epoch
         if writes and not self.finished:
@@ -148,13 +148,13 @@ class Run:
         self._write_report("test", found, self._examples(found, "test"))
         return found
 
-    def recommend(self, users: Iterable[Any], k: int = 10) -> list[Recommendation]:
+    def recommend(self, users: Iterable[Any], k: int = 10) -> list[RecommendedItem]:
         """Return the k best items for each user, by external id, without the user's training items.
 
         Raises `DataError` for a user who is not in the data.
         """
         table = self.recommend_table(self.dataset.users.index(users), k)
-        return [Recommendation(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+        return [RecommendedItem(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
     def recommend_table(self, users: Ints, k: int = 10) -> pa.Table:
         """Return what `recommend` does for users by index, as a table: user_id, item_id, rank int32, score float32."""
@@ -173,7 +173,7 @@ class Run:
         if not isinstance(self.model, FoldsIn):
             raise RunError(f"{self.config.model} cannot score users whom the training did not have")
         n_items = len(self.dataset.items)
-        liked = liked_matrix([self.dataset.items.index(one) for one in lists], n_items)
+        liked = history_matrix([self.dataset.items.index(one) for one in lists], n_items)
         rows, items = liked.nonzero()
         met = Interactions(rows.astype(np.int64), items.astype(np.int64), len(lists), n_items)
         scores = self.model.fold_in(liked)  # once: it may compute all items' vectors
@@ -221,7 +221,7 @@ class Run:
         users = valid_users(self.split, config, self.config.train.valid_users, seed)
         found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
         examples = self._examples(found, "valid")
-        if self.workers.first:
+        if self.workers.is_main:
             self._write_report("valid", found, examples)
 
     def _write_report(self, on: str, found: Report, examples: list[dict[str, Any]]) -> None:
@@ -265,11 +265,11 @@ class Run:
         ]
 
     def _card(self, item: int) -> dict[str, Any]:
-        cards = self.dataset.cards
-        image = cards.images[item] if cards else None
+        item_metadata = self.dataset.item_metadata
+        image = item_metadata.images[item] if item_metadata else None
         return {
             "item": self.dataset.items.ids[item : item + 1].tolist()[0],
-            "title": cards.titles[item] if cards else None,
+            "title": item_metadata.titles[item] if item_metadata else None,
             "image": os.path.relpath(image, self.folder) if image else None,
         }
 

@@ -14,10 +14,10 @@ from gtcrec.errors import RunError
 from gtcrec.experiments.config import RunConfig, resolve
 from gtcrec.types import Dataset
 
-__all__ = ["need_empty", "stored"]
+__all__ = ["read_stored_config", "require_empty"]
 
 
-def stored(folder: Path, path: str | None = None, device: str | None = None) -> RunConfig:
+def read_stored_config(folder: Path, path: str | None = None, device: str | None = None) -> RunConfig:
     """Return the configuration of a run, with the data at `path` and on `device` if given.
 
     Raises `RunError` when the folder is not a run.
@@ -27,7 +27,7 @@ def stored(folder: Path, path: str | None = None, device: str | None = None) -> 
     return resolve(path, file=folder / "config.yaml", given=[f"train.device={device}"] if device else [])
 
 
-def need_empty(folder: Path) -> None:
+def require_empty(folder: Path) -> None:
     """Raise `RunError` unless a run may start in `folder`: it is empty or not there."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: exists and is not an empty folder; name a new one or use `gtcrec resume`")

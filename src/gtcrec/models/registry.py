@@ -33,7 +33,7 @@ from gtcrec.models.multimodal.lgmrec import LGMRec, LGMRecConfig
 from gtcrec.models.multimodal.mgcn import MGCN, MGCNConfig
 from gtcrec.models.multimodal.smore import SMORE, SMOREConfig
 from gtcrec.models.multimodal.vbpr import VBPR, VBPRConfig
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Interactions, ItemFeatures
 
 __all__ = ["MODELS", "build", "find", "settings"]
@@ -127,7 +127,7 @@ def build(
     features: ItemFeatures,
     config: BaseModel,
     seed: int,
-    workers: Workers | None = None,
+    workers: ProcessGroup | None = None,
     solve: bool = True,
 ) -> nn.Module:
     """Return a fresh model; its weights depend on `seed` alone, and the global random state is left as it was.

@@ -12,10 +12,10 @@ from gtcrec.errors import DataError
 from gtcrec.ops.graph import Adjacency, csr, light_propagation, times
 from gtcrec.types import Floats, Ints, ItemFeatures
 
-__all__ = ["folded_user", "liked_matrix", "new_item_rows", "new_user_rows", "torch_csr"]
+__all__ = ["folded_user", "history_matrix", "new_item_rows", "new_user_rows", "torch_csr"]
 
 
-def liked_matrix(lists: Sequence[Ints], n_items: int) -> csr_array:
+def history_matrix(lists: Sequence[Ints], n_items: int) -> csr_array:
     """Return lists of liked items, int64 [.] each, as a binary matrix, float32 CSR [lists, n_items].
 
     An item that a list names twice counts once. Raises `DataError` for an item out of range.

@@ -16,7 +16,7 @@ from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
 
 __all__ = [
     "Search",
-    "co_liked_users",
+    "co_interaction_users",
     "content_neighbours",
     "cosine_graph",
     "item_graph",
@@ -101,7 +101,7 @@ def cosine_graph(x: Floats, present: Masks, k: int, search: Search = nearest_row
     return view
 
 
-def co_liked_users(train: Interactions, top: int, block: int = 4096) -> csr_array:
+def co_interaction_users(train: Interactions, top: int, block: int = 4096) -> csr_array:
     """Return each user's `top` users by number of co-liked items, softmax weights, float32 [n_users, n_users].
 
     weight(u, v) = exp(c_uv) / sum over the kept v, c_uv = |liked(u) & liked(v)|. One sparse product, in blocks

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtcrec.ops import topk as ranking
-from gtcrec.ops.sharded import _ALONE, fetch, join_rows, shard_rows
-from gtcrec.runtime.process_group import Workers, gather
+from gtcrec.ops.sharded import _ALONE, join_rows, lookup, shard_rows
+from gtcrec.runtime.process_group import ProcessGroup, gather
 from gtcrec.types import Batch, Interactions, Ints, TopK
 
-__all__ = ["DotScorer", "Reranked", "ShardedScorer", "SparseScorer", "dot_scorer", "of_batch"]
+__all__ = ["DotScorer", "RerankingScorer", "ShardedScorer", "SparseScorer", "dot_scorer", "gather_batch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ def dot_scorer(users: Tensor, items: Tensor) -> DotScorer:
     return DotScorer(users.detach().clone(), items.detach().clone())
 
 
-def of_batch(batch: Batch, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gather_batch(batch: Batch, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a batch's rows of `users` [n_users, d], and of `items` [n_items, d] liked and not liked, [b, d] each.
 
     All items are gathered at once, so that they make one gradient of `items`.
@@ -67,7 +67,7 @@ class SparseScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class Reranked:
+class RerankingScorer:
     """Users -> the scores of `folded`, whose best `n` items that a user has not met change places by another score.
 
     `told(users [b], items [b, n]) -> [b, n]` is that score; the n items keep their n scores among themselves, so that
@@ -117,7 +117,7 @@ class ShardedScorer:
     items: Tensor
     n_users: int
     n_items: int
-    workers: Workers
+    workers: ProcessGroup
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
@@ -137,7 +137,7 @@ class ShardedScorer:
         return TopK(users, *(np.take_along_axis(side, order, axis=1) for side in (items, scores)))
 
     def _own_scores(self, index: Tensor) -> Tensor:
-        rows = fetch(self.users, self.n_users, index.to(self.users.device), self.workers)
+        rows = lookup(self.users, self.n_users, index.to(self.users.device), self.workers)
         return rows @ self.items.T
 
     def _own_pairs(self, pairs: Interactions, users: Ints) -> Interactions:

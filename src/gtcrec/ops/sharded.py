@@ -16,27 +16,27 @@ from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError
 from gtcrec.ops.graph import csr, times
-from gtcrec.runtime.process_group import Workers, broadcast, gather_equal, trade
+from gtcrec.runtime.process_group import ProcessGroup, all_to_all, broadcast, gather_equal
 
 __all__ = [
+    "RowShardedEmbedding",
     "ShardedMatrix",
-    "ShardedRows",
     "combine_rows",
-    "fetch",
     "join_rows",
-    "own_rows",
+    "local_rows",
+    "lookup",
     "shard_rows",
     "xavier_rows",
 ]
 
-_ALONE = Workers()
+_ALONE = ProcessGroup()
 _BLOCK = 1 << 14  # rows drawn at once
 
 
-def own_rows(n: int, workers: Workers) -> range:
+def local_rows(n: int, workers: ProcessGroup) -> range:
     """Return which of n rows lie with this worker. Raises `ConfigError` when a worker would have none.
 
-    >>> [list(own_rows(7, Workers(rank, 3))) for rank in range(3)]
+    >>> [list(own_rows(7, ProcessGroup(rank, 3))) for rank in range(3)]
     [[0, 3, 6], [1, 4], [2, 5]]
     """
     if n < workers.size:
@@ -44,13 +44,13 @@ def own_rows(n: int, workers: Workers) -> range:
     return range(workers.rank, n, workers.size)
 
 
-def xavier_rows(n: int, dim: int, workers: Workers) -> nn.Parameter:
+def xavier_rows(n: int, dim: int, workers: ProcessGroup) -> nn.Parameter:
     """Return this worker's rows [own, dim] of what `nn.init.xavier_uniform_` draws for the whole table [n, dim].
 
     All rows are drawn, block by block, from the global random state, so that no worker ever holds the whole.
     """
     bound = math.sqrt(3.0) * math.sqrt(2.0 / float(dim + n))
-    mine = own_rows(n, workers)
+    mine = local_rows(n, workers)
     own = torch.empty(len(mine), dim)
     for start in range(0, n, _BLOCK):
         block = torch.empty(min(_BLOCK, n - start), dim).uniform_(-bound, bound)
@@ -61,7 +61,7 @@ def xavier_rows(n: int, dim: int, workers: Workers) -> nn.Parameter:
     return nn.Parameter(own)
 
 
-def fetch(own: Tensor, n: int, index: Tensor, workers: Workers) -> Tensor:
+def lookup(own: Tensor, n: int, index: Tensor, workers: ProcessGroup) -> Tensor:
     """Return the rows [m, dim] at `index` int64 [m] of a table [n, dim], of which each worker holds its `own`."""
     if workers.size == 1:
         return F.embedding(index, own)
@@ -69,14 +69,14 @@ def fetch(own: Tensor, n: int, index: Tensor, workers: Workers) -> Tensor:
     return F.embedding(inverse, _fetch(own, n, keys, workers))
 
 
-class ShardedRows:
+class RowShardedEmbedding:
     """A table [n, dim] to look rows up in, with gradient; `own` are the rows that lie with this worker.
 
     Between a loss and `combine_rows` it remembers which rows the loss asked for. With one worker it is an embedding
     with row-sparse gradients. All workers must ask the same tables equally often, for whatever rows.
     """
 
-    def __init__(self, own: nn.Parameter, n: int, workers: Workers = _ALONE) -> None:
+    def __init__(self, own: nn.Parameter, n: int, workers: ProcessGroup = _ALONE) -> None:
         self.own = own
         self.n = n
         self.workers = workers
@@ -94,7 +94,7 @@ class ShardedRows:
 
     def of(self, alike: Tensor, index: Tensor) -> Tensor:
         """Return the rows at `index` int64 [m] of another table [n, d] that is spread in the same way, as constants."""
-        return fetch(alike, self.n, index, self.workers)
+        return lookup(alike, self.n, index, self.workers)
 
     def take_gradient(self, share: float) -> tuple[Tensor, Tensor]:
         """Return keys [m], ascending, and `share` times the gradients [m, dim] of the rows asked for; forget both."""
@@ -107,7 +107,7 @@ class ShardedRows:
         return keys, grads.new_zeros(len(keys), grads.shape[1]).index_add_(0, inverse, grads) * share
 
 
-def combine_rows(tables: Sequence[ShardedRows], share: float, workers: Workers) -> None:
+def combine_rows(tables: Sequence[RowShardedEmbedding], share: float, workers: ProcessGroup) -> None:
     """Give each worker the gradient of its own rows: the sum over the workers of `share` times theirs, row-sparse.
 
     A row that several workers asked for stands in the gradient several times. A table that no worker asked has none.
@@ -119,8 +119,8 @@ def combine_rows(tables: Sequence[ShardedRows], share: float, workers: Workers) 
         table.own.grad = None
         if counts[:, place].any():
             out, into = counts[workers.rank, place].tolist(), counts[:, place, workers.rank].tolist()
-            rows = trade(keys % _height(table.n, workers), out, into)
-            values, shape = trade(grads, out, into), table.own.shape
+            rows = all_to_all(keys % _height(table.n, workers), out, into)
+            values, shape = all_to_all(grads, out, into), table.own.shape
             table.own.grad = torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
 
 
@@ -130,7 +130,7 @@ class ShardedMatrix(nn.Module):
     Each worker holds its own rows of A, cut by who holds the columns, and meets the parts of x in turn.
     """
 
-    def __init__(self, a: Tensor, workers: Workers) -> None:
+    def __init__(self, a: Tensor, workers: ProcessGroup) -> None:
         super().__init__()
         self.workers = workers
         parts = a.values().numpy(), a.col_indices().numpy(), a.crow_indices().numpy()
@@ -152,7 +152,7 @@ class ShardedMatrix(nn.Module):
         return total
 
 
-def shard_rows(shard: Tensor, number: int, of: int, workers: Workers) -> tuple[Tensor, Tensor]:
+def shard_rows(shard: Tensor, number: int, of: int, workers: ProcessGroup) -> tuple[Tensor, Tensor]:
     """Return which of this worker's rows are in shard `number` of a table that lay with `of` workers, and those rows.
 
     >>> shard_rows(torch.tensor([[1], [4], [7]]), 1, 3, Workers(1, 2))  # rows 1 and 7, of its rows 1, 3, 5, 7
@@ -172,24 +172,24 @@ def join_rows(pieces: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return own
 
 
-def _fetch(own: Tensor, n: int, keys: Tensor, workers: Workers) -> Tensor:
+def _fetch(own: Tensor, n: int, keys: Tensor, workers: ProcessGroup) -> Tensor:
     """The rows [m, dim] that distinct, ascending keys int64 [m] name, from their owners."""
     sent = _counts(keys, n, workers)
-    out, into = sent.tolist(), trade(sent, [1] * workers.size, [1] * workers.size).tolist()
-    asked = trade(keys % _height(n, workers), out, into)
-    return trade(F.embedding(asked, own.detach()), into, out)
+    out, into = sent.tolist(), all_to_all(sent, [1] * workers.size, [1] * workers.size).tolist()
+    asked = all_to_all(keys % _height(n, workers), out, into)
+    return all_to_all(F.embedding(asked, own.detach()), into, out)
 
 
-def _height(n: int, workers: Workers) -> int:
+def _height(n: int, workers: ProcessGroup) -> int:
     """The most rows of a table of n that a worker holds."""
     return -(-n // workers.size)
 
 
-def _keys(index: Tensor, n: int, workers: Workers) -> Tensor:
+def _keys(index: Tensor, n: int, workers: ProcessGroup) -> Tensor:
     """Rows, numbered so that they are in order of their owners, and there as their owners hold them."""
     return index % workers.size * _height(n, workers) + index // workers.size
 
 
-def _counts(keys: Tensor, n: int, workers: Workers) -> Tensor:
+def _counts(keys: Tensor, n: int, workers: ProcessGroup) -> Tensor:
     """How many of the keys each worker owns, int64 [W]."""
     return torch.bincount(keys // _height(n, workers), minlength=workers.size)

@@ -17,11 +17,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from gtcrec.errors import RunError
-from gtcrec.evaluation.comparison import Difference
+from gtcrec.evaluation.comparison import PairedDifference
 from gtcrec.evaluation.metrics import cut_of, headline_cut
 from gtcrec.reporting import figures
 from gtcrec.reporting.run_comparison import common_means, mark, part_of
-from gtcrec.reporting.run_record import Evaluation, ExampleItem, ExampleUser, Record, TimingLine, read
+from gtcrec.reporting.run_record import Evaluation, ExampleItem, ExampleUser, RunRecord, TimingLine, read
 from gtcrec.runtime.files import atomic_path, write_text
 
 __all__ = ["data_address", "page", "pivot", "render", "render_comparison"]
@@ -31,7 +31,7 @@ SHOWN_USERS = 4
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
-def render(folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: Sequence[Difference] = ()) -> Path:
+def render(folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: Sequence[PairedDifference] = ()) -> Path:
     """Write `curves.png`, `losses.png` and `report.html` into a run folder and return the path of the page.
 
     `others` are runs (name, folder) to stand beside this one, `comparisons` paired tests of them against it.
@@ -69,7 +69,7 @@ def render(folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: S
     return folder / "report.html"
 
 
-def render_comparison(runs: Sequence[tuple[str, Path]], comparisons: Sequence[Difference], out: Path) -> Path:
+def render_comparison(runs: Sequence[tuple[str, Path]], comparisons: Sequence[PairedDifference], out: Path) -> Path:
     """Write one page that sets several runs (name, folder) side by side, and return `out`.
 
     Test figures are shown if every run has them, else validation figures. Raises `RunError` when there is
@@ -107,7 +107,7 @@ def pivot(evaluation: Evaluation) -> tuple[list[str], list[tuple[str, list[Any]]
     return cuts, [(family, [cell(f"{family}@{cut}" if cut else family) for cut in cuts]) for family in families]
 
 
-def _families(runs: Sequence[tuple[str, Record]], comparisons: Sequence[Difference]) -> list[dict[str, Any]]:
+def _families(runs: Sequence[tuple[str, RunRecord]], comparisons: Sequence[PairedDifference]) -> list[dict[str, Any]]:
     """Split the table of runs by metric family: its cut-offs and its rows of cells."""
     values = common_means(runs)
     shared = list(values[0][1])
@@ -119,7 +119,7 @@ def _families(runs: Sequence[tuple[str, Record]], comparisons: Sequence[Differen
     return tables
 
 
-def _tested(comparisons: Sequence[Difference]) -> list[str]:
+def _tested(comparisons: Sequence[PairedDifference]) -> list[str]:
     return list(dict.fromkeys(test.metric for test in comparisons))
 
 
@@ -127,7 +127,7 @@ def _family(metric: str) -> str:
     return metric.partition("@")[0]
 
 
-def _headline(record: Record) -> list[tuple[str, float, tuple[float, float] | None]]:
+def _headline(record: RunRecord) -> list[tuple[str, float, tuple[float, float] | None]]:
     means = record.final.means
     cut = headline_cut(list(means))
     names = [name for name in (f"recall@{cut}", f"ndcg@{cut}") if name in means] or list(means)[:2]

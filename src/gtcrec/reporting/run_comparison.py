@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gtcrec.errors import ConfigError, RunError, nearest
-from gtcrec.evaluation.comparison import SIGNIFICANT, Difference, against
-from gtcrec.reporting.run_record import Record
+from gtcrec.evaluation.comparison import SIGNIFICANT, PairedDifference, compare_to_baseline
+from gtcrec.reporting.run_record import RunRecord
 from gtcrec.types import Floats
 
-__all__ = ["RankedMean", "against_first", "common_means", "mark", "part_of"]
+__all__ = ["RankedMean", "common_means", "compare_to_first", "mark", "part_of"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RankedMean:
 def mark(
     values: Sequence[tuple[str, Mapping[str, float]]],
     metrics: Sequence[str],
-    comparisons: Sequence[Difference],
+    comparisons: Sequence[PairedDifference],
 ) -> list[tuple[str, list[RankedMean]]]:
     """Return a row of cells for each run (name, means), marking best, second and significant (Holm p < 0.05).
 
@@ -46,12 +46,12 @@ def mark(
     return [(name, [cell(name, m, means[m]) for m in metrics]) for name, means in values]
 
 
-def part_of(records: Sequence[Record]) -> str:
+def part_of(records: Sequence[RunRecord]) -> str:
     """Return what can be compared: "test" if every run has been evaluated on test, else "valid"."""
     return "test" if all(record.result.test for record in records) else "valid"
 
 
-def common_means(runs: Sequence[tuple[str, Record]]) -> list[tuple[str, dict[str, float]]]:
+def common_means(runs: Sequence[tuple[str, RunRecord]]) -> list[tuple[str, dict[str, float]]]:
     """Return (name, means) of each run on the part that all have, over the metrics that all have."""
     part = part_of([record for _, record in runs])
     every = [(name, getattr(record.result, part).means) for name, record in runs]
@@ -59,7 +59,9 @@ def common_means(runs: Sequence[tuple[str, Record]]) -> list[tuple[str, dict[str
     return [(name, {metric: means[metric] for metric in shared}) for name, means in every]
 
 
-def against_first(runs: Sequence[tuple[str, Record]], metrics: Sequence[str], seed: int = 0) -> list[Difference]:
+def compare_to_first(
+    runs: Sequence[tuple[str, RunRecord]], metrics: Sequence[str], seed: int = 0
+) -> list[PairedDifference]:
     """Test each run against the first, user by user; Holm's correction over the runs of each metric.
 
     Raises `RunError` if the runs saw different data or users, `ConfigError` for an unmeasured metric.
@@ -72,14 +74,14 @@ def against_first(runs: Sequence[tuple[str, Record]], metrics: Sequence[str], se
         if _liked(record, part) != _liked(first, part):
             raise RunError(f"{name} and {base} were measured on different {part} interactions: wanted one split")
     tables = {name: _per_user(record.folder / f"per_user_{part}.parquet") for name, record in runs}
-    found: list[Difference] = []
+    found: list[PairedDifference] = []
     for metric in metrics:
         pairs = {name: _paired(tables[name], tables[base], name, base, metric) for name, _ in others}
-        found += [one.test for one in against(base, metric, pairs, seed).values()]
+        found += [one.test for one in compare_to_baseline(base, metric, pairs, seed).values()]
     return found
 
 
-def _liked(record: Record, part: str) -> Any:
+def _liked(record: RunRecord, part: str) -> Any:
     return getattr(record.result, part).about.get("fingerprints", {}).get("liked")
 
 

@@ -16,8 +16,8 @@ __all__ = [
     "Evaluation",
     "ExampleItem",
     "ExampleUser",
-    "Record",
     "Result",
+    "RunRecord",
     "TimingLine",
     "read",
 ]
@@ -104,7 +104,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """The files of a run folder, read and checked."""
 
     folder: Path
@@ -132,7 +132,7 @@ class Record:
         return statistics.median(line.train_seconds for line in self.timings) if self.timings else None
 
 
-def read(folder: Path) -> Record:
+def read(folder: Path) -> RunRecord:
     """Read the files of a run folder.
 
     Raises `RunError` naming the first file that is missing or damaged.
@@ -140,7 +140,7 @@ def read(folder: Path) -> Record:
     if not folder.is_dir():
         raise RunError(f"{folder}: wanted a run folder, found {'a file' if folder.exists() else 'nothing'}")
     examples = folder / "examples.json"
-    return Record(
+    return RunRecord(
         folder,
         _parse(folder / "report.json", Result),
         _parse(folder / "data.json", Data),

@@ -21,12 +21,21 @@ from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
 from gtcrec.runtime.files import atomic_path, write_text
 from gtcrec.runtime.ray_session import ray_session
 
-__all__ = ["Executor", "Local", "MakeStage", "RayData", "Results", "Stage", "choose_executor", "in_blocks"]
+__all__ = [
+    "BlockFn",
+    "BlockFnFactory",
+    "BlockResults",
+    "Executor",
+    "Local",
+    "RayData",
+    "choose_executor",
+    "run_in_blocks",
+]
 
-Stage = Callable[[pa.Table], pa.Table]
+BlockFn = Callable[[pa.Table], pa.Table]
 """What is done to a block of rows; a pure function."""
 
-MakeStage = Callable[[], Stage]
+BlockFnFactory = Callable[[], BlockFn]
 """Makes the stage, once in each worker; must travel to another process where the executor uses some."""
 
 _SUM = 32  # bytes of the sha256 sum that precedes a block's rows in its file
@@ -38,7 +47,7 @@ _T = TypeVar("_T")
 class Executor(Protocol):
     """Who computes the blocks."""
 
-    def run(self, make: MakeStage, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
+    def run(self, make: BlockFnFactory, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
         """Write the stage's result for each block into `folder`, yielding a block's number when its file is there."""
         ...
 
@@ -47,7 +56,7 @@ class Executor(Protocol):
 class Local:
     """This process, one block after the other."""
 
-    def run(self, make: MakeStage, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
+    def run(self, make: BlockFnFactory, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
         stage = make()
         for number, block in blocks.items():
             _write(folder, number, stage(block))
@@ -70,7 +79,7 @@ class RayData:
         if self.workers < 1:
             raise ConfigError(f"workers must be at least 1, found {self.workers}")
 
-    def run(self, make: MakeStage, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
+    def run(self, make: BlockFnFactory, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
         for old in folder.glob("*.tries"):
             old.unlink()
         with ray_session(self.address, self.workers), _quiet():
@@ -106,7 +115,7 @@ def choose_executor(
 
 
 @dataclass(frozen=True)
-class Results:
+class BlockResults:
     """The blocks' results, in order; may be gone through more than once."""
 
     folder: Path
@@ -120,13 +129,13 @@ class Results:
             yield table
 
 
-def in_blocks(
+def run_in_blocks(
     rows: pa.Table,
     size: int,
-    make: MakeStage,
+    make: BlockFnFactory,
     settings: Mapping[str, Any],
     out: Path,
-    assemble: Callable[[Results, Path], _T],
+    assemble: Callable[[BlockResults, Path], _T],
     executor: Executor | None = None,
     on_block: Callable[[int, int], None] = lambda done, total: None,
 ) -> _T:
@@ -151,7 +160,7 @@ def in_blocks(
     with atomic_path(out) as temporary:
         assembled = folder / "assembled"  # so that a kill leaves nothing outside the folder
         try:
-            found = assemble(Results(folder, len(blocks)), assembled)
+            found = assemble(BlockResults(folder, len(blocks)), assembled)
         except DataError:  # the next call could but fail again
             shutil.rmtree(folder)
             raise
@@ -163,9 +172,9 @@ def in_blocks(
 class _Worker:
     """A Ray worker: makes the stage when the first block comes, so that an error in making it is reported as one."""
 
-    def __init__(self, make: MakeStage, folder: Path) -> None:
+    def __init__(self, make: BlockFnFactory, folder: Path) -> None:
         self.make, self.folder = make, folder
-        self.stage: Stage | None = None
+        self.stage: BlockFn | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         number, kind, message = batch["number"][0].as_py(), "", ""

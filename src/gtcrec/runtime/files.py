@@ -18,8 +18,8 @@ __all__ = [
     "MANIFEST",
     "atomic_path",
     "check_manifest",
+    "fsync_dir",
     "sha256",
-    "sync",
     "write_json",
     "write_manifest",
     "write_text",
@@ -38,9 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        sync(temporary)
+        fsync_dir(temporary)
         temporary.replace(path)
-        sync(path.parent)
+        fsync_dir(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -88,7 +88,7 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def sync(path: Path) -> None:
+def fsync_dir(path: Path) -> None:
     """Wait until a file or a folder's names are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

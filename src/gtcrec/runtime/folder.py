@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import sync
+from gtcrec.runtime.files import fsync_dir
 
 __all__ = ["link_or_copy", "new_folder"]
 
@@ -26,7 +26,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.replace(out.resolve())
-        sync(out.resolve().parent)
+        fsync_dir(out.resolve().parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,10 +2,10 @@
 
 import ctypes
 
-__all__ = ["keep_freed"]
+__all__ = ["keep_freed_memory"]
 
 
-def keep_freed() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep the memory that tensors free for those that follow; other C libraries are left as they are.
 
     By default it gives large pieces back at once, and each new tensor of a step is fresh pages that the system zeroes:

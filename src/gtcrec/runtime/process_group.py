@@ -19,26 +19,26 @@ from torch import Tensor, nn
 from gtcrec.errors import ConfigError, RunError
 
 __all__ = [
-    "Workers",
-    "agree",
+    "ProcessGroup",
+    "all_gather_object",
+    "all_reduce_gradients",
+    "all_to_all",
+    "assert_equal_across_ranks",
     "broadcast",
-    "combine_gradients",
-    "exchange",
     "find_device",
     "gather",
     "gather_equal",
-    "joined",
+    "init_process_group",
     "need_own",
     "summary",
-    "trade",
 ]
 
 
 @dataclass(frozen=True)
-class Workers:
+class ProcessGroup:
     """Which of the processes that train together this one is.
 
-    >>> [Workers(rank, 3).part(10) for rank in range(3)]
+    >>> [ProcessGroup(rank, 3).shard(10) for rank in range(3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
     """
 
@@ -46,11 +46,11 @@ class Workers:
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the worker that writes files and shows progress."""
         return self.rank == 0
 
-    def part(self, n: int) -> slice:
+    def shard(self, n: int) -> slice:
         """This worker's part of n rows: contiguous, in order of rank, sizes differing by one at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
@@ -71,10 +71,10 @@ def need_own(device: str) -> None:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Workers]:
+def init_process_group(device: str) -> Iterator[ProcessGroup]:
     """Join the workers that torchrun started this process among; without torchrun it works alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield Workers()
+        yield ProcessGroup()
         return
     need_own(device)
     if device == "cuda":
@@ -84,18 +84,18 @@ def joined(device: str) -> Iterator[Workers]:
     importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
-def gather(x: Tensor, workers: Workers) -> list[Tensor]:
+def gather(x: Tensor, workers: ProcessGroup) -> list[Tensor]:
     """Return each worker's x, in order of rank; only the first dimension may differ in length."""
     lengths = gather_equal(torch.tensor([len(x)]), workers)
     return _gather_rows(x, [int(length) for length in lengths], workers)
 
 
-def gather_equal(x: Tensor, workers: Workers) -> list[Tensor]:
+def gather_equal(x: Tensor, workers: ProcessGroup) -> list[Tensor]:
     """`gather` for equal shapes; the result lies where x does."""
     sent = _sendable(x)
     parts = [torch.empty_like(sent) for _ in range(workers.size)]
@@ -110,7 +110,7 @@ def broadcast(x: Tensor, rank: int) -> Tensor:
     return sent.to(x.device)
 
 
-def trade(x: Tensor, sent: Sequence[int], got: Sequence[int]) -> Tensor:
+def all_to_all(x: Tensor, sent: Sequence[int], got: Sequence[int]) -> Tensor:
     """Send each worker r its sent[r] rows of x, in order of rank; return the got[r] rows from each, in that order."""
     rows = _sendable(x)
     come = rows.new_empty(sum(got), *rows.shape[1:])
@@ -118,15 +118,15 @@ def trade(x: Tensor, sent: Sequence[int], got: Sequence[int]) -> Tensor:
     return come.to(x.device)
 
 
-def exchange(value: Any, workers: Workers) -> list[Any]:
+def all_gather_object(value: Any, workers: ProcessGroup) -> list[Any]:
     """Return each worker's value, in order of rank; values must be JSON-able."""
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
     return [json.loads(part.numpy().tobytes()) for part in gather(text, workers)]
 
 
-def agree(what: str, value: Any, workers: Workers) -> None:
+def assert_equal_across_ranks(what: str, value: Any, workers: ProcessGroup) -> None:
     """Raise `RunError` in all workers unless all hold the same JSON-able value."""
-    first, *others = exchange(value, workers)
+    first, *others = all_gather_object(value, workers)
     for rank, other in enumerate(others, 1):
         if other != first:
             raise RunError(f"worker {rank} and worker 0 differ in {what}: {other!r} and {first!r}")
@@ -137,8 +137,8 @@ def summary(weights: Iterable[Tensor]) -> int:
     return sum(int(p.detach().view(torch.int32).sum(dtype=torch.int64)) for p in weights)
 
 
-def combine_gradients(
-    dense: Sequence[nn.Parameter], rows: Sequence[nn.Parameter], share: float, workers: Workers
+def all_reduce_gradients(
+    dense: Sequence[nn.Parameter], rows: Sequence[nn.Parameter], share: float, workers: ProcessGroup
 ) -> None:
     """Set each parameter's gradient to the sum over the workers of `share` times theirs, equal in all workers.
 
@@ -163,7 +163,7 @@ def _combine_dense(params: Sequence[nn.Parameter], share: float) -> None:
         p.grad = total.view_as(p) if count else None
 
 
-def _combine_rows(params: Sequence[nn.Parameter], share: float, workers: Workers) -> None:
+def _combine_rows(params: Sequence[nn.Parameter], share: float, workers: ProcessGroup) -> None:
     """Each worker's rows laid end to end: a row that several workers have stands in the gradient several times."""
     own = [_rows(p) for p in params]
     lengths = torch.stack(gather_equal(torch.tensor([len(index) for index, _ in own]), workers))  # [size, params]
@@ -182,7 +182,7 @@ def _rows(p: nn.Parameter) -> tuple[Tensor, Tensor]:
     return grad.indices()[0], grad.values()
 
 
-def _gather_rows(x: Tensor, lengths: Sequence[int], workers: Workers) -> list[Tensor]:
+def _gather_rows(x: Tensor, lengths: Sequence[int], workers: ProcessGroup) -> list[Tensor]:
     """`gather` with known lengths: padded to the longest, as the collective wants equal shapes."""
     padded = x.new_zeros(max(lengths), *x.shape[1:])
     padded[: len(x)] = x

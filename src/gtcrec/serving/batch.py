@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gtcrec.runtime.block_jobs import Executor, Results, Stage, in_blocks
+from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
 from gtcrec.runtime.files import sha256
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def write_all_lists(
     files = {name: sha256(run.folder / name) for name in ("config.yaml", "model.safetensors")}
     settings = {"run": files, "data": run.dataset.fingerprint, "device": run.config.train.device, "k": k}
     users = pa.table({"user": np.arange(len(run.dataset.users))})
-    return in_blocks(users, block_users, _MakeStage(run, k), settings, out, _assemble, executor, on_block)
+    return run_in_blocks(users, block_users, _MakeStage(run, k), settings, out, _assemble, executor, on_block)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _MakeStage:
     run: "Run"
     k: int
 
-    def __call__(self) -> Stage:
+    def __call__(self) -> BlockFn:
         return lambda users: self.run.recommend_table(users["user"].to_numpy(), self.k)
 
     def __reduce__(self) -> Any:
@@ -66,13 +66,13 @@ class _Load:
     device: str
     k: int
 
-    def __call__(self) -> Stage:
+    def __call__(self) -> BlockFn:
         from gtcrec.experiments.run import Run
 
         return _MakeStage(Run.load(self.folder, self.data, self.device), self.k)()
 
 
-def _assemble(results: Results, path: Path) -> int:
+def _assemble(results: BlockResults, path: Path) -> int:
     rows, writer = 0, None
     for lists in results:
         writer = writer or pq.ParquetWriter(path, lists.schema)

@@ -18,7 +18,7 @@ from torch import Tensor
 from gtcrec.errors import RunError
 from gtcrec.ops.sharded import join_rows, shard_rows
 from gtcrec.runtime.files import atomic_path
-from gtcrec.runtime.process_group import Workers, exchange
+from gtcrec.runtime.process_group import ProcessGroup, all_gather_object
 
 __all__ = ["load", "load_shards", "nested", "save", "save_shards", "under"]
 
@@ -51,7 +51,7 @@ def save_shards(
     is_shard: Callable[[str], bool],
     facts: Mapping[str, Any],
     state: str,
-    workers: Workers,
+    workers: ProcessGroup,
 ) -> None:
     """Write what all workers hold together: each its own rows of those tensors whose names `is_shard` says.
 
@@ -63,9 +63,9 @@ def save_shards(
     if workers.size > 1:
         own = path.with_name(f"{path.stem}.{state}.{workers.rank}-of-{workers.size}{path.suffix}")
         total = save(own, {name: tensor for name, tensor in tensors.items() if is_shard(name)}, {})
-        written = exchange([own.name, total], workers)  # which waits for the slowest
+        written = all_gather_object([own.name, total], workers)  # which waits for the slowest
         tensors = {name: tensor for name, tensor in tensors.items() if not is_shard(name)}
-    if workers.first:
+    if workers.is_main:
         save(path, tensors, {**facts, _SHARDS: written})
         names = {name for name, _ in written}
         for old in path.parent.glob(f"{path.stem}.*-of-*{path.suffix}"):
@@ -74,7 +74,7 @@ def save_shards(
 
 
 def load_shards(
-    path: Path, is_shard: Callable[[str], bool], workers: Workers
+    path: Path, is_shard: Callable[[str], bool], workers: ProcessGroup
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_shards` wrote with any number of workers, or `save` did: of shards, the rows of this worker.
 

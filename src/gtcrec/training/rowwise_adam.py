@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RowAdam"]
+__all__ = ["RowwiseAdam"]
 
 
-class RowAdam(torch.optim.Optimizer):
+class RowwiseAdam(torch.optim.Optimizer):
     """Adam (Kingma & Ba 2015) with beta1 = 0 and one second moment a row, of row-sparse gradients.
 
     The moment is of the row's mean squared gradient: a row keeps its gradient's direction, and there is one number to

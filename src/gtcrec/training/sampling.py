@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gtcrec.errors import ConfigError
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Batch, Interactions, Ints
 
 __all__ = ["Batches", "Negatives"]
@@ -61,7 +61,7 @@ class Batches:
         self._usable = torch.from_numpy(usable)
         self._users, self._items = torch.from_numpy(train.users), torch.from_numpy(train.items)
 
-    def epoch(self, number: int, workers: Workers) -> Iterator[tuple[Batch, float, torch.Generator]]:
+    def epoch(self, number: int, workers: ProcessGroup) -> Iterator[tuple[Batch, float, torch.Generator]]:
         """Yield for each step this worker's part of the batch, its share of the pairs, and the loss's stream.
 
         The batches are the same for any number of workers; the streams of several workers differ. A worker for which
@@ -75,7 +75,7 @@ class Batches:
             if workers.size == 1:
                 yield whole, 1.0, rng
             else:
-                own = workers.part(len(chosen))
+                own = workers.shard(len(chosen))
                 part = Batch(*(side[own if own.stop > own.start else slice(1)] for side in whole))
                 share = (own.stop - own.start) / len(chosen)
                 yield part, share, _stream(self.seed, number, step, workers.rank + 1)

@@ -3,7 +3,7 @@
 The same loop serves one process and several (`gtcrec.runtime.process_group`), any device, and every model that has
 `loss`. A model may also have `refresh()`, which recomputes from the weights what its steps hold fixed, `after_step()`,
 which is called when a step has moved the weights, `sparse_parameters()`, the weights whose gradients are row-sparse,
-and `tables`, the `ShardedRows` over these, if each worker is to hold its own rows of them.
+and `tables`, the `RowShardedEmbedding` over these, if each worker is to hold its own rows of them.
 """
 
 import math
@@ -21,17 +21,25 @@ from torch import Tensor, nn
 from gtcrec.errors import GtcrecError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, valid_users
 from gtcrec.evaluation.protocol import EvaluateConfig
-from gtcrec.ops.sharded import ShardedRows, combine_rows
-from gtcrec.runtime.memory import keep_freed
-from gtcrec.runtime.process_group import Workers, agree, combine_gradients, exchange, find_device, gather, summary
+from gtcrec.ops.sharded import RowShardedEmbedding, combine_rows
+from gtcrec.runtime.memory import keep_freed_memory
+from gtcrec.runtime.process_group import (
+    ProcessGroup,
+    all_gather_object,
+    all_reduce_gradients,
+    assert_equal_across_ranks,
+    find_device,
+    gather,
+    summary,
+)
 from gtcrec.training import checkpoint
-from gtcrec.training.rowwise_adam import RowAdam
+from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.training.sampling import Batches, Negatives
 from gtcrec.types import Batch, Split
 
 __all__ = ["Epoch", "Negatives", "TrainConfig", "Training", "epochs", "fit"]
 
-_ALONE = Workers()
+_ALONE = ProcessGroup()
 
 
 class TrainConfig(BaseModel):
@@ -77,14 +85,14 @@ class Training:
     """A model's training so far: optimisers, epochs done, best epoch and its weights. Moves the model to its device."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        keep_freed()
+        keep_freed_memory()
         self.config = config
         self.device = find_device(config.device)
         self.model = model.to(self.device)
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
         self.rows: list[nn.Parameter] = list(getattr(model, "sparse_parameters", list)())
-        tables: list[ShardedRows] = list(getattr(model, "tables", ()))
+        tables: list[RowShardedEmbedding] = list(getattr(model, "tables", ()))
         self.holders = tables[0].workers if tables else _ALONE  # among whom the rows of tables are spread
         self.sharded = tables if self.holders.size > 1 else []
         sparse = {id(p) for p in self.rows}
@@ -93,7 +101,7 @@ class Training:
         if self.dense:
             self.optimizers.append(torch.optim.Adam(self.dense, lr=config.learning_rate, fused=True))
         if self.rows:
-            self.optimizers.append(RowAdam(self.rows, lr=config.learning_rate))
+            self.optimizers.append(RowwiseAdam(self.rows, lr=config.learning_rate))
 
     @property
     def parameters(self) -> int:
@@ -166,7 +174,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * left
 
-    def step(self, batch: Batch, share: float, rng: torch.Generator, workers: Workers) -> dict[str, Tensor]:
+    def step(self, batch: Batch, share: float, rng: torch.Generator, workers: ProcessGroup) -> dict[str, Tensor]:
         """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -177,7 +185,7 @@ class Training:
             with torch.no_grad():
                 self._loss(batch, rng)  # the others ask for rows, some of which lie here
         if workers.size > 1:
-            combine_gradients(self.dense, [] if self.sharded else self.rows, share, workers)
+            all_reduce_gradients(self.dense, [] if self.sharded else self.rows, share, workers)
         if self.sharded:
             combine_rows(self.sharded, share, workers)
         for optimizer in self.optimizers:
@@ -201,7 +209,7 @@ def epochs(
     training: Training | None = None,
     on_step: Callable[[int, int], None] = lambda done, steps: None,
     evaluation: EvaluateConfig | None = None,
-    workers: Workers = _ALONE,
+    workers: ProcessGroup = _ALONE,
 ) -> Iterator[Epoch]:
     """Train `model`, yielding after each epoch; when the iterator ends the model has its best weights.
 
@@ -238,16 +246,16 @@ def fit(model: nn.Module, split: Split, config: TrainConfig) -> Training:
     return training
 
 
-def _agree(training: Training, workers: Workers) -> None:
+def _agree(training: Training, workers: ProcessGroup) -> None:
     """Make sure that all workers are at the same epoch with the same weights."""
     if workers.size > 1:
-        agree("epochs done", len(training.history), workers)
+        assert_equal_across_ranks("epochs done", len(training.history), workers)
         equal = [*training.dense, *([] if training.sharded else training.rows)]
-        agree("their weights", summary(equal), workers)
+        assert_equal_across_ranks("their weights", summary(equal), workers)
 
 
 def _train_epoch(
-    training: Training, batches: Batches, number: int, on_step: Callable[[int, int], None], workers: Workers
+    training: Training, batches: Batches, number: int, on_step: Callable[[int, int], None], workers: ProcessGroup
 ) -> dict[str, float]:
     """One pass over the training pairs; returns the mean of each loss term and of their sum."""
     every = training.config.refresh_every or batches.steps
@@ -266,17 +274,19 @@ def _train_epoch(
     return means
 
 
-def _sum(sums: Mapping[str, Tensor], workers: Workers) -> dict[str, float]:
+def _sum(sums: Mapping[str, Tensor], workers: ProcessGroup) -> dict[str, float]:
     """Each name's sum over the workers, of which some may lack it."""
     own = {name: float(value) for name, value in sums.items()}
     if workers.size == 1:
         return own
-    parts = exchange(own, workers)
+    parts = all_gather_object(own, workers)
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
-def _validate(training: Training, split: Split, evaluation: EvaluateConfig, workers: Workers) -> Mapping[str, float]:
+def _validate(
+    training: Training, split: Split, evaluation: EvaluateConfig, workers: ProcessGroup
+) -> Mapping[str, float]:
     """Mean metrics over the validation users, of whom each worker takes a part, or of sharded tables its items."""
     config = training.config
     metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
@@ -288,7 +298,7 @@ def _validate(training: Training, split: Split, evaluation: EvaluateConfig, work
 
     if workers.size == 1 or training.sharded:
         return measure(users).means  # type: ignore[no-any-return]
-    own = users[workers.part(len(users))]
+    own = users[workers.shard(len(users))]
     per_user = measure(own).per_user if len(own) else dict.fromkeys(metrics, np.zeros(0))
     values = torch.from_numpy(np.stack([per_user[name] for name in metrics], axis=1))  # [own, metrics]
     columns = torch.cat(gather(values, workers)).T.contiguous().numpy()  # [metrics, users]
@@ -319,11 +329,11 @@ def _append(
     training.history.append(Epoch(number, losses, valid, best, stop, seconds))
 
 
-def _of_all(spent: dict[str, float], workers: Workers) -> dict[str, float]:
+def _of_all(spent: dict[str, float], workers: ProcessGroup) -> dict[str, float]:
     """What all workers spent: the CPU seconds of all, the longest wall time."""
     if workers.size == 1:
         return spent
-    parts = exchange(spent, workers)
+    parts = all_gather_object(spent, workers)
     return {name: (sum if "cpu" in name else max)(part[name] for part in parts) for name in spent}
 
 

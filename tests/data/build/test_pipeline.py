@@ -286,8 +286,8 @@ def test_images_are_put_into_the_folder_and_missing_ones_counted(tmp_path: Path)
     }  # fmt: skip
     assert [row["image"] for row in rows(tmp_path, "items")] == ["images/pics/a.png", "", "", "images/pics/a.png"]
     data = load(tmp_path / "out")
-    assert data.cards is not None
-    found = dict(zip(data.items.ids.tolist(), data.cards.images, strict=True))
+    assert data.item_metadata is not None
+    found = dict(zip(data.items.ids.tolist(), data.item_metadata.images, strict=True))
     assert found["007"] == tmp_path / "out/images/pics/a.png"
     assert found["007"].read_bytes() == (tmp_path / "pics/a.png").read_bytes()
     assert dict(zip(data.items.ids.tolist(), data.features.present["image"].tolist(), strict=True)) == {

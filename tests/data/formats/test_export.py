@@ -13,7 +13,7 @@ from gtcrec.data import SplitConfig, load, split
 from gtcrec.data.formats import export as writing
 from gtcrec.data.formats.export import write_mmrec, write_recbole
 from gtcrec.errors import DataError
-from gtcrec.types import Dataset, Interactions, ItemCards, ItemFeatures, Vocabulary
+from gtcrec.types import Dataset, Interactions, ItemFeatures, ItemMetadata, Vocabulary
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
 
@@ -36,7 +36,7 @@ def toy(folder: Path, users: list[object] | None = None, items: list[object] | N
         Vocabulary(np.array(items or ["a", "b|c", "d e", "é", "ü,v"]), "item"),
         np.array([0, 1, 2, 0, 0, 0], dtype=np.int8),
         np.array([1.0, 2.5, 1e-3, 1_600_000_000.123456, 5.0, 1 / 3]),
-        ItemCards(("A mug", 'The "best"\tlamp', "", "x", "y"), (picture, None, None, None, picture)),
+        ItemMetadata(("A mug", 'The "best"\tlamp', "", "x", "y"), (picture, None, None, None, picture)),
     )
 
 
@@ -51,9 +51,9 @@ def test_an_mmrec_folder_is_read_back_identical_masks_ids_times_and_cards_includ
     assert back.features.present["image"].tolist() == [True, True, True, False, True]
     assert back.users.ids.tolist() == data.users.ids.tolist()
     assert back.name == "shop"
-    assert back.cards is not None
-    assert back.cards.titles == data.cards.titles
-    assert [image and image.read_bytes() for image in back.cards.images] == [PNG, None, None, None, PNG]
+    assert back.item_metadata is not None
+    assert back.item_metadata.titles == data.item_metadata.titles
+    assert [image and image.read_bytes() for image in back.item_metadata.images] == [PNG, None, None, None, PNG]
 
 
 def test_writing_what_was_read_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_recbole_files_are_read_back_identical_where_ids_are_sorted(tmp_path: Pa
     folder = write_recbole(data, tmp_path / "shop")
     back = load(folder)
     assert back.fingerprint == data.fingerprint
-    assert back.cards is not None
-    assert back.cards.titles == ("A mug", "The 'best' lamp", "", "x", "y")
-    assert [image and image.read_bytes() for image in back.cards.images] == [PNG, None, None, None, PNG]
+    assert back.item_metadata is not None
+    assert back.item_metadata.titles == ("A mug", "The 'best' lamp", "", "x", "y")
+    assert [image and image.read_bytes() for image in back.item_metadata.images] == [PNG, None, None, None, PNG]
     assert (folder / "shop.valid.inter").read_text() == (
         "user_id:token\titem_id:token\ttimestamp:float\n007\tb|c\t2.5\n"
     )

@@ -206,8 +206,8 @@ def test_k_core_drops_until_every_user_and_item_has_k(tmp_path: Path) -> None:
     data = load(folder, ReadConfig(k_core=2))
     assert pairs_of(data) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert data.features.values["image"].tolist() == [[1.0], [2.0]]
-    assert data.cards is not None
-    assert data.cards.titles == ("zero", "one")
+    assert data.item_metadata is not None
+    assert data.item_metadata.titles == ("zero", "one")
     assert data.notes == {
         "2-core: interactions dropped": 2,
         "2-core: users dropped": 1,
@@ -241,9 +241,9 @@ def test_the_items_table_sets_the_catalogue_the_feature_rows_and_the_cards(tmp_p
     assert data.items.ids.tolist() == ["b", "q", "z"]
     assert data.features.values["text"].ravel().tolist() == [0.0, 17.0, 26.0]
     assert data.features.present["text"].tolist() == [False, True, True]
-    assert data.cards is not None
-    assert data.cards.titles == ("", "Cue", "Zed, the last")
-    assert data.cards.images == (None, None, tmp_path / "pictures" / "z.png")
+    assert data.item_metadata is not None
+    assert data.item_metadata.titles == ("", "Cue", "Zed, the last")
+    assert data.item_metadata.images == (None, None, tmp_path / "pictures" / "z.png")
     assert data.notes == {"image files not found": 1, "text: items without content": 1}
 
 
@@ -251,7 +251,7 @@ def test_an_items_table_without_title_and_image_gives_no_cards(tmp_path: Path) -
     write(tmp_path, "csv", [("a", 3)], ("user", "item"))
     (tmp_path / "items.tsv").write_text("item\tcolour\n3\tred\n4\tblue\n")
     data = load(tmp_path)
-    assert data.cards is None
+    assert data.item_metadata is None
     assert data.interactions.n_items == 2
 
 
@@ -275,8 +275,8 @@ def test_an_items_table_beside_an_inter_file_gives_cards(tmp_path: Path) -> None
     folder = mmrec(tmp_path, INTER)
     (folder / "items.tsv").write_text("itemID\tasin\ttitle\n2\tB2\ttwo\n0\tB0\tnil\n7\tB7\tseven\n")
     data = load(folder)
-    assert data.cards is not None
-    assert data.cards.titles == ("nil", "", "two")
+    assert data.item_metadata is not None
+    assert data.item_metadata.titles == ("nil", "", "two")
     assert data.notes == {"rows of items.tsv outside the catalogue": 1}
 
 

@@ -51,8 +51,8 @@ def test_ready_made_splits_become_labels_and_the_item_file_the_catalogue(tmp_pat
     ]  # fmt: skip
     assert data.items.ids.tolist() == ["p", "q", "r"]
     assert data.features.values["text"].ravel().tolist() == [2, 1, 3]
-    assert data.cards is not None
-    assert data.cards.titles == ("A lamp", "A blue mug", "Never sold")
+    assert data.item_metadata is not None
+    assert data.item_metadata.titles == ("A lamp", "A blue mug", "Never sold")
 
 
 def test_ratings_and_column_names_are_set_as_for_other_tables(tmp_path: Path) -> None:

@@ -363,8 +363,8 @@ def test_items_in_the_rows_of_a_hugging_face_folder_can_be_built(tmp_path: Path)
     build(made / "items.parquet", made / "interactions.parquet", tmp_path / "built", config)
     data = load(tmp_path / "built")
     assert data.items.ids.tolist() == [1, 2]
-    assert data.cards is not None
-    assert data.cards.titles == ("One", "Two")
+    assert data.item_metadata is not None
+    assert data.item_metadata.titles == ("One", "Two")
     assert data.times is not None
     assert data.times.tolist() == [1714521600.0] * 4
 

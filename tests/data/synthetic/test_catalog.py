@@ -95,10 +95,10 @@ def test_the_written_folder_reads_back_as_the_planted_data(tmp_path: Path) -> No
     assert read.fingerprint == made.dataset.fingerprint
     assert read.name == "shop"
     assert read.users.ids[0] == "u0000"
-    assert read.cards is not None
-    assert read.cards.titles == made.titles
+    assert read.item_metadata is not None
+    assert read.item_metadata.titles == made.titles
     assert read.notes == {"image: items without content": 2}
-    for item, image in enumerate(read.cards.images):
+    for item, image in enumerate(read.item_metadata.images):
         assert (image is not None) == bool(read.features.present["image"][item])
         if image is not None:
             np.testing.assert_array_equal(np.asarray(Image.open(image)), made.images[item])

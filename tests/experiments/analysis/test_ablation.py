@@ -16,10 +16,10 @@ from gtcrec.data import write_catalogue
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.evaluation.statistics import holm, paired_test
 from gtcrec.experiments.analysis import ablation
-from gtcrec.experiments.analysis.ablation import Measured, Variant, begin, finished, plan, table
+from gtcrec.experiments.analysis.ablation import Measured, Variant, finished, plan, start_or_resume, table
 from gtcrec.experiments.run import Run
 from gtcrec.reporting import figures
-from gtcrec.reporting.run_comparison import against_first
+from gtcrec.reporting.run_comparison import compare_to_first
 from gtcrec.reporting.run_record import read
 
 SMALL = ["epochs=2", "dim=8", "batch_size=512"]
@@ -115,8 +115,8 @@ def test_a_stopped_ablation_goes_on_and_ends_as_the_unbroken_one(data: Path, stu
     for name in ("no-filter-0", "no-filter-1"):
         shutil.rmtree(copied / name)
     (run,) = plan(str(data), copied, [0], ["no-filter"], SMALL).runs
-    next(iter(begin(run).epochs()))  # and there it is killed
-    assert begin(run).epochs_done == 1
+    next(iter(start_or_resume(run).epochs()))  # and there it is killed
+    assert start_or_resume(run).epochs_done == 1
     kept = (copied / "full-1" / "report.json").stat().st_mtime_ns
     line = ["ablate", "--data", str(data), "--out", str(copied), *SET, "--seeds", "0,1"]
     assert execute([*line, "--only", "full", "--only", "no-filter"]) == 0
@@ -150,7 +150,7 @@ def test_one_seed_gives_the_same_tests_as_a_comparison_of_the_two_runs(data: Pat
     found = plan(str(data), copied, [0], ["full"], SMALL)
     rows = {row.name: row for row in table(found.variants, finished(found, "valid", METRICS), METRICS)}
     records = [(name, read(copied / f"{name}-0")) for name in ("full", "no-filter")]
-    assert [rows["no-filter"].effects[metric].test for metric in METRICS] == against_first(records, METRICS)
+    assert [rows["no-filter"].effects[metric].test for metric in METRICS] == compare_to_first(records, METRICS)
     means = [read(copied / f"no-filter-{seed}").result.valid.means["ndcg@5"] for seed in (0, 1, 4)]
     effect = rows["no-filter"].effects["ndcg@5"]
     assert (effect.mean, effect.sd) == (pytest.approx(sum(means) / 3), pytest.approx(stdev(means)))

@@ -19,8 +19,8 @@ from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.analysis.explanation import Part, explain
 from gtcrec.experiments.run import Run
 from gtcrec.models.gtc.explain import ContentView, content_views
-from gtcrec.models.gtc.interest_filter import LikedContent
-from gtcrec.models.gtc.latent_filter import ProjectedContent
+from gtcrec.models.gtc.interest_filter import InterestFilter
+from gtcrec.models.gtc.latent_filter import LatentFilter
 from gtcrec.models.gtc.model import GTC
 
 Trained = Callable[[str], Run]
@@ -135,7 +135,7 @@ def test_tastes_are_the_view_weights_and_the_mix_of_prototypes(trained: Trained)
             assert len(taste.prototypes) == k
             assert sum(taste.prototypes) == pytest.approx(1, abs=1e-5)
         if name == "liked":
-            assert isinstance(model.content, LikedContent)
+            assert isinstance(model.content, InterestFilter)
             mix = model.content["text"].interest(torch.tensor([4])).mix[0].tolist()
             assert found.tastes[1].prototypes == pytest.approx(mix)
             assert len(set(mix)) > 1
@@ -157,7 +157,7 @@ def test_an_item_that_lacks_a_modality_has_nothing_kept_in_it(trained: Trained) 
 def test_a_liked_model_keeps_what_the_user_is_sure_about(trained: Trained) -> None:
     run, user = trained("liked"), 5
     content = gtc(run).content
-    assert isinstance(content, LikedContent)
+    assert isinstance(content, InterestFilter)
     for item, one in enumerate(explain(run, run.dataset.users.ids[user], run.dataset.items.ids).items):
         for kept in one.kept:
             m = content[kept.modality]
@@ -179,7 +179,7 @@ def test_a_projected_model_scores_what_its_filter_keeps_for_the_user(trained: Tr
     # s_m = <q, g + x / sqrt(dim)>: the difference of two items without their neighbours' g shows x.
     run, user = trained("identity"), torch.tensor([7])
     model = gtc(run)
-    assert isinstance(model.content, ProjectedContent)
+    assert isinstance(model.content, LatentFilter)
     every = torch.arange(40)
     with torch.no_grad():
         rows = model.content.exact(model.views.exact(user, every), user, every)
@@ -226,8 +226,8 @@ def test_kept_and_nearest_by_hand(trained: Trained, monkeypatch: pytest.MonkeyPa
     assert astuple(one.kept[0]) == ("image", pytest.approx((0.36, 0.8)), pytest.approx((0.8, 0.6)))
     assert astuple(one.kept[1]) == ("text", None, pytest.approx((0.12, 0.16)))
     # Item 2 by its image alone, 45 degrees; item 3 by image, 90 degrees, and text, 0; the others share nothing.
-    assert run.dataset.cards is not None
-    ids, titles = run.dataset.items.ids[met].tolist(), [run.dataset.cards.titles[i] for i in met]
+    assert run.dataset.item_metadata is not None
+    ids, titles = run.dataset.items.ids[met].tolist(), [run.dataset.item_metadata.titles[i] for i in met]
     assert [astuple(near) for near in one.nearest] == [
         (ids[1], titles[1], pytest.approx(math.sqrt(0.5))),
         (ids[2], titles[2], pytest.approx(0.5)),

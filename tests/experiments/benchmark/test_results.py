@@ -37,7 +37,11 @@ def test_users_are_averaged_over_seeds_paired_and_corrected_over_models(done: Pa
     for row, test, p in zip(found.rows[1:], expected, holm([t.p for t in expected]), strict=True):
         one = row.estimates["ndcg@20"]
         assert one.against is not None
-        assert (one.against.test.difference, one.against.test.p, one.against.test.p_holm) == (
+        assert (
+            one.against.test.difference,
+            one.against.test.p,
+            one.against.test.p_holm,
+        ) == (
             test.difference,
             test.p,
             p,

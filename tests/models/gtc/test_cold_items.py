@@ -8,7 +8,7 @@ from gtcrec import models
 from gtcrec.errors import DataError
 from gtcrec.models.baselines import als
 from gtcrec.models.gtc import cold_items as gtc_cold
-from gtcrec.models.gtc.cold_items import ContentMap
+from gtcrec.models.gtc.cold_items import ColdItemRegressor
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import ItemFeatures
 
@@ -38,7 +38,7 @@ def case(checkerboard):
 
 def test_the_map_is_kernel_ridge_regression(case):
     features, known, embeddings = case
-    found = ContentMap(features, known, 4)
+    found = ColdItemRegressor(features, known, 4)
     found.solve(embeddings)
     some = np.flatnonzero(known & np.any([features.present[m] for m in features.names], axis=0))
     k = kernel(features, known, some, some) + 0.3 * np.eye(len(some))
@@ -54,7 +54,7 @@ def test_of_many_items_a_drawn_part_carries_the_map(case, monkeypatch):
     features, known, embeddings = case
     monkeypatch.setattr(gtc_cold, "_LANDMARKS", 9)
     monkeypatch.setattr(gtc_cold, "_BLOCK", 7)
-    found = ContentMap(features, known, 4)
+    found = ColdItemRegressor(features, known, 4)
     found.solve(embeddings)
     assert found.weights.shape == (9, 4)
     some = np.flatnonzero(known & np.any([features.present[m] for m in features.names], axis=0))
@@ -71,7 +71,7 @@ def test_content_of_another_width_is_refused(case):
         2, {m: np.ones((2, 3), np.float32) for m in features.names}, {m: np.ones(2, bool) for m in features.names}
     )
     with pytest.raises(DataError, match="image: wanted content of width 6, found 3"):
-        ContentMap(features, known, 4)(other)
+        ColdItemRegressor(features, known, 4)(other)
 
 
 def colours(split):

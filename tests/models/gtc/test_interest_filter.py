@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from gtcrec import models
 from gtcrec.data import split as cut
 from gtcrec.data.synthetic.ground_truth import plant_parts
-from gtcrec.models.gtc.interest_filter import Interest, LikedFilter
+from gtcrec.models.gtc.interest_filter import Interest, ModalityInterestFilter
 from gtcrec.models.gtc.model import GTCConfig
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions
@@ -39,7 +39,7 @@ def liked_filter(pairs=None, **given):
     present = np.arange(N_ITEMS) % 5 != 0
     config = GTCConfig(**{"dim": 6, "hidden": 8, "prototypes": 3} | given)
     torch.manual_seed(5)
-    found = LikedFilter(config, pairs or liked_pairs(), x, present)
+    found = ModalityInterestFilter(config, pairs or liked_pairs(), x, present)
     with torch.no_grad():
         for name, scale in (("spreads", 1.0), ("prior", 0.5), ("temperature", 0.3), ("strength", 0.4)):
             if hasattr(found, name):
@@ -237,7 +237,9 @@ def test_the_log_density_ratio_is_what_the_guided_denoiser_gains_over_all_levels
     """
     pairs = liked_pairs()
     config = GTCConfig(diffusion_steps=1000, beta_start=1e-6, beta_end=0.05, prediction="clean", prototypes=1)
-    one = LikedFilter(config, pairs, np.arange(N_ITEMS, dtype=np.float32)[:, None], np.ones(N_ITEMS, dtype=bool))
+    one = ModalityInterestFilter(
+        config, pairs, np.arange(N_ITEMS, dtype=np.float32)[:, None], np.ones(N_ITEMS, dtype=bool)
+    )
     one.denoiser = Ideal(one)
     nodes, weights = np.polynomial.hermite_e.hermegauss(8)
     weights = torch.from_numpy(weights / weights.sum())

@@ -11,7 +11,7 @@ from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.models.baselines import als
 from gtcrec.ops.sharded import xavier_rows
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions, ItemFeatures
 from helpers.training import a_batch
@@ -378,7 +378,7 @@ def test_embeddings_may_start_at_the_factors_of_least_squares(checkerboard):
     model = make(split, start="als", als_unobserved=3.0, als_reg=0.02)
     torch.manual_seed(0)
     for n in (train.n_users, train.n_items):
-        xavier_rows(n, model.config.dim, Workers())  # drawn before, and replaced
+        xavier_rows(n, model.config.dim, ProcessGroup())  # drawn before, and replaced
     density = len(train) / (train.n_users * train.n_items)
     users, items = als.factorise(train, model.config.dim, 3.0 * density, 0.02)
     torch.testing.assert_close(model.views.users.detach() @ model.views.items.detach().T, 16 * users @ items.T)

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.ops.graph import SparseMatrix
-from gtcrec.ops.scorers import DotScorer, Reranked
+from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.training.trainer import TrainConfig, fit
 
 SMALL = {"dim": 8, "hidden": 16, "pair_weight": 0.5}
@@ -52,7 +52,7 @@ def by_loops(scores, other, met, n):
 @pytest.mark.parametrize("n", [1, 2, 5, 13, 50])
 def test_reranked_scores_are_those_of_a_loop_over_users_and_items(n):
     folded, other, met = invented()
-    reranked = Reranked(folded, lambda users, items: other[users[:, None], items], csr(met), n)
+    reranked = RerankingScorer(folded, lambda users, items: other[users[:, None], items], csr(met), n)
     for users in (torch.arange(90), torch.tensor([5, 1, 1, 0])):  # more than are held at once, and some twice
         wanted = by_loops(*(one[users].numpy() for one in (folded(torch.arange(90)), other, met)), n)
         np.testing.assert_array_equal(reranked(users), wanted)
@@ -60,7 +60,7 @@ def test_reranked_scores_are_those_of_a_loop_over_users_and_items(n):
 
 def test_the_same_items_stay_the_best_with_the_same_scores_and_met_ones_keep_theirs():
     folded, other, met = invented()
-    reranked = Reranked(folded, lambda users, items: other[users[:, None], items], csr(met), 4)
+    reranked = RerankingScorer(folded, lambda users, items: other[users[:, None], items], csr(met), 4)
     users = torch.arange(90)
     before, after = folded(users), reranked(users)
     assert torch.equal(before[met], after[met])

@@ -38,7 +38,7 @@ from gtcrec.data.features.tags import tag_vectors
 from gtcrec.data.formats.columns import find_column, read_dense
 from gtcrec.data.formats.tables import Table, read_table
 from gtcrec.errors import ConfigError, DataError, nearest
-from gtcrec.runtime.block_jobs import Executor, Results, Stage, in_blocks
+from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
 from gtcrec.runtime.files import atomic_path, sha256
 from gtcrec.types import Floats
 
@@ -115,7 +115,7 @@ def encode(
         found = _encode_whole(table, config, out)
     else:
         job = _plan(table, config, out, function, reuse)
-        found = in_blocks(
+        found = run_in_blocks(
             job.rows(),
             config.batch,
             partial(_make_stage, config, job.folder, function),
@@ -247,7 +247,7 @@ def _repeats(about: Mapping[str, Any]) -> bool:
     return about.get("source") != ""
 
 
-def _make_stage(config: EncodeConfig, folder: Path | None, function: Function | None) -> Stage:
+def _make_stage(config: EncodeConfig, folder: Path | None, function: Function | None) -> BlockFn:
     if function:
         encoder = function_encoder(function)
     elif folder:
@@ -308,7 +308,7 @@ def _checked(found: Any, rows: NDArray[np.int64], config: EncodeConfig) -> tuple
     return x, [words.get((nan, bool(row.any()))) for nan, row in zip(refused, x, strict=True)]
 
 
-def _assemble(job: _Job, results: Results, path: Path) -> Encoded:
+def _assemble(job: _Job, results: BlockResults, path: Path) -> Encoded:
     """Write the matrix to `path`, and its record and keys beside `out`."""
     config = job.config
     width = _width(job, results)
@@ -335,7 +335,7 @@ def _assemble(job: _Job, results: Results, path: Path) -> Encoded:
     return encoded
 
 
-def _width(job: _Job, results: Results) -> int:
+def _width(job: _Job, results: BlockResults) -> int:
     widths = [one["vector"].type.list_size for one in results if "vector" in one.column_names]
     widths += [known.x.shape[1] for known, _ in job.known.values()]
     if not widths:

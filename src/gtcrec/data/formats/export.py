@@ -14,7 +14,7 @@ from gtcrec.data.splits import SplitConfig, assign
 from gtcrec.errors import DataError
 from gtcrec.runtime.files import atomic_path, write_manifest
 from gtcrec.runtime.folder import link_or_copy, new_folder
-from gtcrec.types import Dataset, Floats, ItemCards, ItemFeatures, Vocabulary
+from gtcrec.types import Dataset, Floats, ItemFeatures, ItemMetadata, Vocabulary
 
 __all__ = ["write_mmrec", "write_recbole"]
 
@@ -45,8 +45,8 @@ def write_mmrec(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFAUL
         _write_lines(folder / names[1], ["user_id", "userID"], [users, pa.array(np.arange(len(users)))])
         _write_lines(folder / names[2], ["item_id", "itemID"], [items, pa.array(np.arange(len(items)))])
         names += _write_content(dataset.features, folder)
-        if dataset.cards is not None:
-            names += _write_cards(dataset.cards, folder)
+        if dataset.item_metadata is not None:
+            names += _write_cards(dataset.item_metadata, folder)
         # Ids after the largest one with an interaction show in no row.
         about = {"format": "mmrec", "users": len(users), "items": len(items), "split": config.model_dump(mode="json")}
         write_manifest(folder, names, {"gtcrec": about})
@@ -79,7 +79,7 @@ def write_recbole(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFA
                 columns.append(_number_texts(dataset.times[rows]))
             names.append(f"{name}.{word}.inter")
             _write_lines(folder / names[-1], header, columns)
-        described = {"item_id:token": items, **_recbole_cards(dataset.cards, folder)}
+        described = {"item_id:token": items, **_recbole_cards(dataset.item_metadata, folder)}
         names.append(f"{name}.item")
         _write_lines(folder / names[-1], list(described), list(described.values()))
         names += _write_content(dataset.features, folder) + _images(folder)
@@ -135,27 +135,31 @@ def _save(path: Path, array: NDArray[Any]) -> None:
         np.save(stream, array, allow_pickle=False)
 
 
-def _write_cards(cards: ItemCards, folder: Path) -> list[str]:
+def _write_cards(item_metadata: ItemMetadata, folder: Path) -> list[str]:
     table = pa.table(
-        {"itemID": np.arange(len(cards.titles)), "title": list(cards.titles), "image": _link_images(cards, folder)}
+        {
+            "itemID": np.arange(len(item_metadata.titles)),
+            "title": list(item_metadata.titles),
+            "image": _link_images(item_metadata, folder),
+        }
     )
     with atomic_path(folder / "items.parquet") as temporary:
         pa.parquet.write_table(table, temporary, compression="zstd")
     return ["items.parquet", *_images(folder)]
 
 
-def _recbole_cards(cards: ItemCards | None, folder: Path) -> dict[str, pa.Array]:
-    if cards is None:
+def _recbole_cards(item_metadata: ItemMetadata | None, folder: Path) -> dict[str, pa.Array]:
+    if item_metadata is None:
         return {}
-    titles = [" ".join(title.replace('"', "'").replace("\0", " ").split()) for title in cards.titles]
-    images = _link_images(cards, folder)
+    titles = [" ".join(title.replace('"', "'").replace("\0", " ").split()) for title in item_metadata.titles]
+    images = _link_images(item_metadata, folder)
     return {"title:token_seq": pa.array(titles, pa.string()), "image:token": pa.array(images, pa.string())}
 
 
-def _link_images(cards: ItemCards, folder: Path) -> list[str]:
+def _link_images(item_metadata: ItemMetadata, folder: Path) -> list[str]:
     """Put the items' images into `images/` and return their paths, "" for none."""
     paths = []
-    for item, image in enumerate(cards.images):
+    for item, image in enumerate(item_metadata.images):
         paths.append("" if image is None else f"images/{item}{image.suffix}")
         if image is not None:
             link_or_copy(image, folder / paths[-1])

@@ -7,12 +7,12 @@ import numpy as np
 from gtcrec.data.formats.columns import read_texts
 from gtcrec.data.formats.tables import Table
 from gtcrec.errors import DataError
-from gtcrec.types import Ints, ItemCards
+from gtcrec.types import Ints, ItemMetadata
 
 __all__ = ["image_path", "read_cards"]
 
 
-def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemCards | None, dict[str, int]]:
+def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemMetadata | None, dict[str, int]]:
     """Return the cards of `n_items` items from the columns `title` and `image`, and notes; None without them.
 
     Row r of the table belongs to item `index[r]`, -1 for none. Image paths are relative to the table's
@@ -28,12 +28,12 @@ def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemCards | Non
     places = [image_path(table, row, path) for row, path in enumerate(paths)]
     images = [place if place and place.is_file() else None for place in places]
     rows = row_of.tolist()
-    cards = ItemCards(
+    item_metadata = ItemMetadata(
         tuple(titles[row] if row >= 0 else "" for row in rows),
         tuple(images[row] if row >= 0 else None for row in rows),
     )
     lost = sum(path != "" and image is None for path, image in zip(paths, images, strict=True))
-    return cards, {"image files not found": lost} if lost else {}
+    return item_metadata, {"image files not found": lost} if lost else {}
 
 
 def image_path(table: Table, row: int, path: str) -> Path | None:

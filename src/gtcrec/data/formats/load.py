@@ -21,7 +21,7 @@ from gtcrec.data.formats.tables import FORMATS, Table, find_table, read_table
 from gtcrec.data.hide import hide
 from gtcrec.errors import DataError
 from gtcrec.runtime.files import MANIFEST, check_manifest
-from gtcrec.types import Dataset, Interactions, Ints, ItemCards, ItemFeatures, Vocabulary
+from gtcrec.types import Dataset, Interactions, Ints, ItemFeatures, ItemMetadata, Vocabulary
 
 __all__ = ["ReadConfig", "load"]
 
@@ -87,7 +87,7 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
         items=Vocabulary(catalogue.item_ids, "item"),
         labels=rows.labels,
         times=rows.times,
-        cards=catalogue.cards,
+        item_metadata=catalogue.item_metadata,
         notes={**low, **merged, **catalogue.notes, **absent},
     )
     dataset = _keep_core(dataset, config.k_core) if config.k_core else dataset
@@ -150,7 +150,7 @@ class _Catalogue:
     user_ids: NDArray[Any]
     item_ids: NDArray[Any]
     order: Ints
-    cards: ItemCards | None
+    item_metadata: ItemMetadata | None
     notes: Mapping[str, int]
 
 
@@ -181,7 +181,7 @@ def _read_dense(
         )
     n_users = max(int(users.max()) + 1, made.get("users", 0))
     n_items = max(int(items.max()) + 1, n_rows, made.get("items", 0))
-    folder, cards = table.path.parent, None
+    folder, item_metadata = table.path.parent, None
     notes: dict[str, int] = {}
     user_ids, extra_users = name_ids(folder / "u_id_mapping.csv", columns["user"], n_users)
     item_ids, extra_items = name_ids(folder / "i_id_mapping.csv", columns["item"], n_items)
@@ -192,10 +192,10 @@ def _read_dense(
         index = read_dense(described, key)
         refuse_twice(described, key, index)
         outside = int((index >= n_items).sum())
-        cards, notes = read_cards(described, np.where(index < n_items, index, -1), n_items)
+        item_metadata, notes = read_cards(described, np.where(index < n_items, index, -1), n_items)
         notes |= {f"rows of {found.name} outside the catalogue": outside} if outside else {}
     return _Catalogue(
-        users, items, user_ids, item_ids, np.arange(n_items), cards, {**extra_users, **extra_items, **notes}
+        users, items, user_ids, item_ids, np.arange(n_items), item_metadata, {**extra_users, **extra_items, **notes}
     )
 
 
@@ -214,8 +214,8 @@ def _read_external(
     if files and n_rows != n_wanted:
         source = f"rows in {described.path.name}" if described else f"distinct items in {table.path.name}"
         raise DataError(f"{next(iter(files.values()))} has {n_rows} rows, wanted {n_wanted}, the number of {source}")
-    cards, notes = (None, {}) if described is None else read_cards(described, np.argsort(ids.order), n_wanted)
-    return _Catalogue(ids.users, ids.items, ids.user_ids, ids.item_ids, ids.order, cards, notes)
+    item_metadata, notes = (None, {}) if described is None else read_cards(described, np.argsort(ids.order), n_wanted)
+    return _Catalogue(ids.users, ids.items, ids.user_ids, ids.item_ids, ids.order, item_metadata, notes)
 
 
 def _keep_core(dataset: Dataset, k: int) -> Dataset:
@@ -225,7 +225,7 @@ def _keep_core(dataset: Dataset, k: int) -> Dataset:
         raise DataError(f"data.k_core {k} leaves no interaction of {len(pairs)}; choose a smaller one")
     users, new_users = np.unique(pairs.users[keep], return_inverse=True)
     items, new_items = np.unique(pairs.items[keep], return_inverse=True)
-    cards, features = dataset.cards, dataset.features
+    item_metadata, features = dataset.item_metadata, dataset.features
     fell = {
         f"{k}-core: interactions dropped": int((~keep).sum()),
         f"{k}-core: users dropped": pairs.n_users - len(users),
@@ -243,8 +243,8 @@ def _keep_core(dataset: Dataset, k: int) -> Dataset:
         items=Vocabulary(dataset.items.ids[items], "item"),
         labels=None if dataset.labels is None else dataset.labels[keep],
         times=None if dataset.times is None else dataset.times[keep],
-        cards=None
-        if cards is None
-        else ItemCards(tuple(cards.titles[i] for i in items), tuple(cards.images[i] for i in items)),
+        item_metadata=None
+        if item_metadata is None
+        else ItemMetadata(tuple(item_metadata.titles[i] for i in items), tuple(item_metadata.images[i] for i in items)),
         notes={**dataset.notes, **{what: count for what, count in fell.items() if count}},
     )

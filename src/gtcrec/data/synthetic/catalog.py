@@ -19,7 +19,7 @@ from gtcrec.data.synthetic.rendering import (
 )
 from gtcrec.errors import DataError
 from gtcrec.runtime.files import write_manifest
-from gtcrec.types import Dataset, Interactions, Ints, ItemCards, ItemFeatures, Vocabulary
+from gtcrec.types import Dataset, Interactions, Ints, ItemFeatures, ItemMetadata, Vocabulary
 
 __all__ = ["CARES", "Planted", "planted", "write_catalogue"]
 
@@ -84,7 +84,7 @@ def planted(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed:
         users=Vocabulary(_name("u", n_users), "user"),
         items=Vocabulary(_name("p", n_items), "item"),
         times=(1_600_000_000 + rng.integers(0, 100_000_000, len(pairs))).astype(np.float64),
-        cards=ItemCards(titles, (None,) * n_items),
+        item_metadata=ItemMetadata(titles, (None,) * n_items),
     )
     return Planted(dataset, groups, tastes, attributes, images, titles, texts)
 

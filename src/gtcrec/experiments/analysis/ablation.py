@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from gtcrec.data.formats.npy import choose_modalities, feature_files
 from gtcrec.errors import ConfigError, RunError, nearest
-from gtcrec.evaluation.comparison import SIGNIFICANT, Difference, against
+from gtcrec.evaluation.comparison import SIGNIFICANT, PairedDifference, compare_to_baseline
 from gtcrec.experiments.config import RunConfig, resolve
-from gtcrec.experiments.planned_run import Wanted, begin, check_folder, is_finished
+from gtcrec.experiments.planned_run import PlannedRun, check_folder, is_finished, start_or_resume
 from gtcrec.reporting.run_record import read
 from gtcrec.runtime.files import check_manifest
 from gtcrec.types import Floats
@@ -30,15 +30,15 @@ __all__ = [
     "Effect",
     "Measured",
     "Plan",
+    "PlannedRun",
     "Row",
     "Variant",
-    "Wanted",
-    "begin",
     "check_comparable",
     "finished",
     "is_finished",
     "plan",
     "plan_runs",
+    "start_or_resume",
     "table",
 ]
 
@@ -90,7 +90,7 @@ class Plan:
 
     out: Path
     variants: tuple[Variant, ...]
-    runs: tuple[Wanted, ...]
+    runs: tuple[PlannedRun, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ class Effect:
 
     mean: float
     sd: float | None
-    test: Difference | None = None
+    test: PairedDifference | None = None
     relative: float | None = None
     interval: tuple[float, float] | None = None
 
@@ -221,7 +221,7 @@ def table(
             name: (_average(by_seed[name], paired[name], metric), _average(full, paired[name], metric))
             for name in tested
         }
-        for name, test in against(base, metric, pairs, seed).items():
+        for name, test in compare_to_baseline(base, metric, pairs, seed).items():
             own_effect = effects[name][metric]
             effects[name][metric] = Effect(own_effect.mean, own_effect.sd, *test)
     return [_row(one, by_seed[one.name], paired[one.name], effects[one.name]) for one in variants]
@@ -242,8 +242,8 @@ def _resolved(name: str, data: str, file: Path | None, given: Sequence[str]) -> 
         raise ConfigError(f"variant {name}: {error}") from error
 
 
-def _wanted(out: Path, variant: Variant, seed: int) -> Wanted:
-    return Wanted(variant.name, seed, variant.of(seed), out / f"{variant.name}-{seed}")
+def _wanted(out: Path, variant: Variant, seed: int) -> PlannedRun:
+    return PlannedRun(variant.name, seed, variant.of(seed), out / f"{variant.name}-{seed}")
 
 
 def _folders(out: Path, name: str) -> list[int]:
@@ -252,11 +252,11 @@ def _folders(out: Path, name: str) -> list[int]:
     return sorted(int(end) for end in endings if end.isascii() and end.isdigit())
 
 
-def _present(out: Path, variants: Sequence[Variant]) -> list[Wanted]:
+def _present(out: Path, variants: Sequence[Variant]) -> list[PlannedRun]:
     return [_wanted(out, one, seed) for one in variants for seed in _folders(out, one.name)]
 
 
-def _measured(run: Wanted, on: str, metrics: Sequence[str]) -> list[Measured]:
+def _measured(run: PlannedRun, on: str, metrics: Sequence[str]) -> list[Measured]:
     """The run's figures, or nothing if it was not measured on `on`."""
     check_manifest(run.folder)
     record = read(run.folder)

@@ -134,8 +134,11 @@ def explain(run: Run, user: Any, items: Iterable[Any], nearest: int = 5) -> Expl
 
 def _named(run: Run, items: Ints) -> list[tuple[Any, str]]:
     """External id and title of each item."""
-    cards, external = run.dataset.cards, run.dataset.items.external(items).tolist()
-    return [(one, cards.titles[index] if cards else "") for one, index in zip(external, items.tolist(), strict=True)]
+    item_metadata, external = run.dataset.item_metadata, run.dataset.items.external(items).tolist()
+    return [
+        (one, item_metadata.titles[index] if item_metadata else "")
+        for one, index in zip(external, items.tolist(), strict=True)
+    ]
 
 
 def _parts(

@@ -14,7 +14,7 @@ from torch import nn
 
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
-from gtcrec.evaluation.comparison import SIGNIFICANT, Difference, against
+from gtcrec.evaluation.comparison import SIGNIFICANT, PairedDifference, compare_to_baseline
 from gtcrec.evaluation.evaluator import evaluate_split, valid_users
 from gtcrec.experiments.run import Run
 from gtcrec.types import Floats, ItemFeatures
@@ -32,7 +32,7 @@ class Loss:
     modality: str
     kind: Kind
     mean: float
-    test: Difference
+    test: PairedDifference
     relative: float | None
     interval: tuple[float, float] | None
 
@@ -133,6 +133,6 @@ def _losses(
 ) -> Iterator[Loss]:
     """Paired tests of one metric against the intact model, Holm's correction over all replacements."""
     pairs = {f"{modality}: {kind}": (values[metric], intact) for modality, kind, values in changed}
-    tested = against("intact", metric, pairs, seed).values()
+    tested = compare_to_baseline("intact", metric, pairs, seed).values()
     for (modality, kind, values), test in zip(changed, tested, strict=True):
         yield Loss(modality, kind, float(values[metric].mean()), *test)

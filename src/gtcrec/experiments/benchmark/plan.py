@@ -13,10 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, nearest
-from gtcrec.evaluation.metrics import USER_METRICS, parse
+from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.experiments.config import RunConfig, parse_yaml, resolve
-from gtcrec.experiments.planned_run import Wanted, check_folder
+from gtcrec.experiments.planned_run import PlannedRun, check_folder
 
 __all__ = ["CUTS", "BenchmarkConfig", "DataEntry", "ModelEntry", "Plan", "plan", "read_file"]
 
@@ -92,8 +92,8 @@ class Plan:
 
     config: BenchmarkConfig
     out: Path
-    runs: Mapping[str, tuple[Wanted, ...]]
-    trained: tuple[Wanted, ...]
+    runs: Mapping[str, tuple[PlannedRun, ...]]
+    trained: tuple[PlannedRun, ...]
 
 
 def read_file(path: Path) -> BenchmarkConfig:
@@ -126,7 +126,7 @@ def plan(config: BenchmarkConfig, out: Path, only: Sequence[str] = ()) -> Plan:
     folder that holds another run.
     """
     chosen = _chosen(config, only)
-    runs: dict[str, tuple[Wanted, ...]] = {}
+    runs: dict[str, tuple[PlannedRun, ...]] = {}
     for data in config.data:
         own = []
         for name, entry in config.models.items():
@@ -142,7 +142,7 @@ def plan(config: BenchmarkConfig, out: Path, only: Sequence[str] = ()) -> Plan:
 
 def _check(config: BenchmarkConfig, path: Path) -> None:
     for metric in config.metrics:
-        parse(metric, USER_METRICS)
+        parse(metric, RANKING_METRICS)
     if len(set(config.seeds)) < len(config.seeds):
         raise ConfigError(f"{path}: seeds: wanted distinct numbers, found {list(config.seeds)}")
     if config.base not in config.models:
@@ -213,6 +213,6 @@ def _need_model(file: Path, model: str) -> None:
         raise ConfigError(f"{file}: wanted a config file with model: {model}, found {theirs!r}")
 
 
-def _with_seed(base: RunConfig, seed: int, name: str, folder: Path) -> Wanted:
+def _with_seed(base: RunConfig, seed: int, name: str, folder: Path) -> PlannedRun:
     train = base.train.model_copy(update={"seed": seed})
-    return Wanted(name, seed, base.model_copy(update={"train": train}), folder / f"{name}-{seed}")
+    return PlannedRun(name, seed, base.model_copy(update={"train": train}), folder / f"{name}-{seed}")

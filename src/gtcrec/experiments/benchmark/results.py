@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gtcrec.errors import RunError
-from gtcrec.evaluation.comparison import SIGNIFICANT, Against, against
+from gtcrec.evaluation.comparison import SIGNIFICANT, BaselineComparison, compare_to_baseline
 from gtcrec.evaluation.statistics import bootstrap_intervals
 from gtcrec.experiments.benchmark.plan import CUTS, Plan
 from gtcrec.experiments.benchmark.worker import COSTS, is_tested
-from gtcrec.experiments.planned_run import Wanted
-from gtcrec.reporting.run_record import Evaluation, Record, read
+from gtcrec.experiments.planned_run import PlannedRun
+from gtcrec.reporting.run_record import Evaluation, RunRecord, read
 from gtcrec.runtime.files import atomic_path, check_manifest
 from gtcrec.types import Floats
 
@@ -31,7 +31,7 @@ class Measured:
 
     name: str
     seed: int
-    record: Record
+    record: RunRecord
     test: Evaluation
     users: NDArray[Any]  # [b] external ids
     per_user: Mapping[str, Floats]  # metric -> [b]
@@ -49,7 +49,7 @@ class Estimate:
     low: float
     high: float
     sd: float | None
-    against: Against | None = None
+    against: BaselineComparison | None = None
 
     @property
     def sure(self) -> bool:
@@ -95,10 +95,10 @@ class Results:
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
     users: int
-    about: Record | None
+    about: RunRecord | None
 
 
-def measured(runs: Sequence[Wanted]) -> list[Measured]:
+def measured(runs: Sequence[PlannedRun]) -> list[Measured]:
     """Read the runs that have been measured on test.
 
     Raises `DataError` for a damaged folder, `RunError` when runs saw different users or pairs.
@@ -120,11 +120,13 @@ def results(plan: Plan, data: str, runs: Sequence[Measured], seed: int = 0) -> R
     curve = [f"recall@{k}" for k in CUTS]
     shown = list(dict.fromkeys([*config.metrics, *curve]))
     averages = {name: {m: _average(own, m) for m in shown} for name, own in by_name.items()}
-    tests: dict[tuple[str, str], Against] = {}
+    tests: dict[tuple[str, str], BaselineComparison] = {}
     for metric in config.metrics if config.base in by_name else ():
         base = averages[config.base][metric]
         pairs = {name: (own[metric], base) for name, own in averages.items() if name != config.base}
-        tests.update({(name, metric): test for name, test in against(config.base, metric, pairs, seed).items()})
+        tests.update(
+            {(name, metric): test for name, test in compare_to_baseline(config.base, metric, pairs, seed).items()}
+        )
     columns = {(name, m): values for name, own in averages.items() for m, values in own.items()}
     resamples = wanted[0].config.evaluate.resamples
     bounds = bootstrap_intervals(columns, np.random.default_rng(seed), resamples=resamples)
@@ -183,7 +185,7 @@ _COSTS = pa.schema(
 )
 
 
-def _read(wanted: Wanted) -> Measured:
+def _read(wanted: PlannedRun) -> Measured:
     check_manifest(wanted.folder)
     record = read(wanted.folder)
     test = record.result.test

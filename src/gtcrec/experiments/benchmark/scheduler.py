@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from gtcrec.experiments.benchmark.worker import is_done
-from gtcrec.experiments.planned_run import Wanted
+from gtcrec.experiments.planned_run import PlannedRun
 
 __all__ = ["OnEvent", "work"]
 
-OnEvent = Callable[[Wanted, Mapping[str, Any]], None]
+OnEvent = Callable[[PlannedRun, Mapping[str, Any]], None]
 _PATIENCE = 1.0  # seconds between looks at runs that another process does
 
 
 def work(
-    runs: Sequence[Wanted], jobs: int, on_event: OnEvent = lambda wanted, event: None, keep: str = "all"
-) -> list[tuple[Wanted, str]]:
+    runs: Sequence[PlannedRun], jobs: int, on_event: OnEvent = lambda wanted, event: None, keep: str = "all"
+) -> list[tuple[PlannedRun, str]]:
     """Train and test what has not been, `jobs` at a time; returns the runs that failed and why.
 
     `keep` is that of `BenchmarkConfig`. Runs that another process does are waited for. `on_event` is told, from several
@@ -47,7 +47,7 @@ class _Crew:
     def __init__(self, jobs: int, on_event: OnEvent, keep: str = "all") -> None:
         self.jobs, self.on_event, self.keep = jobs, on_event, keep
         self.threads = ThreadPoolExecutor(jobs)
-        self.working: dict[Future[str], Wanted] = {}
+        self.working: dict[Future[str], PlannedRun] = {}
         self.processes: set[subprocess.Popen[str]] = set()
         self.stopping = False
 
@@ -68,7 +68,7 @@ class _Crew:
     def free(self) -> bool:
         return len(self.working) < self.jobs
 
-    def take(self, wanted: Wanted) -> bool:
+    def take(self, wanted: PlannedRun) -> bool:
         """Begin a run unless another process is at it."""
         wanted.folder.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(wanted.folder.with_name(f".{wanted.folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o666)
@@ -80,7 +80,7 @@ class _Crew:
         self.working[self.threads.submit(self._do, wanted, lock)] = wanted
         return True
 
-    def ended(self, seconds: float) -> list[tuple[Wanted, str]]:
+    def ended(self, seconds: float) -> list[tuple[PlannedRun, str]]:
         """Wait for runs to end, at most so long; returns those that failed."""
         if not self.working:
             time.sleep(seconds)
@@ -88,7 +88,7 @@ class _Crew:
         over = [(self.working.pop(one), one.result()) for one in done]
         return [(wanted, why) for wanted, why in over if why]
 
-    def _do(self, wanted: Wanted, lock: int) -> str:
+    def _do(self, wanted: PlannedRun, lock: int) -> str:
         """Do one run in a process that holds the lock as long as it lives; returns why it failed, or ""."""
         if is_done(wanted.folder, self.keep):  # another process did it just now
             os.close(lock)

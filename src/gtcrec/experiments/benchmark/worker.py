@@ -17,7 +17,7 @@ from typing import Any
 
 from gtcrec.errors import GtcrecError
 from gtcrec.experiments.config import RunConfig
-from gtcrec.experiments.planned_run import Wanted, begin, is_finished
+from gtcrec.experiments.planned_run import PlannedRun, is_finished, start_or_resume
 from gtcrec.experiments.run import Run
 from gtcrec.reporting.run_record import read
 from gtcrec.runtime.files import MANIFEST, check_manifest, write_json, write_manifest
@@ -36,7 +36,7 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     config = RunConfig.model_validate(given["config"])
     try:
-        wanted = Wanted(given["variant"], given["seed"], config, Path(given["folder"]))
+        wanted = PlannedRun(given["variant"], given["seed"], config, Path(given["folder"]))
         if given["keep"] == "all" or not is_tested(wanted.folder):
             train_and_test(wanted)
         if given["keep"] == "results":
@@ -56,11 +56,11 @@ def is_done(folder: Path, keep: str) -> bool:
     return is_tested(folder) and (keep == "all" or not _spare(folder))
 
 
-def train_and_test(wanted: Wanted) -> None:
+def train_and_test(wanted: PlannedRun) -> None:
     """Make the run or go on with it, to its one evaluation on test. The caller holds the run's lock."""
     _sweep(wanted.folder)
     bare, clock = peak_bytes(), (time.perf_counter(), time.process_time())
-    run = begin(wanted)
+    run = start_or_resume(wanted)
     if not is_finished(wanted.folder):
         now = (time.perf_counter(), time.process_time())
         _train(run, {"setup_seconds": now[0] - clock[0], "setup_cpu_seconds": now[1] - clock[1], "bare_bytes": bare})

@@ -28,7 +28,7 @@ import torch
 from gtcrec import data, models
 from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
 from gtcrec.experiments.config import RunConfig, dump_yaml, resolve
-from gtcrec.experiments.planned_run import flat
+from gtcrec.experiments.planned_run import flatten
 from gtcrec.experiments.tuning.space import configured, searched, value_of
 from gtcrec.experiments.tuning.trials import Outcome, Trial, Trials, study_lock
 from gtcrec.models.base import Space
@@ -187,10 +187,10 @@ def _facts(plan: Plan, fingerprint: str) -> dict[str, Any]:
 def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        there = dict(flat({key: found[key] for key in facts}))
+        there = dict(flatten({key: found[key] for key in facts}))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    wanted = dict(flat(facts))
+    wanted = dict(flatten(facts))
     for key in [*wanted, *there]:
         if there.get(key) != wanted.get(key):
             raise RunError(

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from gtcrec.errors import ConfigError
 from gtcrec.models.base import Space
 from gtcrec.ops import losses
-from gtcrec.ops.scorers import ShardedScorer, dot_scorer, of_batch
-from gtcrec.ops.sharded import ShardedRows, xavier_rows
-from gtcrec.runtime.process_group import Workers
+from gtcrec.ops.scorers import ShardedScorer, dot_scorer, gather_batch
+from gtcrec.ops.sharded import RowShardedEmbedding, xavier_rows
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["BPR", "SPACE", "BPRConfig"]
@@ -35,19 +35,19 @@ class BPR(nn.Module):
     """s(u, i) = <e_u, e_i>; of several `workers` each holds its own rows of the two tables."""
 
     def __init__(
-        self, config: BPRConfig, train: Interactions, features: ItemFeatures, workers: Workers | None = None
+        self, config: BPRConfig, train: Interactions, features: ItemFeatures, workers: ProcessGroup | None = None
     ) -> None:
         super().__init__()
         if workers and not config.sparse:
             raise ConfigError("bpr: train.tables=sharded needs sparse=true, found sparse=false")
-        workers = workers or Workers()
+        workers = workers or ProcessGroup()
         self.reg = config.reg
         self.users = xavier_rows(train.n_users, config.dim, workers)
         self.items = xavier_rows(train.n_items, config.dim, workers)
-        self.tables: list[ShardedRows] = []
+        self.tables: list[RowShardedEmbedding] = []
         if config.sparse:
-            self.tables.append(ShardedRows(self.users, train.n_users, workers))
-            self.tables.append(ShardedRows(self.items, train.n_items, workers))
+            self.tables.append(RowShardedEmbedding(self.users, train.n_users, workers))
+            self.tables.append(RowShardedEmbedding(self.items, train.n_items, workers))
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Return the user and item vectors that this worker holds: all of them, unless the tables are sharded."""
@@ -77,4 +77,4 @@ class BPR(nn.Module):
             users, items = self.tables
             i, j = items(torch.cat([batch.positives, batch.negatives])).chunk(2)
             return users(batch.users), i, j
-        return of_batch(batch, self.users, self.items)
+        return gather_batch(batch, self.users, self.items)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gtcrec.models.base import Space
 from gtcrec.ops import graph, losses
 from gtcrec.ops.fold_in import folded_user, new_user_rows
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "LightGCN", "LightGCNConfig"]
@@ -57,8 +57,8 @@ class LightGCN(nn.Module):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         users, items = graph.light_propagation(self.r, self.users, self.items, self.layers)
-        u, i, j = of_batch(batch, users, items)
+        u, i, j = gather_batch(batch, users, items)
         return {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.reg * losses.squared_norm(*of_batch(batch, self.users, self.items)),
+            "reg": self.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items)),
         }

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gtcrec.models.base import Space
 from gtcrec.ops import graph, losses
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "SimGCL", "SimGCLConfig"]
@@ -75,10 +75,10 @@ class SimGCL(nn.Module):
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         hops = self._hops()
         users, items = _mean(hops)
-        u, i, j = of_batch(batch, users, items)
+        u, i, j = gather_batch(batch, users, items)
         terms = {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items)),
+            "reg": self.config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items)),
         }
         if self.config.contrast_weight > 0:
             asked = self._some(batch.users, rng), self._some(batch.positives, rng)

@@ -11,14 +11,14 @@ from gtcrec.errors import DataError
 from gtcrec.ops.feature_transforms import column_means
 from gtcrec.types import ItemFeatures
 
-__all__ = ["ContentMap"]
+__all__ = ["ColdItemRegressor"]
 
 _SHARPNESS = 3.0  # gamma
 _REG = 0.3  # lambda
 _LANDMARKS, _BLOCK = 2048, 4096
 
 
-class ContentMap(nn.Module):
+class ColdItemRegressor(nn.Module):
     """f(x) = sum_l k(x, x_l) a_l over items l, the f that minimises sum_i |f(x_i) - e_i|^2 + lambda |f|^2.
 
     i runs over the items `known` bool [n_items], e_i are their embeddings. k(x, x') is the mean over all modalities of
@@ -96,5 +96,5 @@ class ContentMap(nn.Module):
         return total / len(rows)
 
 
-def _renew(one: ContentMap, keys: Any) -> None:
+def _renew(one: ColdItemRegressor, keys: Any) -> None:
     one.renew()

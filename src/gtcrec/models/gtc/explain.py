@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtcrec.models.gtc.interest_filter import LikedContent
-from gtcrec.models.gtc.latent_filter import ProjectedContent
+from gtcrec.models.gtc.interest_filter import InterestFilter
+from gtcrec.models.gtc.latent_filter import LatentFilter
 from gtcrec.models.gtc.model import GTC
 
 __all__ = ["ContentView", "content_views"]
@@ -53,12 +53,12 @@ def content_views(model: GTC, user: int, items: Tensor) -> list[ContentView]:
     rows: Any = content.exact(model.views.exact(users, items), users, items)  # each content side's own
     scores = content.scores(rows, users, torch.arange(len(items), device=items.device))
     weights = model.view_weights(model.weights[user : user + 1])  # [1] each
-    kept = _liked(content, users[:1], items) if isinstance(content, LikedContent) else _projected(content, rows)
+    kept = _liked(content, users[:1], items) if isinstance(content, InterestFilter) else _projected(content, rows)
     each = zip(model.keys, weights, scores, content.present(items), kept, strict=True)
     return [ContentView(m, float(w), mix, w * s, has, *rest) for m, w, s, has, (mix, *rest) in each]
 
 
-def _liked(content: LikedContent, user: Tensor, items: Tensor) -> Iterator[tuple[Any, ...]]:
+def _liked(content: InterestFilter, user: Tensor, items: Tensor) -> Iterator[tuple[Any, ...]]:
     """Mix, content, filtered content and what of it matters to user [1], for each modality."""
     for m in content.keys:
         one = content[m]
@@ -67,7 +67,7 @@ def _liked(content: LikedContent, user: Tensor, items: Tensor) -> Iterator[tuple
         yield interest.mix[0], y, one.filtered(items), matters
 
 
-def _projected(content: ProjectedContent, rows: Any) -> Iterator[tuple[Any, ...]]:
+def _projected(content: LatentFilter, rows: Any) -> Iterator[tuple[Any, ...]]:
     """The same where the filter depends on the user."""
     for m in content.keys:
         yield rows.mix[0], rows.content[m], torch.einsum("nk,nkd->nd", rows.mix, rows.filtered[m]), None

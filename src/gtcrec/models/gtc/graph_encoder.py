@@ -15,18 +15,18 @@ from gtcrec.models.gtc.random_walks import neighbours, reach, walk
 from gtcrec.ops import graph
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.fold_in import folded_user, new_item_rows, new_user_rows, torch_csr
-from gtcrec.ops.sharded import ShardedMatrix, ShardedRows, xavier_rows
-from gtcrec.runtime.process_group import Workers
+from gtcrec.ops.sharded import RowShardedEmbedding, ShardedMatrix, xavier_rows
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["Sides", "Views", "scaled"]
+__all__ = ["GraphEncoder", "UserItemEmbeddings", "scaled"]
 
-_ALONE = Workers()
+_ALONE = ProcessGroup()
 _WALKS_A_NEIGHBOUR = 4  # content neighbours count less than the graph, and each draw is one more row to move
 _START_SCALE = 4.0  # of factors whose inner products are 1 at most: now log odds of up to 16
 
 
-class Sides(NamedTuple):
+class UserItemEmbeddings(NamedTuple):
     """The identity view of b users and a items."""
 
     own_user: Tensor  # [b, dim] the embeddings
@@ -36,9 +36,9 @@ class Sides(NamedTuple):
     condition: Tensor  # [a, dim] c: what each item is filtered for
     own: Tensor | None = None  # [a] which items have an identity of their own, bool; None: all
 
-    def rows(self, users: Tensor, items: Tensor) -> "Sides":
+    def rows(self, users: Tensor, items: Tensor) -> "UserItemEmbeddings":
         """Those of some users and items."""
-        return Sides(
+        return UserItemEmbeddings(
             F.embedding(users, self.own_user),
             F.embedding(items, self.own_item),
             F.embedding(users, self.user),
@@ -48,7 +48,7 @@ class Sides(NamedTuple):
         )
 
 
-class Views(nn.Module):
+class GraphEncoder(nn.Module):
     """Embeddings over the graphs. `exact` computes all; `step` what a step of training needs.
 
     With `identity_dropout`, items without a training pair have no identity of their own, only what their content
@@ -59,7 +59,7 @@ class Views(nn.Module):
     met: Tensor
 
     def __init__(
-        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: Workers = _ALONE
+        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: ProcessGroup = _ALONE
     ) -> None:
         super().__init__()
         self.config = config
@@ -70,8 +70,8 @@ class Views(nn.Module):
             factors = als.factorise(train, config.dim, unobserved, config.als_reg)
             for table, rows in zip((self.users, self.items), factors, strict=True):
                 table.data = _START_SCALE * rows
-        self.user_table = ShardedRows(self.users, train.n_users, workers)
-        self.item_table = ShardedRows(self.items, train.n_items, workers)
+        self.user_table = RowShardedEmbedding(self.users, train.n_users, workers)
+        self.item_table = RowShardedEmbedding(self.items, train.n_items, workers)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         self.item_counts, self.features = train.item_counts, features
         self.register_buffer("met", torch.from_numpy(train.item_counts > 0), persistent=False)
@@ -81,25 +81,25 @@ class Views(nn.Module):
             near = similarity.item_graph(features, config.item_neighbours, search=_search(config.item_search))
             self.item_graph = graph.SparseMatrix(near * config.item_graph_weight)
         if config.user_neighbours:
-            self.user_graph = graph.SparseMatrix(similarity.co_liked_users(train, config.user_neighbours))
+            self.user_graph = graph.SparseMatrix(similarity.co_interaction_users(train, config.user_neighbours))
         self.sharded = nn.ModuleDict()  # the graphs as they are multiplied where the embeddings are sharded
         if workers.size > 1:
             for name in ("r", "item_graph", "user_graph"):
                 if hasattr(self, name):
                     self.sharded[name] = ShardedMatrix(getattr(self, name).sides()[0], workers)
             self.sharded["rt"] = ShardedMatrix(self.r.sides()[1], workers)
-        self._held: Sides | None = None  # of all users and items, as they were at the last refresh
+        self._held: UserItemEmbeddings | None = None  # of all users and items, as they were at the last refresh
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
-    def exact(self, users: Tensor, items: Tensor) -> Sides:
+    def exact(self, users: Tensor, items: Tensor) -> UserItemEmbeddings:
         """Return the views of `users` int64 [b] and `items` int64 [a], from the weights as they are now."""
         return self._whole().rows(users, items)
 
-    def own(self) -> Sides:
+    def own(self) -> UserItemEmbeddings:
         """Return the views of the users and items that lie with this worker; alone, of all."""
         return self._whole()
 
-    def step(self, users: Tensor, items: Tensor, rng: torch.Generator) -> Sides:
+    def step(self, users: Tensor, items: Tensor, rng: torch.Generator) -> UserItemEmbeddings:
         """Return the views as training sees them, with gradient."""
         if self.config.propagation == "full":
             share = self.config.identity_dropout
@@ -110,12 +110,12 @@ class Views(nn.Module):
         return self._sampled(self._held or self.refresh(), users, items, rng)
 
     @torch.no_grad()
-    def refresh(self) -> Sides:
+    def refresh(self) -> UserItemEmbeddings:
         """Recompute what sampled steps hold fixed, from the weights as they are now."""
         self._held = self._whole()._replace(own_user=self.users.clone(), own_item=self.items.clone())
         return self._held
 
-    def _whole(self, dropped: Tensor | None = None) -> Sides:
+    def _whole(self, dropped: Tensor | None = None) -> UserItemEmbeddings:
         """The views of all; items int64 [.] that are `dropped` count as new."""
         if self.sharded:
             return self._whole_of_own()
@@ -130,7 +130,7 @@ class Views(nn.Module):
             user = user + self.user_graph(user)
         chosen = self.audience.transposed(user) if self.config.condition == "audience" else self.items
         condition = scaled(chosen) if own is None else torch.where(own[:, None], scaled(chosen), 0.0)
-        return Sides(self.users, self.items, user, item, condition, own)
+        return UserItemEmbeddings(self.users, self.items, user, item, condition, own)
 
     def new_items(self, features: ItemFeatures) -> Tensor:
         """Return what items that the training did not have take from their content neighbours, [n, dim]."""
@@ -145,7 +145,7 @@ class Views(nn.Module):
         return folded_user(rows, self.r, self.users, self.items, self.config.layers)
 
     @torch.no_grad()
-    def _whole_of_own(self) -> Sides:
+    def _whole_of_own(self) -> UserItemEmbeddings:
         """`_whole` at the users and items that lie here; for this the workers show each other their rows in turn."""
         user, item, layers = self.users.clone(), self.items.clone(), self.config.layers
         for left in reversed(range(layers)):
@@ -158,9 +158,11 @@ class Views(nn.Module):
             item = item + self.sharded["item_graph"](self.items)
         if "user_graph" in self.sharded:
             user = user + self.sharded["user_graph"](user)
-        return Sides(self.users, self.items, user, item, scaled(self.items))
+        return UserItemEmbeddings(self.users, self.items, user, item, scaled(self.items))
 
-    def _sampled(self, old: Sides, users: Tensor, items: Tensor, rng: torch.Generator) -> Sides:
+    def _sampled(
+        self, old: UserItemEmbeddings, users: Tensor, items: Tensor, rng: torch.Generator
+    ) -> UserItemEmbeddings:
         """Unbiased estimates of `_whole` at users and items: the held one, and how far walks have drifted from it.
 
         Of the user graph only the held part counts.
@@ -177,19 +179,21 @@ class Views(nn.Module):
         if hasattr(self, "item_graph"):
             draws = -(-self.config.walks // _WALKS_A_NEIGHBOUR)
             parts[1].append((starts[1], *neighbours(self.item_graph, items, draws, rng)))
-        drift, own_rows = torch.zeros(()), []
+        drift, local_rows = torch.zeros(()), []
         for table, before, part, wanted in zip(
             (self.user_table, self.item_table), (old.own_user, old.own_item), parts, (users, items), strict=True
         ):
             reached = reach(b + len(items), *part)
             change, single = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
             drift = drift + change
-            own_rows.append(single)
+            local_rows.append(single)
         user, item = drift[:b], drift[b:]
         audience = self.config.condition == "audience"
-        condition = self.item_table.of(old.condition, items) if audience else scaled(own_rows[1])
+        condition = self.item_table.of(old.condition, items) if audience else scaled(local_rows[1])
         user = self.user_table.of(old.user, users) + user
-        return Sides(own_rows[0], own_rows[1], user, self.item_table.of(old.item, items) + item, condition)
+        return UserItemEmbeddings(
+            local_rows[0], local_rows[1], user, self.item_table.of(old.item, items) + item, condition
+        )
 
 
 def _search(how: str) -> similarity.Search:
@@ -200,7 +204,7 @@ def _search(how: str) -> similarity.Search:
     return approximate_neighbours
 
 
-def _forget(views: Views, keys: Any) -> None:
+def _forget(views: GraphEncoder, keys: Any) -> None:
     views._held = None
 
 

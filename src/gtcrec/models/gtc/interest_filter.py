@@ -28,15 +28,15 @@ from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig, noise_levels
 from gtcrec.models.gtc.denoising import averaged, denoised_pairs, denoising_errors, denoising_terms
-from gtcrec.models.gtc.graph_encoder import Sides, scaled
+from gtcrec.models.gtc.graph_encoder import UserItemEmbeddings, scaled
 from gtcrec.ops import diffusion
 from gtcrec.ops.feature_transforms import directions
-from gtcrec.runtime.process_group import Workers
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["Interest", "LikedContent", "LikedFilter"]
+__all__ = ["Interest", "InterestFilter", "ModalityInterestFilter"]
 
-_ALONE = Workers()
+_ALONE = ProcessGroup()
 _BLOCK_USERS = 8192
 _TEMPERATURE = 0.1  # before training: directions of real content repeat each other, and so does their evidence
 
@@ -49,7 +49,7 @@ class Interest(NamedTuple):
     mix: Tensor  # [b, K] pi
 
 
-class LikedFilter(nn.Module):
+class ModalityInterestFilter(nn.Module):
     """One modality: its content y [n_items, W], what each user liked of it, and the prototypes of interest."""
 
     y: Tensor
@@ -214,7 +214,7 @@ class _Rows(NamedTuple):
     folded: Mapping[str, tuple[Tensor, Tensor, Tensor]]
 
 
-class LikedContent(nn.Module):
+class InterestFilter(nn.Module):
     """s_m(u, i) = ln rho_u(y_im), for each modality m."""
 
     def __init__(
@@ -223,17 +223,20 @@ class LikedContent(nn.Module):
         train: Interactions,
         features: ItemFeatures,
         keys: Mapping[str, str],
-        workers: Workers = _ALONE,
+        workers: ProcessGroup = _ALONE,
     ) -> None:
         super().__init__()
         self.config, self.keys = config, keys
         self.here = slice(workers.rank, None, workers.size)  # whose vectors `fold` writes
         self.filters = nn.ModuleDict(
-            {key: LikedFilter(config, train, features.values[m], features.present[m]) for m, key in keys.items()}
+            {
+                key: ModalityInterestFilter(config, train, features.values[m], features.present[m])
+                for m, key in keys.items()
+            }
         )
 
-    def __getitem__(self, modality: str) -> LikedFilter:
-        found: LikedFilter = self.filters[self.keys[modality]]  # type: ignore[assignment]
+    def __getitem__(self, modality: str) -> ModalityInterestFilter:
+        found: ModalityInterestFilter = self.filters[self.keys[modality]]  # type: ignore[assignment]
         return found
 
     def refresh(self) -> None:
@@ -244,15 +247,15 @@ class LikedContent(nn.Module):
         for m in self.keys:
             self[m].average.update_parameters(self[m].denoiser)
 
-    def exact(self, identity: Sides, users: Tensor, items: Tensor) -> _Rows:
+    def exact(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> _Rows:
         """Return users int64 [b] and items int64 [a] as they will be met: all that users liked counts."""
         return self._rows(identity, users, items, None)
 
-    def step(self, identity: Sides, users: Tensor, items: Tensor, liked: Tensor) -> _Rows:
+    def step(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor, liked: Tensor) -> _Rows:
         """Return the same as training sees it: each user as one who has not met the item of `liked` int64 [b] yet."""
         return self._rows(identity, users, items, None if self.config.echo else liked)
 
-    def _rows(self, identity: Sides, users: Tensor, items: Tensor, without: Tensor | None) -> _Rows:
+    def _rows(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor, without: Tensor | None) -> _Rows:
         interests = {m: self[m].interest(users, without) for m in self.keys}
         return _Rows(items, identity.user, interests, {m: self[m].folded(one) for m, one in interests.items()})
 
@@ -269,13 +272,13 @@ class LikedContent(nn.Module):
         """How many numbers of a folded vector belong to each modality."""
         return [(1 if self.config.filter == "off" else 2) * self[m].y.shape[1] + 1 for m in self.keys]
 
-    def told(self, identity: Sides, users: Tensor, items: Tensor) -> Iterator[Tensor]:
+    def told(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> Iterator[Tensor]:
         """Yield for each modality the scores [b, n] of users [b] with items [b, n], filtered pair by pair."""
         user = scaled(F.embedding(users, identity.user))
         for m in self.keys:
             yield self[m].told(users, user, items)
 
-    def fold(self, identity: Sides, users: Sequence[Tensor], items: Sequence[Tensor]) -> None:
+    def fold(self, identity: UserItemEmbeddings, users: Sequence[Tensor], items: Sequence[Tensor]) -> None:
         """Write users' and items' vectors, whose inner product is a modality's score, into the columns of each.
 
         Those of all users and items, or of several workers, of those who lie here.

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig, noise_levels
 from gtcrec.models.gtc.denoising import averaged, denoised_pairs, denoising_errors, denoising_terms
-from gtcrec.models.gtc.graph_encoder import Sides, scaled
+from gtcrec.models.gtc.graph_encoder import UserItemEmbeddings, scaled
 from gtcrec.ops import diffusion, graph
 from gtcrec.ops.feature_transforms import ContentProjection
 from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["ProjectedContent"]
+__all__ = ["LatentFilter"]
 
 _DROPPED = 0.1  # share of the denoised pairs without their condition, if the filter is guided (Ho & Salimans 2022)
 
@@ -46,7 +46,7 @@ class _Rows(NamedTuple):
     filtered: Mapping[str, Tensor]  # modality -> D(h | p_k, c), [a, K, dim]
 
 
-class ProjectedContent(nn.Module):
+class LatentFilter(nn.Module):
     """s_m(u, i) = sum_k pi_uk <q_um, D_m(h_im | p_k, c_i) + g_im>."""
 
     user_counts: Tensor
@@ -97,13 +97,13 @@ class ProjectedContent(nn.Module):
         """Let the average of the denoisers' weights follow them."""
         self.average.update_parameters(self.denoisers)
 
-    def exact(self, identity: Sides, users: Tensor, items: Tensor) -> _Rows:
+    def exact(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> _Rows:
         """Return the content of `items` int64 [a] and the tastes of `users` int64 [b], from the weights as they are."""
         now = self._spread()
         h = {m: F.embedding(items, one) for m, one in now.content.items()}
         return self._rows(identity, now, users, items, h, h)
 
-    def step(self, identity: Sides, users: Tensor, items: Tensor, liked: Tensor) -> _Rows:
+    def step(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor, liked: Tensor) -> _Rows:
         """Return the same as training sees it: with gradient, some parts as they were at the last refresh."""
         if self.config.content_refresh == "step":
             return self.exact(identity, users, items)
@@ -130,7 +130,7 @@ class ProjectedContent(nn.Module):
         """How many numbers of a folded vector belong to each modality."""
         return [self.config.dim * (1 if self.config.filter == "off" else self.config.prototypes)] * len(self.keys)
 
-    def fold(self, identity: Sides, users: Sequence[Tensor], items: Sequence[Tensor]) -> None:
+    def fold(self, identity: UserItemEmbeddings, users: Sequence[Tensor], items: Sequence[Tensor]) -> None:
         """Write all users' and items' vectors, whose inner product is a modality's score, into the columns of each."""
         every = (torch.arange(len(side), device=side.device) for side in (identity.user, identity.item))
         rows, dim = self.exact(identity, *every), self.config.dim
@@ -176,7 +176,7 @@ class ProjectedContent(nn.Module):
             errors.append(denoising_errors(self.config, self.schedule, h, has, rng, *denoisers))
         return denoising_terms(self.config, errors)
 
-    def told(self, identity: Sides, users: Tensor, items: Tensor) -> Iterator[Tensor]:
+    def told(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> Iterator[Tensor]:
         """Yield for each modality the scores [b, n] of users [b] with items [b, n], the user in the prototype's place.
 
         `identity` is that of all users and items; content is as at the last refresh.
@@ -192,7 +192,7 @@ class ProjectedContent(nn.Module):
 
     def _rows(
         self,
-        identity: Sides,
+        identity: UserItemEmbeddings,
         around: _Spread,
         users: Tensor,
         items: Tensor,
@@ -261,5 +261,5 @@ class ProjectedContent(nn.Module):
         return lambda xt, t: networks[key](xt, t, condition, taste)
 
 
-def _forget(content: ProjectedContent, keys: Any) -> None:
+def _forget(content: LatentFilter, keys: Any) -> None:
     content._held = None

@@ -4,8 +4,8 @@ After "User-Aware Conditional Generative Total Correlation Learning for Multi-Mo
 (arXiv 2604.03014). Views of an item are its identity (a learned embedding) and each modality. The score is one
 inner product of a user and an item vector, with the filter's dependence on the user inside it.
 
-What content adds to the score, and how it is filtered, is `gtc_liked.LikedContent` (condition `liked`, the default) or
-`gtc_projected.ProjectedContent` (conditions `identity` and `audience`, as in the paper).
+What content adds to the score, and how it is filtered, is `interest_filter.InterestFilter` (condition `liked`, the
+default) or `latent_filter.LatentFilter` (conditions `identity` and `audience`, as in the paper).
 """
 
 import copy
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.models.gtc.cold_items import ContentMap
+from gtcrec.models.gtc.cold_items import ColdItemRegressor
 from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig
-from gtcrec.models.gtc.graph_encoder import Sides, Views
-from gtcrec.models.gtc.interest_filter import LikedContent
-from gtcrec.models.gtc.latent_filter import ProjectedContent
+from gtcrec.models.gtc.graph_encoder import GraphEncoder, UserItemEmbeddings
+from gtcrec.models.gtc.interest_filter import InterestFilter
+from gtcrec.models.gtc.latent_filter import LatentFilter
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import losses
 from gtcrec.ops.fold_in import torch_csr
-from gtcrec.ops.scorers import DotScorer, Reranked, ShardedScorer
-from gtcrec.ops.sharded import ShardedRows, own_rows
-from gtcrec.runtime.process_group import Workers
+from gtcrec.ops.scorers import DotScorer, RerankingScorer, ShardedScorer
+from gtcrec.ops.sharded import RowShardedEmbedding, local_rows
+from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["GTC", "PRESETS", "SPACE", "GTCConfig"]
@@ -39,7 +39,7 @@ class _Rows(NamedTuple):
     """What a step computes, for b users and a items."""
 
     items: Tensor  # [a] which items
-    identity: Sides
+    identity: UserItemEmbeddings
     content: Any  # of the content side's own making
 
 
@@ -50,37 +50,37 @@ class GTC(nn.Module):
     """
 
     def __init__(
-        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: Workers | None = None
+        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: ProcessGroup | None = None
     ) -> None:
         super().__init__()
         if workers:
             _need_shardable(config)
-        self.workers = workers = workers or Workers()
+        self.workers = workers = workers or ProcessGroup()
         self.config = config
         self.keys = module_keys(features.names)
         self.n_users, self.n_items = train.n_users, train.n_items
         self._need_few_combinations()
-        self.views = Views(config, train, features, workers)
-        self.tables: list[ShardedRows] = []
+        self.views = GraphEncoder(config, train, features, workers)
+        self.tables: list[RowShardedEmbedding] = []
         if config.propagation == "sampled":
             self.tables += [self.views.user_table, self.views.item_table]
-        self.content: LikedContent | ProjectedContent | None = None
+        self.content: InterestFilter | LatentFilter | None = None
         if not self.keys:
             return
         if config.condition == "liked":
-            self.content = content = LikedContent(config, train, features, self.keys, workers)
+            self.content = content = InterestFilter(config, train, features, self.keys, workers)
             if config.identity_dropout and config.start == "als":
-                self.content_map = ContentMap(features, train.item_counts > 0, config.dim)
+                self.content_map = ColdItemRegressor(features, train.item_counts > 0, config.dim)
                 if self.views.items.any():  # else weights are loaded next
                     self.content_map.solve(config.new_item_weight * self.views.items.data)
             elif config.identity_dropout:
                 widths = {key: content[m].y.shape[1] for m, key in self.keys.items()}
                 self.stand_ins = nn.ModuleDict({key: nn.Linear(w, config.dim, False) for key, w in widths.items()})
         else:
-            self.content = ProjectedContent(config, train, features, self.keys, self.views.r)
-        self.weights = nn.Parameter(torch.zeros(len(own_rows(train.n_users, workers)), len(self.keys)))
+            self.content = LatentFilter(config, train, features, self.keys, self.views.r)
+        self.weights = nn.Parameter(torch.zeros(len(local_rows(train.n_users, workers)), len(self.keys)))
         if config.propagation == "sampled":
-            self.tables.append(ShardedRows(self.weights, train.n_users, workers))
+            self.tables.append(RowShardedEmbedding(self.weights, train.n_users, workers))
         if config.alignment != "none":
             self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
 
@@ -125,7 +125,7 @@ class GTC(nn.Module):
         `ConfigError` unless the model has content, condition=liked and no refine, `DataError` for content of other
         modalities or widths.
         """
-        if not isinstance(self.content, LikedContent) or self.config.refine:
+        if not isinstance(self.content, InterestFilter) or self.config.refine:
             found = f"condition={self.config.condition}, refine={self.config.refine}" if self.content else "no content"
             raise ConfigError(f"add_items needs a gtc with content, condition=liked and refine=False, found {found}")
         wanted = sorted(self.keys)
@@ -153,7 +153,7 @@ class GTC(nn.Module):
         """Return the user vectors [b, d] of `fold_in`."""
         if not self.content:
             return self.views.new_users(liked)
-        if not isinstance(self.content, LikedContent):
+        if not isinstance(self.content, InterestFilter):
             raise ConfigError(f"fold_in needs a gtc with condition=liked, found condition={self.config.condition}")
         lists = torch_csr(liked).to(self.views.users.device)
         weights = self.view_weights(self.weights.mean(dim=0, keepdim=True))
@@ -166,7 +166,7 @@ class GTC(nn.Module):
         folded = DotScorer(*self.vectors())  # which are its own already
         if not (self.config.rerank and self.content):
             return folded
-        return Reranked(folded, self._told(), self.views.r.sides()[0], self.config.rerank)
+        return RerankingScorer(folded, self._told(), self.views.r.sides()[0], self.config.rerank)
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the scores [b] of pairs, each item filtered for its own user: the sum over views written out."""
@@ -257,7 +257,7 @@ class GTC(nn.Module):
     def _identity(self, v: _Rows) -> Tensor:
         """The identity view of the items asked for, [a, dim]."""
         item = v.identity.item
-        if v.identity.own is not None and isinstance(self.content, LikedContent):
+        if v.identity.own is not None and isinstance(self.content, InterestFilter):
             if self.config.start == "als":
                 given = F.embedding(v.items, self.content_map.of_items)
             else:

@@ -16,7 +16,7 @@ from gtcrec.errors import ConfigError
 from gtcrec.models.base import Space
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import diffusion, graph, losses
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["PRESETS", "SPACE", "DiffMM", "DiffMMConfig", "RowDenoiser", "interaction_schedule", "step_weights"]
@@ -203,7 +203,7 @@ class DiffMM(nn.Module):
         i, j = ij.chunk(2)
         terms = {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items)),
+            "reg": self.config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items)),
         }
         if self.keys:
             terms["diffusion"] = self._diffusion(batch.users, f, rng)

@@ -18,7 +18,7 @@ from gtcrec.models.modalities import modality_weights, module_keys
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.graph import PrunedGraph, SparseMatrix, _csr_tensor, bipartite
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["FREEDOM", "SPACE", "FREEDOMConfig", "PrunableGraph"]
@@ -91,7 +91,7 @@ class FREEDOM(nn.Module):
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         kept = self.graph.draw(1 - self.config.pruned, rng)
         users, items = self._propagated(self.graph.part(kept))
-        u, i, j = of_batch(batch, users, items)
+        u, i, j = gather_batch(batch, users, items)
         terms = {"bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))}
         if self.projections:
             content = torch.stack([self._content_bpr(m, u, batch) for m in self.names]).sum()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gtcrec.models.base import Space
 from gtcrec.models.modalities import linear_of, module_keys
 from gtcrec.ops import graph, losses
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "LGMRec", "LGMRecConfig"]
@@ -138,9 +138,9 @@ class LGMRec(nn.Module):
                 contrast["contrast"] = config.contrast_weight * (users + items)
         else:
             users, items = graph.light_propagation(self.r, self.users, self.items, config.layers)
-            u, i, j = of_batch(batch, users, items)
+            u, i, j = gather_batch(batch, users, items)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
-        reg = config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items))
+        reg = config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items))
         return {"bpr": bpr, **contrast, "reg": reg}
 
     def _embeddings(self, rng: torch.Generator | None) -> _Embeddings:

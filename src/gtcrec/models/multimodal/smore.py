@@ -16,7 +16,7 @@ from gtcrec.models.base import Space
 from gtcrec.models.modalities import linear_of, module_keys
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SMORE", "SPACE", "SMOREConfig"]
@@ -121,7 +121,7 @@ class SMORE(nn.Module):
             u, ij = u + side_u, ij + side_ij
         i, j = ij.chunk(2)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
-        reg = config.reg * losses.squared_norm(*of_batch(batch, self.users, self.items))
+        reg = config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items))
         return {"bpr": bpr, **contrast, "reg": reg}
 
     def _behaviour(self) -> _Sides:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gtcrec.models.base import Space
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import losses
-from gtcrec.ops.scorers import dot_scorer, of_batch
+from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
 
 __all__ = ["SPACE", "VBPR", "VBPRConfig"]
@@ -81,11 +81,11 @@ class VBPR(nn.Module):
         return dot_scorer(*self.vectors())
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        u, i, j = of_batch(batch, self.users, self.items)
+        u, i, j = gather_batch(batch, self.users, self.items)
         bias_i, bias_j = (self.bias.index_select(0, side) for side in batch[1:])  # [b]
         gap, moved = (u * (i - j)).sum(dim=1) + bias_i - bias_j, [u, i, j, bias_i, bias_j]
         for key in self.keys.values():
-            t, i, j = of_batch(batch, self.tastes[key], getattr(self, f"x_{key}"))
+            t, i, j = gather_batch(batch, self.tastes[key], getattr(self, f"x_{key}"))
             (factors_i, bias_i), (factors_j, bias_j) = self._projected(key, i), self._projected(key, j)
             gap = gap + (t * (factors_i - factors_j)).sum(dim=1) + bias_i - bias_j
             moved += [t, factors_i, factors_j, bias_i, bias_j]
