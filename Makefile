@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 DEMO ?= demo
 DEMO_FLAGS ?=
 
-.PHONY: demo test slow lint format bench clean
+.PHONY: demo test slow lint format docs bench clean
 
 demo: $(VENV)/.runtime
 	rm -rf $(DEMO)
@@ -30,10 +30,14 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The tables of settings and models, and those of measured runs.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/reference.py
+	$(BIN)/python -m benchmarks pages
+
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/speed.py run --out runs/performance/speed.json
-	$(BIN)/python benchmarks/growth.py run --out runs/performance/growth.json
-	$(BIN)/python benchmarks/performance.py write
+	$(BIN)/python -m benchmarks speed
+	$(BIN)/python -m benchmarks pages performance.md
 
 clean:
 	rm -rf $(VENV) $(DEMO)

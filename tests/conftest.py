@@ -5,7 +5,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +12,10 @@ from torch.nn import functional as F
 
 from gtcrec.ops import losses
 from gtcrec.ops.scorers import dot_scorer
-from gtcrec.types import Interactions, ItemFeatures, Split
+from gtcrec.testing import checkerboard as checkerboard_split
+from gtcrec.types import Split, TrainableModel
+
+collect_ignore_glob = ["*_process.py"]  # scripts that tests start, not modules to import
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,28 +33,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def features(n_items: int, widths: dict[str, int], missing: float = 0.0, seed: int = 0) -> ItemFeatures:
-    """Random content; a share of each modality's rows is missing."""
-    rng = np.random.default_rng(seed)
-    values, present = {}, {}
-    for name, width in widths.items():
-        has = rng.random(n_items) >= missing
-        values[name] = np.where(has[:, None], rng.normal(size=(n_items, width)), 0).astype(np.float32)
-        present[name] = has
-    return ItemFeatures(n_items, values, present)
-
-
-def checkerboard_split(widths: dict[str, int] | None = None, missing: float = 0.0, n: int = 40) -> Split:
-    """Users like the items of their own colour, (u + i) even; 6 : 2 : 2 at random."""
-    rng = np.random.default_rng(7)
-    users, items = np.nonzero((np.arange(n)[:, None] + np.arange(n)) % 2 == 0)
-    part = rng.choice(3, size=len(users), p=[0.6, 0.2, 0.2])
-    pairs = [Interactions(users[part == p], items[part == p], n, n) for p in range(3)]
-    content = features(n, {"image": 6, "text": 5} if widths is None else widths, missing)
-    return Split(*pairs, content, {"used": "checkerboard"})
-
-
-class RowBPR(nn.Module):
+class RowBPR(nn.Module, TrainableModel):
     """BPR by row-sparse gradients, plus a pull towards item vectors that are held fixed between refreshes."""
 
     def __init__(self, train, seed=0, dim=8):

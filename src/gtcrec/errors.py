@@ -1,9 +1,13 @@
 """The package's exceptions: one tree, so that a caller can catch all of it or one branch."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
-__all__ = ["ConfigError", "DataError", "GtcrecError", "RunError", "nearest"]
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+__all__ = ["ConfigError", "DataError", "GtcrecError", "RunError", "config_error", "first_fault", "nearest"]
 
 
 class GtcrecError(Exception):
@@ -11,7 +15,7 @@ class GtcrecError(Exception):
 
 
 class DataError(GtcrecError):
-    """The input is not what it should be; the text names file, place, what was found and what was wanted."""
+    """The input is not what it should be; the text names file, place, what was expected and what was found."""
 
 
 class ConfigError(GtcrecError):
@@ -30,3 +34,44 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     match = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def config_error(error: "ValidationError", where: object = "", kind: Any = None) -> ConfigError:
+    """Return a pydantic error in our words: `where` it arose, then its first fault.
+
+    `kind`, the pydantic model that was read, adds the nearest known key to an unknown one.
+    """
+    fault = first_fault(error, kind)
+    return ConfigError(f"{where}: {fault}" if where else fault)
+
+
+def first_fault(error: "ValidationError", kind: Any = None) -> str:
+    """Return the first fault of a pydantic error: the dotted key, what was expected and what was found."""
+    first = error.errors(include_url=False)[0]
+    place = [part for part in first["loc"] if part != "[key]"]
+    key, text = ".".join(map(str, place)), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind, place[:-1])
+        return f"unknown key {key!r}{nearest(str(place[-1]), known)}" + (
+            f"; known: {', '.join(known)}" if known else ""
+        )
+    if not key:  # a fault of several keys together, or of the file as a whole: the text says which
+        return text
+    return f"{key}: {text}" if first["type"] == "missing" else f"{key}: {text}, found {first['input']!r}"
+
+
+def _known_keys(kind: Any, place: Sequence[int | str]) -> list[str]:
+    """The keys at a place of a pydantic model; none if there is no model."""
+    models = _nested_models(kind)
+    for part in place:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:  # else a name in a mapping or a place in a list
+            models = [model for one in fields for model in _nested_models(one.annotation)]
+    return list(dict.fromkeys(key for model in models for key in model.model_fields))
+
+
+def _nested_models(annotation: Any) -> list[Any]:
+    """The pydantic models in an annotation, whatever holds them."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _nested_models(part)]

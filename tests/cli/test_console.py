@@ -7,32 +7,31 @@ import pytest
 import typer
 
 from gtcrec.cli import console
-from gtcrec.reporting.run_comparison import RankedMean
-from gtcrec.reporting.tables import runs_text
+from gtcrec.reporting.tables import Cell, Table, latex_lines, markdown_lines
 from gtcrec.training.trainer import Epoch
 
-CELLS = [
-    ("gtc", [RankedMean(0.123456, True, False, False)]),
-    ("b_1|x", [RankedMean(0.1, False, True, True)]),
-    ("c", [RankedMean(0.05, False, False, True)]),
-]
+ROWS = (
+    (Cell("gtc"), Cell("0.1235", best=True)),
+    (Cell("b_1|x"), Cell("0.1000", second=True, mark="*")),
+    (Cell("c"), Cell("0.0500", mark="*")),
+)
 
 
 def test_markdown_marks_best_second_and_significant() -> None:
-    assert runs_text(CELLS, ["ndcg@20"], "markdown").splitlines() == [
+    assert markdown_lines(Table("", "", ("run", "ndcg@20"), ROWS)) == [
         "| run | ndcg@20 |",
         "| --- | ---: |",
         "| gtc | **0.1235** |",
-        r"| b_1\|x | <u>0.1000</u>\* |",
-        r"| c | 0.0500\* |",
+        r"| b_1\|x | <u>0.1000</u> \* |",
+        r"| c | 0.0500 \* |",
     ]
 
 
 def test_latex_is_booktabs_with_escaped_names() -> None:
-    assert runs_text(CELLS, ["map_cut@20"], "latex").splitlines() == [
+    lines = [
         r"\begin{tabular}{lr}",
         r"\toprule",
-        r"Run & map\_cut@20 \\",
+        r"run & map\_cut@20 \\",
         r"\midrule",
         r"gtc & \textbf{0.1235} \\",
         r"b\_1|x & \underline{0.1000}$^{*}$ \\",
@@ -40,6 +39,36 @@ def test_latex_is_booktabs_with_escaped_names() -> None:
         r"\bottomrule",
         r"\end{tabular}",
     ]
+    assert latex_lines(Table("", "", ("run", "map_cut@20"), ROWS)) == lines
+    titled = Table("shop: 5 %", "p < 0.05", ("run", "map_cut@20"), ROWS)
+    assert latex_lines(titled) == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{shop: 5 \%. p $<$ 0.05}",
+        *lines,
+        r"\end{table}",
+    ]
+
+
+def test_a_title_a_note_and_details_stand_in_markdown() -> None:
+    table = Table("Means", "95 %", ("a|b", "text"), ((Cell("x"), Cell("1", mark="ns", detail="0 – 2")),), left=(0, 1))
+    rows = [r"| a\|b | text |", "| --- | --- |", "| x | 1 ns (0 – 2) |"]
+    assert markdown_lines(table) == ["### Means", "", "95 %", "", *rows]
+
+
+def test_a_terminal_table_keeps_numbers_under_one_another(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (*ROWS, (Cell("[d]"), Cell("0.0100", mark="ns")), (Cell("e"), Cell("0.0010", detail="0 – 1")))
+    console.print_table(Table("t", "left out", ("run", "ndcg@20"), rows))
+    title, header, *lines = (line.rstrip() for line in capsys.readouterr().out.splitlines())
+    assert (title, header.split()) == ("t", ["run", "ndcg@20"])
+    assert [line.split() for line in lines] == [
+        ["gtc", "0.1235"],
+        ["b_1|x", "0.1000*"],
+        ["c", "0.0500*"],
+        ["[d]", "0.0100", "ns"],
+        ["e", "0.0010", "0", "–", "1"],
+    ]
+    assert len({line.index("0.") for line in lines}) == 1
 
 
 def test_tables_in_a_pipe_are_not_cut(capsys: pytest.CaptureFixture[str]) -> None:

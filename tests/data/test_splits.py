@@ -77,7 +77,7 @@ def test_every_pair_lands_in_exactly_one_part(pairs: Any, strategy: Any, seed: i
 
 
 @pytest.mark.parametrize(
-    ("n", "wanted"),
+    ("n", "expected"),
     [
         (1, [1, 0, 0]),
         (2, [1, 0, 1]),
@@ -89,13 +89,13 @@ def test_every_pair_lands_in_exactly_one_part(pairs: Any, strategy: Any, seed: i
     ],
 )
 @pytest.mark.parametrize("strategy", ["random", "user_time"])
-def test_sizes_by_ratio_are_those_of_the_rule(n: int, wanted: list[int], strategy: str) -> None:
-    assert sizes(row(n, np.arange(n)), strategy=strategy) == wanted
+def test_sizes_by_ratio_are_those_of_the_rule(n: int, expected: list[int], strategy: str) -> None:
+    assert sizes(row(n, np.arange(n)), strategy=strategy) == expected
 
 
-@pytest.mark.parametrize(("n", "wanted"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (50, [48, 1, 1])])
-def test_leave_one_out_takes_one_each(n: int, wanted: list[int]) -> None:
-    assert sizes(row(n), strategy="leave_one_out") == wanted
+@pytest.mark.parametrize(("n", "expected"), [(1, [1, 0, 0]), (2, [1, 0, 1]), (3, [1, 1, 1]), (50, [48, 1, 1])])
+def test_leave_one_out_takes_one_each(n: int, expected: list[int]) -> None:
+    assert sizes(row(n), strategy="leave_one_out") == expected
 
 
 def test_other_ratios_are_kept_and_leave_one_pair_to_train() -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.evaluation.comparison import compare
-from gtcrec.evaluation.evaluator import evaluate, evaluate_split, valid_users
+from gtcrec.evaluation.comparison import compare, compare_to_baseline
+from gtcrec.evaluation.evaluator import evaluate_scorer, evaluate_split, validation_users
 from gtcrec.evaluation.protocol import PROTOCOLS, EvaluateConfig
-from gtcrec.evaluation.report_io import per_user_table, report_from, report_to_json
-from gtcrec.types import Interactions, ItemFeatures, Report, Split, Vocabulary
+from gtcrec.evaluation.report_io import per_user_table, report_from_json, report_to_json
+from gtcrec.types import Interactions, ItemFeatures, Report, ReportContext, Split, Vocabulary
 
 SMALL = EvaluateConfig(metrics=("recall@2", "ndcg@2"), lists=("coverage@2",), resamples=50)
 
@@ -36,9 +36,9 @@ TEST = pairs((0, 2), (1, 1), (1, 4), (3, 0))
 SPLIT = Split(TRAIN, VALID, TEST, ItemFeatures(5), {"strategy": "label"})
 
 
-def report_of(values, users=None, about=None):
+def report_of(values, users=None):
     users = np.arange(len(values)) if users is None else users
-    return Report(users, {"recall@2": values}, {"recall@2": float(values.mean())}, {}, {}, {}, about or {})
+    return Report(users, {"recall@2": values}, {"recall@2": float(values.mean())})
 
 
 def test_candidates_that_are_cold_are_ranked_alone_and_only_liked_ones_count():
@@ -46,9 +46,9 @@ def test_candidates_that_are_cold_are_ranked_alone_and_only_liked_ones_count():
     # Items 2, 3, 4 have no training pair. User 0 likes 2, user 1 likes 4 (and 1, which is warm): lists 2, 3.
     assert report.users.tolist() == [0, 1]
     assert report.per_user["recall@2"].tolist() == [1.0, 0.0]
-    assert report.about["candidates"] == "cold"
-    assert report.about["counts"]["items"] == 3
-    assert report.about["counts"]["liked pairs"] == 2
+    assert report.context.candidates == "cold"
+    assert report.context.counts["items"] == 3
+    assert report.context.counts["relevant pairs"] == 2
 
 
 def test_candidates_that_are_warm_leave_the_cold_ones_out():
@@ -59,12 +59,12 @@ def test_candidates_that_are_warm_leave_the_cold_ones_out():
 
 def test_validation_measures_users_who_like_a_candidate():
     split = Split(TRAIN, pairs((0, 1), (1, 3), (2, 4)), TEST, ItemFeatures(5), {})
-    assert valid_users(split, SMALL.model_copy(update={"candidates": "cold"})).tolist() == [1, 2]
-    assert valid_users(split, SMALL).tolist() == [0, 1, 2]
+    assert validation_users(split, SMALL.model_copy(update={"candidates": "cold"})).tolist() == [1, 2]
+    assert validation_users(split, SMALL).tolist() == [0, 1, 2]
 
 
 def test_candidates_without_a_liked_pair_are_an_error_that_says_so():
-    with pytest.raises(DataError, match="evaluation needs at least one liked pair of cold items, found none"):
+    with pytest.raises(DataError, match="evaluation needs at least one relevant pair of cold items, found none"):
         evaluate_split(ascending, SPLIT, "valid", SMALL.model_copy(update={"candidates": "cold"}))
 
 
@@ -74,17 +74,17 @@ def test_mmrec_masks_train_alone_and_leaves_out_cold_users():
     assert report.users.tolist() == [0, 1]
     assert report.per_user["recall@2"].tolist() == [1.0, 0.5]
     assert report["recall@2"] == 0.75
-    assert report.about["masked"] == ["train"]
-    assert report.about["counts"]["users left out as cold"] == 1
+    assert report.context.masked == ("train",)
+    assert report.context.counts["users left out as cold"] == 1
 
 
 def test_only_the_users_named_are_measured_and_the_report_says_so():
     report = evaluate_split(ascending, SPLIT, "test", SMALL, users=[1])
     assert report.per_user["recall@2"].tolist() == [0.5]
-    assert report.about["users"] == "1 of 2"
-    assert report.about["counts"]["users left out as cold"] == 1
-    assert evaluate_split(ascending, SPLIT, "test", SMALL).about["users"] == "all"
-    with pytest.raises(DataError, match="user 3 cannot be measured: without a liked item, or left out by mmrec"):
+    assert report.context.users == "1 of 2"
+    assert report.context.counts["users left out as cold"] == 1
+    assert evaluate_split(ascending, SPLIT, "test", SMALL).context.users == "all"
+    with pytest.raises(DataError, match="user 3 cannot be measured: without a relevant item, or left out by mmrec"):
         evaluate_split(ascending, SPLIT, "test", SMALL, users=[0, 3])
 
 
@@ -92,12 +92,12 @@ def test_validation_users_are_drawn_once_from_the_seed():
     liked = pairs(*((user, 1) for user in range(50)), n_users=50)
     train = pairs(*((user, 0) for user in range(2, 50)), n_users=50)
     split = Split(train, liked, liked, ItemFeatures(5), {})
-    assert valid_users(split).tolist() == valid_users(split, at_most=48).tolist() == list(range(2, 50))
-    few = valid_users(split, at_most=9, seed=4).tolist()
+    assert validation_users(split).tolist() == validation_users(split, at_most=48).tolist() == list(range(2, 50))
+    few, others = (validation_users(split, at_most=9, seed=seed).tolist() for seed in (4, 5))
     assert len(set(few)) == 9
     assert few == sorted(few)
     assert set(few) <= set(range(2, 50))
-    assert few == valid_users(split, at_most=9, seed=4).tolist() != valid_users(split, at_most=9, seed=5).tolist()
+    assert few == validation_users(split, at_most=9, seed=4).tolist() != others
 
 
 @pytest.mark.parametrize("protocol", ["recbole", "strict"])
@@ -108,8 +108,8 @@ def test_recbole_and_strict_mask_validation_items_at_test_and_keep_cold_users(pr
     assert report.users.tolist() == [0, 1, 3]
     assert report.per_user["recall@2"].tolist() == [1.0, 0.5, 1.0]
     assert report.per_user["ndcg@2"][0] == 1.0
-    assert report.about["masked"] == ["train", "valid"]
-    assert report.about["counts"]["masked pairs"] == len(TRAIN) + len(VALID)
+    assert report.context.masked == ("train", "valid")
+    assert report.context.counts["masked pairs"] == len(TRAIN) + len(VALID)
 
 
 @pytest.mark.parametrize("protocol", list(PROTOCOLS))
@@ -119,14 +119,14 @@ def test_validation_masks_train_alone_and_never_reads_the_test_pairs(protocol, m
 
     monkeypatch.setattr(Split, "final_test", refuse)
     report = evaluate_split(ascending, SPLIT, "valid", SMALL.model_copy(update={"protocol": protocol}))
-    assert report.about["on"] == "valid"
-    assert report.about["masked"] == ["train"]
+    assert report.context.on == "valid"
+    assert report.context.masked == ("train",)
     assert report.per_user["recall@2"].tolist() == [1.0] * (2 if PROTOCOLS[protocol].cold_users else 1)
 
 
 def test_the_protocol_is_stored_whole_in_the_report():
     report = evaluate_split(ascending, SPLIT, "test", SMALL, seed=3)
-    assert report.about["protocol"] == {
+    assert report.context.protocol == {
         "name": "mmrec",
         "masked_at_test": ["train"],
         "cold_users": False,
@@ -134,7 +134,7 @@ def test_the_protocol_is_stored_whole_in_the_report():
         "ranking": "all items",
         "ties": "ascending item",
     }
-    assert report.about["seed"] == 3
+    assert report.context.seed == 3
     assert {name for name, protocol in PROTOCOLS.items() if protocol.name == name} == set(PROTOCOLS)
 
 
@@ -155,7 +155,7 @@ def test_the_head_is_the_most_popular_fifth_of_the_items_seen_in_training():
     scores = torch.zeros(10, 12)
     scores[:, [1, 3]] = 1.0
     config = EvaluateConfig(metrics=("recall@2",), protocol="strict", lists=(), resamples=1)
-    slices = evaluate(lambda users: scores[users], liked, train, config).slices
+    slices = evaluate_scorer(lambda users: scores[users], liked, train, config).slices
     recalls = {name: means["recall@2"] for name, means in slices.items() if name.startswith("items")}
     assert recalls == {"items: cold": 0.0, "items: tail": 0.0, "items: head": 1.0}
 
@@ -166,17 +166,17 @@ def test_user_slices_are_thirds_by_training_pairs_with_equal_counts_together():
     liked = pairs(*[(u, 3) for u in range(5)], (5, 4), n_users=6)
     config = EvaluateConfig(metrics=("recall@1",), lists=(), resamples=1)
     scores = torch.tensor([0.0, 0, 0, 1, 0])
-    slices = evaluate(lambda users: scores.expand(len(users), -1), liked, train, config).slices
+    slices = evaluate_scorer(lambda users: scores.expand(len(users), -1), liked, train, config).slices
     assert slices["users: low"] == {"users": 2, "recall@1": 1.0}
     assert slices["users: mid"] == {"users": 2, "recall@1": 1.0}
     assert slices["users: high"] == {"users": 2, "recall@1": 0.5}
     same = pairs(*[(u, 0) for u in range(6)], n_users=6)
-    alike = evaluate(lambda users: scores.expand(len(users), -1), liked, same, config).slices
+    alike = evaluate_scorer(lambda users: scores.expand(len(users), -1), liked, same, config).slices
     assert [name for name in alike if name.startswith("users")] == ["users: low"]
 
 
 def test_every_default_metric_has_a_mean_an_interval_and_a_value_per_user_on_a_tiny_catalogue():
-    report = evaluate(ascending, TEST, TRAIN)  # lists of 50 from 5 items
+    report = evaluate_scorer(ascending, TEST, TRAIN)  # lists of 50 from 5 items
     names = set(EvaluateConfig().metrics)
     assert set(report.means) == set(report.intervals) == set(report.per_user) == names
     assert {len(values) for values in report.per_user.values()} == {2}
@@ -187,10 +187,10 @@ def test_every_default_metric_has_a_mean_an_interval_and_a_value_per_user_on_a_t
 
 
 def test_the_light_path_gives_only_the_metrics_asked_for():
-    report = evaluate(ascending, TEST, TRAIN, metrics=("hit@1",), details=False)
+    report = evaluate_scorer(ascending, TEST, TRAIN, metrics=("hit@1",), details=False)
     assert report.means == {"hit@1": 0.5}
     assert (report.intervals, report.lists, report.slices) == ({}, {}, {})
-    full = evaluate(ascending, TEST, TRAIN)
+    full = evaluate_scorer(ascending, TEST, TRAIN)
     assert evaluate_split(ascending, SPLIT, "test", details=False).means == full.means
 
 
@@ -199,25 +199,25 @@ def test_the_same_seed_gives_the_same_intervals_and_blocks_change_nothing():
     scores = torch.tensor(rng.integers(0, 5, size=(40, 30)), dtype=torch.float32)
     cells = rng.permutation(1200)
     train, liked = (Interactions(*np.divmod(part, 30), 40, 30) for part in (cells[:300], cells[300:420]))
-    whole = report_to_json(evaluate(lambda users: scores[users], liked, train, seed=1))
-    blocked = evaluate(lambda users: scores[users], liked, train, EvaluateConfig(block=3), seed=1)
+    whole = report_to_json(evaluate_scorer(lambda users: scores[users], liked, train, seed=1))
+    blocked = evaluate_scorer(lambda users: scores[users], liked, train, EvaluateConfig(block=3), seed=1)
     assert report_to_json(blocked) == whole
-    other = evaluate(lambda users: scores[users], liked, train, seed=2)
+    other = evaluate_scorer(lambda users: scores[users], liked, train, seed=2)
     assert other.means == whole["means"]
     assert report_to_json(other)["intervals"] != whole["intervals"]
 
 
 def test_evaluation_without_anything_to_measure_is_refused():
-    with pytest.raises(DataError, match="evaluation needs at least one liked pair, found none"):
-        evaluate(ascending, pairs(), TRAIN)
-    with pytest.raises(DataError, match="protocol mmrec wants users with training pairs, found none with a liked"):
-        evaluate(ascending, pairs((3, 0)), TRAIN)
-    with pytest.raises(DataError, match="a liked pair must not be masked as well, found user 1, item 0"):
-        evaluate(ascending, pairs((0, 2), (1, 0)), TRAIN)
-    with pytest.raises(DataError, match="a liked pair must not be masked as well, found user 0, item 1"):
-        evaluate(ascending, pairs((0, 1)), TRAIN, exclude=(VALID,))
+    with pytest.raises(DataError, match="evaluation needs at least one relevant pair, found none"):
+        evaluate_scorer(ascending, pairs(), TRAIN)
+    with pytest.raises(DataError, match="protocol mmrec expects users with training pairs, found none with a relevant"):
+        evaluate_scorer(ascending, pairs((3, 0)), TRAIN)
+    with pytest.raises(DataError, match="a relevant pair must not be masked as well, found user 1, item 0"):
+        evaluate_scorer(ascending, pairs((0, 2), (1, 0)), TRAIN)
+    with pytest.raises(DataError, match="a relevant pair must not be masked as well, found user 0, item 1"):
+        evaluate_scorer(ascending, pairs((0, 1)), TRAIN, exclude=(VALID,))
     with pytest.raises(DataError, match="the same users and items, found 4 x 5 and 4 x 6"):
-        evaluate(ascending, TEST, pairs((0, 0), n_items=6))
+        evaluate_scorer(ascending, TEST, pairs((0, 0), n_items=6))
     with pytest.raises(ConfigError, match="on must be 'valid' or 'test', found 'train'"):
         evaluate_split(ascending, SPLIT, "train")
 
@@ -225,7 +225,7 @@ def test_evaluation_without_anything_to_measure_is_refused():
 def test_a_wrong_setting_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"unknown metric 'recal@5' \(did you mean 'recall'\?\)"):
         EvaluateConfig(metrics=("recal@5",))
-    with pytest.raises(ConfigError, match="unknown metric 'recall@5', wanted one of coverage"):
+    with pytest.raises(ConfigError, match="unknown metric 'recall@5', expected one of coverage"):
         EvaluateConfig(lists=("recall@5",))
     with pytest.raises(ConfigError, match="metrics must name at least one metric, found none"):
         EvaluateConfig(metrics=())
@@ -243,36 +243,78 @@ def test_compare_finds_a_planted_difference_and_none_where_there_is_none():
         "twin": report_of(base + rng.normal(0, 0.1, 400)),
         "better": report_of(base + rng.normal(0.05, 0.1, 400)),
     }
-    found = {(one.name_a, one.name_b): one for one in compare(reports, "recall@2", np.random.default_rng(1))}
+    found = {(one.name, one.base): one for one in compare(reports, "recall@2", seed=1)}
     assert list(found) == [("base", "twin"), ("base", "better"), ("twin", "better")]
+    low, high = found["base", "twin"].interval
     assert found["base", "twin"].p_holm > 0.05
-    assert found["base", "twin"].test.low < 0 < found["base", "twin"].test.high
+    assert low < 0 < high
     better = found["base", "better"]
     assert better.metric == "recall@2"
-    assert better.test.difference == pytest.approx(-0.05, abs=0.02)
-    assert better.test.high < 0
+    assert better.difference == pytest.approx(-0.05, abs=0.02)
+    assert better.interval[1] < 0
     assert better.p_holm == pytest.approx(3 / 10_001)  # Holm's factor for the smallest of three
+
+
+def test_compare_tests_each_against_the_baseline_metric_by_metric():
+    rng = np.random.default_rng(0)
+    users, base = np.arange(60), rng.random((2, 60))
+    values = {"a": base + rng.normal(0.02, 0.1, (2, 60)), "base": base, "c": base + rng.normal(0, 0.1, (2, 60))}
+    reports = {name: Report(users, dict(zip(("recall@2", "ndcg@2"), x, strict=True)), {}) for name, x in values.items()}
+    found = compare(reports, ("ndcg@2", "recall@2"), baseline="base", seed=3)
+    assert [(one.metric, one.name, one.base) for one in found] == [
+        (metric, name, "base") for metric in ("ndcg@2", "recall@2") for name in ("a", "c")
+    ]
+    for metric in ("recall@2", "ndcg@2"):  # one draw for both metrics gives what each gets alone
+        pairs = {name: (reports[name].per_user[metric], reports["base"].per_user[metric]) for name in ("a", "c")}
+        alone = [one.test for one in compare_to_baseline("base", metric, pairs, seed=3).values()]
+        assert [one for one in found if one.metric == metric] == alone
+    raw = compare(reports, ("ndcg@2", "recall@2"), baseline="base", correction="none", seed=3)
+    assert [one.p_holm for one in raw] == [one.p for one in found] == [one.p for one in raw]
 
 
 def test_compare_pairs_values_by_user_whatever_their_order():
     a, order = np.array([0.1, 0.2, 0.9, 0.4]), np.array([2, 0, 3, 1])
     reports = {"a": report_of(a), "shuffled": report_of(a[order], users=order), "again": report_of(a)}
-    for one in compare(reports, "recall@2", np.random.default_rng(0)):
-        assert (one.test.low, one.test.high, one.test.p) == (0.0, 0.0, 1.0)
+    for one in compare(reports, "recall@2"):
+        assert (one.interval, one.p) == ((0.0, 0.0), 1.0)
 
 
 def test_compare_refuses_what_cannot_be_paired():
-    a, rng = report_of(np.ones(3)), np.random.default_rng(0)
+    a = report_of(np.ones(3))
     with pytest.raises(ConfigError, match="a comparison needs at least two reports, found 1"):
-        compare({"a": a}, "recall@2", rng)
-    with pytest.raises(ConfigError, match=r"report 'a' has no metric 'recall@3' \(did you mean 'recall@2'\?\), it has"):
-        compare({"a": a, "b": a}, "recall@3", rng)
+        compare({"a": a}, "recall@2")
+    with pytest.raises(ConfigError, match=r"baseline 'bb' is not among the reports.*: a, b"):
+        compare({"a": a, "b": a}, "recall@2", baseline="bb")
+    with pytest.raises(
+        ConfigError, match=r"'recall@3' was not measured in a \(did you mean 'recall@2'\?\); found recall"
+    ):
+        compare({"a": a, "b": a}, "recall@3")
     other = report_of(np.ones(3), users=np.array([1, 2, 5]))
     with pytest.raises(DataError, match="'a' and 'b' were measured on different users: 1 are only in the first, 1 "):
-        compare({"a": a, "b": other}, "recall@2", rng)
-    one, two = (replace(a, about={"fingerprints": {"liked": text}}) for text in "xy")
-    with pytest.raises(DataError, match="'a' and 'b' were measured on different liked pairs"):
-        compare({"a": one, "b": two}, "recall@2", rng)
+        compare({"a": a, "b": other}, "recall@2")
+    one, two = (replace(a, context=ReportContext(fingerprints={"relevant": text})) for text in "xy")
+    with pytest.raises(DataError, match="'a' and 'b' were measured on different relevant pairs"):
+        compare({"a": one, "b": two}, "recall@2")
+
+
+def test_a_context_that_version_0_1_stored_reads_as_one_of_today():
+    stored = {
+        "on": "valid",
+        "masked": ["train"],
+        "counts": {"liked pairs": 3, "items": 5},
+        "fingerprints": {"liked": "a"},
+    }
+    context = ReportContext.from_dict({**stored, "later": 1})
+    assert context == ReportContext(
+        on="valid", masked=("train",), counts={"relevant pairs": 3, "items": 5}, fingerprints={"relevant": "a"}
+    )
+    assert ReportContext.from_dict(context.to_dict()) == context
+
+
+def test_a_report_shows_part_users_and_means():
+    means = {"recall@5": 0.05, "recall@20": 0.1, "ndcg@20": 0.06}
+    report = Report(np.arange(3), {}, means, context=ReportContext(on="test"))
+    assert repr(report) == "Report(on='test', users=3, recall@20=0.1000, ndcg@20=0.0600)"
 
 
 @pytest.mark.parametrize("ids", [np.array(["ann", "bob", "cem", "dee"]), np.array([7, 3, 900, 1])])
@@ -283,7 +325,7 @@ def test_a_report_comes_back_whole_from_its_json_and_its_table(ids, tmp_path):
     assert table["user"].to_pylist() == ids[[0, 1, 3]].tolist()
     pq.write_table(table, tmp_path / "per_user.parquet")
     text = json.dumps(report_to_json(report), allow_nan=False)
-    back = report_from(json.loads(text), pq.read_table(tmp_path / "per_user.parquet"), users)
+    back = report_from_json(json.loads(text), pq.read_table(tmp_path / "per_user.parquet"), users)
     assert report_to_json(back) == report_to_json(report)
     assert back.users.tolist() == report.users.tolist()
     assert back.intervals == report.intervals
@@ -292,15 +334,15 @@ def test_a_report_comes_back_whole_from_its_json_and_its_table(ids, tmp_path):
 
 def test_a_report_and_a_table_that_do_not_belong_together_are_refused():
     users = Vocabulary(np.array(["a", "b", "c", "d"]), "user")
-    report = evaluate(ascending, TEST, TRAIN, SMALL)
+    report = evaluate_scorer(ascending, TEST, TRAIN, SMALL)
     found, table = report_to_json(report), per_user_table(report, users)
     with pytest.raises(
         DataError, match=r"the report has 2 users and the columns \['user', 'recall@2', 'ndcg@2'\], the"
     ):
-        report_from(found, table.drop_columns(["ndcg@2"]), users)
+        report_from_json(found, table.drop_columns(["ndcg@2"]), users)
     with pytest.raises(DataError, match="the table 1 users"):
-        report_from(found, table.slice(1), users)
+        report_from_json(found, table.slice(1), users)
     with pytest.raises(DataError, match="the report lacks slices"):
-        report_from({name: part for name, part in found.items() if name != "slices"}, table, users)
+        report_from_json({name: part for name, part in found.items() if name != "slices"}, table, users)
     with pytest.raises(DataError, match="user 'a' is not in the data"):
-        report_from(found, table, Vocabulary(np.array(["x", "y"]), "user"))
+        report_from_json(found, table, Vocabulary(np.array(["x", "y"]), "user"))

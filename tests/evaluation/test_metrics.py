@@ -111,9 +111,9 @@ def test_longest_is_the_largest_k_of_both_sorts():
     [
         (
             "recal@20",
-            r"unknown metric 'recal@20' \(did you mean 'recall'\?\), wanted one of recall, ndcg, .* with @k",
+            r"unknown metric 'recal@20' \(did you mean 'recall'\?\), expected one of recall, ndcg, .* with @k",
         ),
-        ("zzz@20", r"unknown metric 'zzz@20', wanted one of"),
+        ("zzz@20", r"unknown metric 'zzz@20', expected one of"),
         ("recall", r"metric 'recall' needs the length of the list, as in 'recall@20'"),
         ("recall@0", r"metric 'recall@0': k must be a positive whole number, found '0'"),
         ("recall@-5", r"metric 'recall@-5': k must be a positive whole number, found '-5'"),
@@ -135,14 +135,14 @@ def test_a_metric_that_needs_longer_lists_is_refused():
 
 def test_a_user_metric_is_not_a_list_metric():
     assert not set(RANKING_METRICS) & set(CATALOG_METRICS)
-    with pytest.raises(ConfigError, match="unknown metric 'recall@1', wanted one of coverage, gini, novelty with @k"):
+    with pytest.raises(ConfigError, match="unknown metric 'recall@1', expected one of coverage, gini, novelty with @k"):
         compute_lists(["recall@1"], lists_of([[0]]), pairs([0], [0], 1, 1))
 
 
-@pytest.mark.parametrize(("liked", "text"), [(0, "found 0 liked and 2 hits"), (1, "found 1 liked and 2 hits")])
-def test_a_user_with_fewer_liked_items_than_hits_or_none_is_refused(liked, text):
-    with pytest.raises(DataError, match=rf"at least one liked item and as many as hits, {text} \(row 1\)"):
-        compute(["recall@2"], np.ones((2, 2), dtype=bool), np.array([2, liked]))
+@pytest.mark.parametrize(("relevant", "text"), [(0, "found 0 relevant and 2 hits"), (1, "found 1 relevant and 2 hits")])
+def test_a_user_with_fewer_relevant_items_than_hits_is_refused(relevant, text):
+    with pytest.raises(DataError, match=rf"at least one relevant item and as many as hits, {text} \(row 1\)"):
+        compute(["recall@2"], np.ones((2, 2), dtype=bool), np.array([2, relevant]))
 
 
 def test_lists_that_are_all_empty_are_refused():

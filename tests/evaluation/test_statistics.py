@@ -151,9 +151,9 @@ def test_holm_multiplies_the_sorted_p_and_never_lets_them_fall(p, expected):
 
 def test_impossible_input_is_refused():
     rng, one = np.random.default_rng(0), np.ones(3)
-    with pytest.raises(DataError, match=r"values: wanted at least one value in one dimension, found shape \[0\]"):
+    with pytest.raises(DataError, match=r"values: expected at least one value in one dimension, found shape \[0\]"):
         bootstrap_interval(np.array([]), rng)
-    with pytest.raises(DataError, match=r"values: wanted .* found shape \[2, 2\]"):
+    with pytest.raises(DataError, match=r"values: expected .* found shape \[2, 2\]"):
         bootstrap_interval(np.ones((2, 2)), rng)
     with pytest.raises(DataError, match="values: values must be finite, found nan"):
         bootstrap_interval(np.array([1, np.nan]), rng)

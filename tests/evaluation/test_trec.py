@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from gtcrec.cli.main import execute
-from gtcrec.data import load, split, write_catalogue
+from gtcrec.data import load, split, write_catalog
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.evaluation.comparison import compare
 from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.evaluation.trec import evaluate_lists, read_lists, read_mmrec_lists, read_trec_run
-from gtcrec.experiments.config import resolve
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.ops.topk import recommend
 from gtcrec.types import Dataset, Interactions, ItemFeatures, Split, TopK, Vocabulary
@@ -64,15 +64,18 @@ def test_mmrecs_table_is_in_dense_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"lists.txt: wanted lines of `user Q0 item rank score tag`, found none"),
-        ("ann Q0 p 1 2\n", r"lists.txt, line 1: wanted `user Q0 item rank score tag`, found 5 words"),
+        ("", r"lists.txt: expected lines of `user Q0 item rank score tag`, found none"),
+        ("ann Q0 p 1 2\n", r"lists.txt, line 1: expected `user Q0 item rank score tag`, found 5 words"),
         (TREC.replace("bob Q0 q", "bo Q0 q"), r"lists.txt, line 6: user 'bo' is not in the data"),
         (TREC.replace("bob Q0 q", "bob Q0 z"), r"lists.txt, line 6: item 'z' is not in the data"),
-        (TREC.replace("q 2 2e0", "q two 2"), r"lists.txt, line 6: wanted a whole number as rank, found 'two'"),
-        (TREC.replace("q 2 2e0", "q 2 nan"), r"lists.txt, line 6: wanted a finite number as score, found 'nan'"),
-        (TREC.replace("q 2 2e0", "q 2 high"), r"lists.txt, line 6: wanted a finite number as score, found 'high'"),
+        (TREC.replace("q 2 2e0", "q two 2"), r"lists.txt, line 6: expected a whole number as rank, found 'two'"),
+        (TREC.replace("q 2 2e0", "q 2 nan"), r"lists.txt, line 6: expected a finite number as score, found 'nan'"),
+        (TREC.replace("q 2 2e0", "q 2 high"), r"lists.txt, line 6: expected a finite number as score, found 'high'"),
         (TREC.replace("q 2 2e0", "q 3 2e0"), r"lists.txt, line 6: rank 3 stands twice for this user"),
-        (TREC.replace("q 2 2e0", "q 2 8"), r"line 6: score 8 at rank 2 is above the score 7.5 of rank 1; wanted ranks"),
+        (
+            TREC.replace("q 2 2e0", "q 2 8"),
+            r"line 6: score 8 at rank 2 is above the score 7.5 of rank 1; expected ranks",
+        ),
         (TREC.replace("q 2 2e0", "t 2 2e0"), r"lists.txt, line 6: an item stands twice in the list of one user"),
     ],
 )
@@ -84,11 +87,11 @@ def test_a_wrong_trec_run_is_refused_by_line(tmp_path: Path, text: str, message:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"lists.txt: wanted a header `id top_0 top_1 ...` and a line a user, found ''"),
-        ("id\ttop_1\n1\t2\n", r"wanted a header `id top_0 top_1 ...` and a line a user, found 'id\\ttop_1'"),
-        ("id\ttop_0\n", r"wanted a header `id top_0 top_1 ...` and a line a user"),
-        (MMREC + "2\t3\n", r"lists.txt, line 4: wanted 3 columns, found 2"),
-        (MMREC + "2\t3\tx\n", r"lists.txt, line 4: wanted a whole number as id, found 'x'"),
+        ("", r"lists.txt: expected a header `id top_0 top_1 ...` and a line a user, found ''"),
+        ("id\ttop_1\n1\t2\n", r"expected a header `id top_0 top_1 ...` and a line a user, found 'id\\ttop_1'"),
+        ("id\ttop_0\n", r"expected a header `id top_0 top_1 ...` and a line a user"),
+        (MMREC + "2\t3\n", r"lists.txt, line 4: expected 3 columns, found 2"),
+        (MMREC + "2\t3\tx\n", r"lists.txt, line 4: expected a whole number as id, found 'x'"),
         (MMREC + "3\t3\t0\n", r"lists.txt, line 4: users lie in \[0, 3\), found 3"),
         (MMREC + "2\t5\t0\n", r"lists.txt, line 4: items lie in \[0, 5\), found 5"),
         (MMREC + "2\t-1\t0\n", r"lists.txt, line 4: items lie in \[0, 5\), found -1"),
@@ -117,7 +120,7 @@ def test_lists_are_measured_by_the_usual_metrics() -> None:
     assert report.per_user["recall@1"].tolist() == [1, 0]
     assert report.per_user["recall@3"].tolist() == [1, 1]
     assert report.per_user["mrr@3"].tolist() == [1, 0.5]
-    assert report.about["on"] == "test"
+    assert report.context.on == "test"
 
 
 def test_item_0_in_a_list_with_empty_places_keeps_its_place() -> None:
@@ -135,7 +138,7 @@ def test_metrics_that_need_longer_lists_are_left_out_or_refused_by_name() -> Non
         evaluate_lists(lists, SPLIT, metrics=["recall@10"])
     with pytest.raises(ConfigError, match="lists are measured among all items, found candidates: cold"):
         evaluate_lists(lists, SPLIT, config=EvaluateConfig(candidates="cold"))
-    with pytest.raises(ConfigError, match="wanted lists of at least 5 items, found lists of 3"):
+    with pytest.raises(ConfigError, match="expected lists of at least 5 items, found lists of 3"):
         evaluate_lists(lists_of([2, 4, 3], [0, 4, 3]), SPLIT)
 
 
@@ -156,8 +159,8 @@ def test_masked_items_and_users_without_a_list_are_refused() -> None:
 def tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was measured on test, beside its data."""
     folder = tmp_path_factory.mktemp("tested")
-    data = write_catalogue(folder / "shop", n_users=120, n_items=80, per_user=8)
-    run = Run.create(resolve(str(data), "popular"), folder / "popular")
+    data = write_catalog(folder / "shop", n_users=120, n_items=80, per_user=8)
+    run = Run.create(load_config(str(data), "popular"), folder / "popular")
     for _ in run.epochs():
         pass
     run.evaluate()
@@ -182,8 +185,8 @@ def test_a_models_own_lists_written_as_either_file_give_its_own_figures(tested: 
         assert report.means == own["means"]
         assert report.lists == own["lists"]
         assert {name: list(bounds) for name, bounds in report.intervals.items()} == own["intervals"]
-    (one,) = compare({"a": report, "b": replace(report)}, "recall@20", np.random.default_rng(0))
-    assert (one.test.difference, one.p_holm) == (0, 1)
+    (one,) = compare({"a": report, "b": replace(report)}, "recall@20")
+    assert (one.difference, one.p_holm) == (0, 1)
 
 
 def random_run(tested: Path, path: Path, seed: int, users: int | None = None) -> Path:
@@ -229,12 +232,12 @@ def test_lists_alone_need_the_data_and_two_of_them(
     assert "| 1.run |" in capsys.readouterr().out
     few = random_run(tested, tmp_path / "few.run", 2, users=40)
     for line, code, message in (
-        (lists, 2, "--lists without a run folder: wanted --data DIR"),
-        ([*lists[:2], *data], 2, "wanted at least two run folders or lists"),
-        ([*lists, *lists, *data], 2, "wanted run folders and lists of different names"),
+        (lists, 2, "--lists without a run folder: expected --data DIR"),
+        ([*lists[:2], *data], 2, "expected at least two run folders or lists"),
+        ([*lists, *lists, *data], 2, "expected run folders and lists of different names"),
         ([*lists, *data, "--html", str(tmp_path / "x.html")], 2, "--html shows run folders alone"),
         ([*lists, *data, "--metric", "recall@50"], 1, "'recall@50' was not measured in all (did you mean 'recall@5'?)"),
-        ([*lists, *data, "--lists", str(few)], 1, "wanted a list for every measured user, found none"),
+        ([*lists, *data, "--lists", str(few)], 1, "expected a list for every measured user, found none"),
     ):
         assert execute(["compare", *line]) == code
         said = " ".join(capsys.readouterr().err.replace("│", " ").split())
@@ -244,18 +247,18 @@ def test_lists_alone_need_the_data_and_two_of_them(
 def test_a_run_that_was_not_measured_on_test_is_refused(
     tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Run.create(resolve(str(tested / "shop"), "popular"), tmp_path / "fresh")
+    run = Run.create(load_config(str(tested / "shop"), "popular"), tmp_path / "fresh")
     for _ in run.epochs():
         pass
     file = random_run(tested, tmp_path / "random.run", 0)
     assert execute(["compare", str(tmp_path / "fresh"), "--lists", str(file)]) == 1
     assert "fresh: not measured on test; run `gtcrec evaluate" in capsys.readouterr().err
-    other = Run.create(resolve(str(tested / "shop"), "popular", given=["split.seed=5"]), tmp_path / "other")
+    other = Run.create(load_config(str(tested / "shop"), "popular", assignments=["split.seed=5"]), tmp_path / "other")
     for _ in other.epochs():
         pass
     other.evaluate()
     line = ["compare", str(tested / "popular"), str(tmp_path / "other"), "--lists", str(file)]
     assert execute(line) == 1
-    assert "other and popular were measured on different users or pairs; wanted the same split" in (
+    assert "other and popular were measured on different users or pairs; expected the same split" in (
         capsys.readouterr().err
     )

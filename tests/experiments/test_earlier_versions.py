@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from gtcrec import Recommender
 from gtcrec.cli.main import execute
 from gtcrec.experiments.run import Run
 
@@ -26,8 +27,10 @@ def test_a_finished_run_evaluates_and_recommends_as_then(old, name):
     assert run.finished
     found = run.evaluate().means
     assert {metric: found[metric] for metric in EXPECTED[name]["test"]} == pytest.approx(EXPECTED[name]["test"])
-    lists = [[one.user, one.item, one.rank] for one in run.recommend([0, 1, 2, 29], k=5)]
-    assert lists == [row[:3] for row in EXPECTED[name]["lists"]]
+    table = Recommender.load(old / name, data=str(old / "data")).recommend([0, 1, 2, 29], k=5)
+    for column, place in (("user_id", 0), ("item_id", 1), ("rank", 2)):
+        assert table[column].to_pylist() == [row[place] for row in EXPECTED[name]["lists"]]
+    assert table["score"].to_pylist() == pytest.approx([row[3] for row in EXPECTED[name]["lists"]], rel=1e-4)
 
 
 def test_an_interrupted_run_resumes_to_the_weights_of_then(old):

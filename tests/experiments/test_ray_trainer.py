@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-import gtcrec
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments import ray_trainer as engine
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.ray_trainer import Cluster
-from gtcrec.experiments.run import Run
+from gtcrec.experiments.run import Run, train
 from gtcrec.training import checkpoint
 
-SMALL = ["epochs=4", "dim=8", "batch_size=128", "seed=2"]
+SMALL = ["epochs=4", "embedding_dim=8", "batch_size=128", "seed=2"]
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "small", n_users=150, n_items=80, seed=1)
+    return write_catalog(tmp_path_factory.mktemp("data") / "small", n_users=150, n_items=80, seed=1)
 
 
 def train_line(catalogue, out, given=SMALL):
@@ -128,7 +128,7 @@ def epochs_in(folder):
 def test_workers_killed_in_an_epoch_are_replaced_and_the_run_ends_as_if_nothing_had_happened(
     catalogue, tmp_path, loopback
 ):
-    given = ["epochs=8", "patience=8", "dim=8", "batch_size=3", "seed=2"]  # an epoch of a second
+    given = ["epochs=8", "patience=8", "embedding_dim=8", "batch_size=3", "seed=2"]  # an epoch of a second
     two_processes(catalogue, tmp_path / "unbroken", given)
     line = [*loopback, *train_line(catalogue, tmp_path / "run", given), "--engine", "ray", "--workers", "2"]
     with subprocess.Popen(list(map(str, line)), env=QUIET, stderr=subprocess.PIPE, text=True) as process:
@@ -148,7 +148,7 @@ def test_workers_killed_in_an_epoch_are_replaced_and_the_run_ends_as_if_nothing_
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_begun_by_one_process_goes_on_with_two_and_an_interrupted_one_says_how(catalogue, tmp_path, loopback):
-    run = Run.create(gtcrec.resolve(str(catalogue), "bpr", given=["epochs=400", "patience=400"]), tmp_path / "run")
+    run = Run.create(load_config(str(catalogue), "bpr", assignments=["epochs=400", "patience=400"]), tmp_path / "run")
     epochs = run.epochs()
     assert [next(epochs).number for _ in range(2)] == [1, 2]
     before = (tmp_path / "run/history.jsonl").read_text()
@@ -171,13 +171,13 @@ def test_a_run_begun_by_one_process_goes_on_with_two_and_an_interrupted_one_says
 SEEDS = """
 import sys
 from pathlib import Path
-import gtcrec
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.ray_trainer import Cluster, epochs
 from gtcrec.runtime.ray_session import ray_session
 data, out, *given = sys.argv[1:]
 with ray_session(None, 2):
     for seed in range(3):
-        config = gtcrec.resolve(data, "gtc", given=[*given, f"seed={seed}"])
+        config = load_config(data, "gtc", assignments=[*given, f"seed={seed}"])
         list(epochs(config, Path(out) / str(seed), Cluster(2)))
 """
 
@@ -185,17 +185,19 @@ with ray_session(None, 2):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_workers_reach_the_validation_metric_of_one_process_within_noise(tmp_path, loopback):
-    data = write_catalogue(tmp_path / "data", n_users=300, n_items=150, seed=3)
-    given = ["epochs=25", "dim=16", "batch_size=256", "learning_rate=0.003", "valid_metric=ndcg@20"]
+    data = write_catalog(tmp_path / "data", n_users=300, n_items=150, seed=3)
+    given = ["epochs=25", "embedding_dim=16", "batch_size=256", "learning_rate=0.003", "valid_metric=ndcg@20"]
     line = [*loopback, sys.executable, "-c", SEEDS, data, tmp_path / "ray", *given]
     done = subprocess.run(list(map(str, line)), env=QUIET, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = []
     for seed in range(3):
-        alone = Run.create(gtcrec.resolve(str(data), "gtc", given=[*given, f"seed={seed}"]), tmp_path / f"alone{seed}")
+        alone = Run.create(
+            load_config(str(data), "gtc", assignments=[*given, f"seed={seed}"]), tmp_path / f"alone{seed}"
+        )
         list(alone.epochs())
         found.append([valid_ndcg(alone.folder), valid_ndcg(tmp_path / f"ray/{seed}")])
-    popular = gtcrec.fit(data, "popular", tmp_path / "popular", valid_metric="ndcg@20")
+    popular = train(data, "popular", tmp_path / "popular", valid_metric="ndcg@20")
     means = np.mean([[mean for mean, _ in seed] for seed in found], axis=0)
     low, high = np.mean([seed[0][1] for seed in found], axis=0)
     assert min(means) > 1.3 * valid_ndcg(popular.folder)[0]
@@ -252,7 +254,7 @@ def test_workers_lost_too_often_are_given_up(fails, catalogue, tmp_path):
     fails.ends = [failure(w0=OSError("no space"))] * 3
     said = []
     with pytest.raises(RunError, match=r"run: given up after 2 restarts: worker 0 failed: OSError: no space"):
-        list(engine.epochs(gtcrec.resolve(str(catalogue), "bpr"), tmp_path / "run", Cluster(2, "", 2), said.append))
+        list(engine.epochs(load_config(str(catalogue), "bpr"), tmp_path / "run", Cluster(2, "", 2), said.append))
     assert said == [
         f"worker 0 failed: OSError: no space; starting again from epoch 0, restart {n} of 2" for n in (1, 2)
     ]
@@ -260,15 +262,17 @@ def test_workers_lost_too_often_are_given_up(fails, catalogue, tmp_path):
 
 def test_results_that_are_not_to_be_seen_here_are_asked_for(fails, catalogue, tmp_path):
     fails.ends = [None]
-    with pytest.raises(RunError, match=r"run: the workers have ended, but their results are not here; wanted a shared"):
-        list(engine.epochs(gtcrec.resolve(str(catalogue), "bpr"), tmp_path / "run", Cluster(2)))
+    with pytest.raises(
+        RunError, match=r"run: the workers have ended, but their results are not here; expected a shared"
+    ):
+        list(engine.epochs(load_config(str(catalogue), "bpr"), tmp_path / "run", Cluster(2)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for GPUs that are not there")
 def test_gpus_that_are_not_there_are_counted(catalogue, tmp_path):
-    config = gtcrec.resolve(str(catalogue), "bpr", given=["device=cuda"])
+    config = load_config(str(catalogue), "bpr", assignments=["device=cuda"])
     with pytest.raises(ConfigError, match="2 workers want 2 GPUs, torch sees 0"):
         list(engine.epochs(config, tmp_path / "run", Cluster(2)))
-    config = gtcrec.resolve(str(catalogue), "bpr", given=["device=cuda:0"])
+    config = load_config(str(catalogue), "bpr", assignments=["device=cuda:0"])
     with pytest.raises(ConfigError, match="several workers have a GPU each"):
         list(engine.epochs(config, tmp_path / "run", Cluster(2)))

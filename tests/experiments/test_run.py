@@ -9,27 +9,29 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gtcrec
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, DataError, RunError
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
+from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training import checkpoint
 
-FAST = ["epochs=3", "dim=8", "batch_size=256", "seed=5"]
+FAST = ["epochs=3", "embedding_dim=8", "batch_size=256", "seed=5"]
 
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "small", n_users=150, n_items=80, seed=1)
+    return write_catalog(tmp_path_factory.mktemp("data") / "small", n_users=150, n_items=80, seed=1)
 
 
 @pytest.fixture(scope="module")
 def finished(catalogue, tmp_path_factory):
-    run = Run.create(gtcrec.resolve(str(catalogue), "gtc", given=FAST), tmp_path_factory.mktemp("run") / "gtc")
+    run = Run.create(load_config(str(catalogue), "gtc", assignments=FAST), tmp_path_factory.mktemp("run") / "gtc")
     list(run.epochs())
     return run
 
@@ -47,20 +49,25 @@ def test_a_finished_run_holds_what_it_promises(finished):
     assert "test" not in json.loads((finished.folder / "report.json").read_text())
 
 
-def test_a_loaded_run_recommends_as_the_one_that_was_trained(finished):
+def test_a_finished_run_recommends_without_its_data(finished, tmp_path):
     users = finished.dataset.users.ids[:5].tolist()
-    lists = finished.recommend(users, k=4)
-    assert [one.user for one in lists] == [user for user in users for _ in range(4)]
-    assert [one.rank for one in lists] == [1, 2, 3, 4] * 5
-    assert Run.load(finished.folder).recommend(users, k=4) == lists
+    table = TrainedModel.of_run(finished).recommend(np.arange(5), k=4)
+    assert table["user_id"].to_pylist() == [user for user in users for _ in range(4)]
+    assert table["rank"].to_pylist() == [1, 2, 3, 4] * 5
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    without = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    without["files"].pop("checkpoint.safetensors")
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(without))
+    assert gtcrec.Recommender.load(tmp_path / "run").recommend(users, k=4).equals(table)
     seen = {(finished.dataset.users.ids[u], finished.dataset.items.ids[i])
             for u, i in zip(finished.split.train.users, finished.split.train.items, strict=True)}  # fmt: skip
-    assert not seen & {(one.user, one.item) for one in lists}
+    assert not seen & set(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
 
 
 @pytest.mark.parametrize("model", ["gtc", "ials"])
 def test_a_run_with_weights_is_opened_without_solving_for_them_anew(model, catalogue, tmp_path, monkeypatch):
-    run = Run.create(gtcrec.resolve(str(catalogue), model, given=["dim=8", "epochs=2"]), tmp_path / "run")
+    run = Run.create(load_config(str(catalogue), model, assignments=["embedding_dim=8", "epochs=2"]), tmp_path / "run")
     untrained = Run.load(tmp_path / "run").model.state_dict()
     assert all(untrained[name].equal(weights) for name, weights in run.model.state_dict().items())
     for _ in run.epochs():
@@ -70,7 +77,7 @@ def test_a_run_with_weights_is_opened_without_solving_for_them_anew(model, catal
     def refused(*given):
         raise AssertionError("solved")
 
-    monkeypatch.setattr("gtcrec.models.baselines.als._Side", refused)
+    monkeypatch.setattr("gtcrec.ops.least_squares._Side", refused)
     found = Run.load(tmp_path / "run").model.state_dict()
     assert all(found[name].equal(weights) for name, weights in wanted.items())
     with pytest.raises(AssertionError, match="solved"):
@@ -78,14 +85,14 @@ def test_a_run_with_weights_is_opened_without_solving_for_them_anew(model, catal
 
 
 def test_the_stored_configuration_makes_the_same_run_again(finished, tmp_path):
-    again = Run.create(gtcrec.resolve(file=finished.folder / "config.yaml"), tmp_path / "again")
+    again = Run.create(load_config(file=finished.folder / "config.yaml"), tmp_path / "again")
     list(again.epochs())
     for name in ("history.jsonl", "model.safetensors", "config.yaml"):
         assert (again.folder / name).read_bytes() == (finished.folder / name).read_bytes(), name
 
 
 def test_test_figures_come_from_the_explicit_call_only(catalogue, tmp_path):
-    run = Run.create(gtcrec.resolve(str(catalogue), "popular"), tmp_path / "run")
+    run = Run.create(load_config(str(catalogue), "popular"), tmp_path / "run")
     list(run.epochs())
     assert not (run.folder / "per_user_test.parquet").exists()
     found = run.evaluate()
@@ -97,28 +104,30 @@ def test_test_figures_come_from_the_explicit_call_only(catalogue, tmp_path):
 
 
 def test_a_run_validated_on_few_users_says_so_in_its_report(finished, catalogue, tmp_path):
-    run = Run.create(gtcrec.resolve(str(catalogue), "popular", given=["valid_users=20"]), tmp_path / "run")
+    run = Run.create(load_config(str(catalogue), "popular", assignments=["valid_users=20"]), tmp_path / "run")
     list(run.epochs())
     reports = [json.loads((one.folder / "report.json").read_text())["valid"] for one in (run, finished)]
     assert [report["users"] for report in reports] == [20, reports[1]["users"]]
     assert [report["about"]["users"] for report in reports] == [f"20 of {reports[1]['users']}", "all"]
-    assert run.evaluate().about["users"] == "all"
+    assert run.evaluate().context.users == "all"
 
 
 def test_an_unfinished_run_does_not_recommend_and_says_how_to_go_on(catalogue, tmp_path):
-    run = Run.create(gtcrec.resolve(str(catalogue), "bpr", given=FAST), tmp_path / "run")
+    run = Run.create(load_config(str(catalogue), "bpr", assignments=FAST), tmp_path / "run")
     next(iter(run.epochs()))
     with pytest.raises(RunError, match=r"run: training has not ended; run `gtcrec resume .*run`"):
-        run.recommend(["u0001"])
+        gtcrec.Recommender.load(run.folder)
     with pytest.raises(RunError, match="training has not ended"):
         run.evaluate()
 
 
 TRAIN = """
-import sys, gtcrec
+import sys
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
+from gtcrec.serving.trained_model import TrainedModel
 data, folder, *given = sys.argv[1:]
-run = Run.load(folder) if given == ["resume"] else Run.create(gtcrec.resolve(data, "gtc", given=given), folder)
+run = Run.load(folder) if given == ["resume"] else Run.create(load_config(data, "gtc", assignments=given), folder)
 print("start", flush=True)
 for epoch in run.epochs():
     print(epoch.number, flush=True)
@@ -133,7 +142,7 @@ def start(*arguments):
 
 
 def test_a_run_killed_at_random_moments_ends_as_the_unbroken_one_bit_for_bit(catalogue, tmp_path):
-    given = ["epochs=12", "dim=8", "batch_size=64", "patience=12", "seed=9"]
+    given = ["epochs=12", "embedding_dim=8", "batch_size=64", "patience=12", "seed=9"]
     with start(catalogue, tmp_path / "a", *given) as unbroken:
         unbroken.stdout.read()
     assert unbroken.returncode == 0
@@ -173,9 +182,10 @@ def test_a_run_killed_while_its_results_are_written_is_finished_by_resuming(fini
 
 def test_a_folder_in_use_is_refused(finished, catalogue):
     with pytest.raises(
-        RunError, match=r"gtc: exists and is not an empty folder; name a new one or use `gtcrec resume`"
+        RunError,
+        match=r"gtc: expected a new or empty folder, found one in use; name another, or go on with `gtcrec resume`",
     ):
-        Run.create(gtcrec.resolve(str(catalogue), "popular"), finished.folder)
+        Run.create(load_config(str(catalogue), "popular"), finished.folder)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -198,13 +208,13 @@ def test_weights_of_other_settings_are_refused(finished, tmp_path):
     shutil.copytree(finished.folder, folder)
     (folder / "manifest.json").unlink()
     config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(re.sub(r"(?m)^  dim: \d+$", "  dim: 5", config))
+    (folder / "config.yaml").write_text(re.sub(r"(?m)^  embedding_dim: \d+$", "  embedding_dim: 5", config))
     with pytest.raises(RunError, match=r"checkpoint\.safetensors: weights of another model, or of another version's"):
         Run.load(folder)
 
 
 def test_other_data_than_the_run_was_trained_on_is_refused(finished, tmp_path):
-    other = write_catalogue(tmp_path / "other", n_users=150, n_items=80, seed=2)
+    other = write_catalog(tmp_path / "other", n_users=150, n_items=80, seed=2)
     with pytest.raises(RunError, match=r"other: not the data of this run: its fingerprint differs"):
         Run.load(finished.folder, str(other))
 
@@ -216,35 +226,40 @@ def test_data_that_have_moved_are_asked_for(finished, catalogue):
 
 def test_a_user_who_is_not_in_the_data_is_named(finished):
     with pytest.raises(DataError, match="user 'nobody' is not in the data, which has 150 users"):
-        finished.recommend(["nobody"])
+        gtcrec.Recommender.load(finished.folder).recommend("nobody")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["dimm=3"], r"unknown key 'dimm' \(did you mean 'dim'\?\); gtc has: dim, "),
+        (
+            ["embeding_dim=3"],
+            r"unknown key 'embeding_dim' \(did you mean 'embedding_dim'\?\); gtc has: embedding_dim, ",
+        ),
         (["train.epoch=3"], r"unknown key 'train.epoch' \(did you mean 'epochs'\?\)"),
-        (["dim"], "wanted key=value, found 'dim'"),
+        (["dim"], "expected key=value, found 'dim'"),
         (["epochs=0"], "train.epochs: Input should be greater than or equal to 1, found 0"),
         (["valid_metric=recal@20"], "recal"),
-        (["dim=[1"], "not YAML"),
+        (["embedding_dim=[1"], "not YAML"),
     ],
 )
 def test_wrong_settings_are_named(given, message, catalogue):
     with pytest.raises(ConfigError, match=message):
-        gtcrec.resolve(str(catalogue), "gtc", given=given)
+        load_config(str(catalogue), "gtc", assignments=given)
 
 
 def test_off_is_a_word_and_1e_4_a_number(catalogue):
-    config = gtcrec.resolve(str(catalogue), "gtc", given=["filter=off", "learning_rate=1e-4", "refine=true"])
+    config = load_config(
+        str(catalogue), "gtc", assignments=["filter=off", "learning_rate=1e-4", "attention_refinement=true"]
+    )
     assert config.settings["filter"] == "off"
-    assert config.settings["refine"] is True
+    assert config.settings["attention_refinement"] is True
     assert config.train.learning_rate == 1e-4
 
 
 def test_a_preset_brings_its_settings_and_given_ones_win(catalogue):
-    config = gtcrec.resolve(str(catalogue), "gtc", given=["preset=released", "reg=0.5"])
-    assert config.settings["refine"] is True
+    config = load_config(str(catalogue), "gtc", assignments=["preset=released", "reg=0.5"])
+    assert config.settings["attention_refinement"] is True
     assert config.settings["reg"] == 0.5
     assert config.train.learning_rate == 1e-4
 
@@ -252,21 +267,11 @@ def test_a_preset_brings_its_settings_and_given_ones_win(catalogue):
 def test_a_configuration_file_with_an_unknown_key_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_text("modle: gtc\n")
     with pytest.raises(ConfigError, match=r"c\.yaml: unknown key 'modle' \(did you mean 'model'\?\)"):
-        gtcrec.resolve("data", file=tmp_path / "c.yaml")
+        load_config("data", file=tmp_path / "c.yaml")
     with pytest.raises(ConfigError, match=r"d\.yaml: cannot be read"):
-        gtcrec.resolve("data", file=tmp_path / "d.yaml")
+        load_config("data", file=tmp_path / "d.yaml")
     (tmp_path / "e.yaml").write_text("- 1\n")
-    with pytest.raises(ConfigError, match=r"e\.yaml: wanted keys and values, found list"):
-        gtcrec.resolve("data", file=tmp_path / "e.yaml")
+    with pytest.raises(ConfigError, match=r"e\.yaml: expected keys and values, found list"):
+        load_config("data", file=tmp_path / "e.yaml")
     with pytest.raises(ConfigError, match="no data named"):
-        gtcrec.resolve(model="gtc")
-
-
-def test_the_six_lines_of_the_readme_work(catalogue, tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0]
-    assert len(code.strip().splitlines()) <= 6
-    monkeypatch.chdir(tmp_path)
-    scope = {}
-    exec(code.replace('"data/shop"', repr(str(catalogue))).replace("epochs=50", "epochs=2"), scope)
-    assert (tmp_path / "runs").is_dir()
+        load_config(model="gtc")

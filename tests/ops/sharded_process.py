@@ -14,9 +14,9 @@ from torch import nn
 tests, out, data = map(Path, sys.argv[1:])
 sys.path.insert(0, str(tests))
 
-import gtcrec  # noqa: E402
 from conftest import checkerboard_split  # noqa: E402
 from gtcrec import models  # noqa: E402
+from gtcrec.experiments.config import load_config  # noqa: E402
 from gtcrec.experiments.run import Run  # noqa: E402
 from gtcrec.ops.scorers import ShardedScorer  # noqa: E402
 from gtcrec.ops.sharded import RowShardedEmbedding, combine_rows, local_rows, lookup  # noqa: E402
@@ -26,16 +26,16 @@ from gtcrec.training.trainer import TrainConfig, Training, epochs  # noqa: E402
 from gtcrec.types import Interactions  # noqa: E402
 
 SETTINGS = {
-    "bpr": {"dim": 8, "sparse": True},
+    "bpr": {"embedding_dim": 8, "sparse": True},
     "gtc": {
-        "start": "random",
-        "layers": 3,
+        "init": "random",
+        "num_layers": 3,
         "item_graph_weight": 1.0,
-        "dim": 8,
+        "embedding_dim": 8,
         "propagation": "sampled",
-        "width": 6,
-        "user_neighbours": 3,
-        "item_neighbours": 3,
+        "content_dim": 6,
+        "num_user_neighbors": 3,
+        "num_item_neighbors": 3,
     },
 }
 CONFIG = {"batch_size": 128, "learning_rate": 0.02, "valid_metric": "recall@10", "epochs": 2}
@@ -52,8 +52,8 @@ def looked_up(workers):
     """Each worker asks other rows, some twice, and one none."""
     asked = [[5, 0, 5, 7], [], [1, 1]][workers.rank]
     rows = table(workers)
-    found = rows(torch.tensor(asked, dtype=torch.int64)), lookup(rows.own, N, torch.tensor([6, 6, 2]), workers)
-    return {"asked": asked, "rows": found[0].tolist(), "fetched": found[1].tolist(), "own": len(rows.own)}
+    found = rows(torch.tensor(asked, dtype=torch.int64)), lookup(rows.local, N, torch.tensor([6, 6, 2]), workers)
+    return {"asked": asked, "rows": found[0].tolist(), "fetched": found[1].tolist(), "own": len(rows.local)}
 
 
 def gradients(workers):
@@ -66,7 +66,7 @@ def gradients(workers):
     if workers.rank < 2:
         lost.backward()
     combine_rows([rows, other], (0.25, 0.75, 0.0)[workers.rank], workers)
-    return {"rows": rows.own.grad.to_dense()[:, 0].tolist(), "other": other.own.grad is None}
+    return {"rows": rows.local.grad.to_dense()[:, 0].tolist(), "other": other.local.grad is None}
 
 
 def ranked(workers):
@@ -87,16 +87,16 @@ def ranked(workers):
 def train(name, workers, sharded, **settings):
     """History, weights with the tables whole, scores, how many rows of tables and moments lie here, a way back."""
     split = checkerboard_split()
-    config = TrainConfig(**CONFIG | {"tables": "sharded" if sharded else "whole"} | settings)
-    given = models.settings(name, SETTINGS[name])
-    model = models.build(name, split.train, split.features, given, 0, workers if sharded else None)
+    config = TrainConfig(**CONFIG | {"embedding_sharding": "row_wise" if sharded else "none"} | settings)
+    given = models.make_config(name, SETTINGS[name])
+    model = models.build_model(name, split.train, split.features, given, 0, workers if sharded else None)
     training = Training(model, config)
     for _ in epochs(model, split, config, training, workers=workers):
         pass
-    held = [len(table.own) for table in model.tables]
+    held = [len(table.local) for table in model.tables]
     held += [len(x) for slots in training.optimizers[-1].state.values() for x in slots.values() if x.dim()]
     every = torch.arange(40)
-    spread = {id(table.own) for table in model.tables} if sharded else {}
+    spread = {id(table.local) for table in model.tables} if sharded else {}
     tables = [lookup(p, 40, every, workers) if id(p) in spread else p for p in model.parameters()]
     history = [{"losses": epoch.losses, "valid": epoch.valid} for epoch in training.history]
     scores = model.scorer()(every).tolist()
@@ -108,7 +108,7 @@ def reloaded(training, name, workers):
     """Whether a fresh training that reads this one's checkpoint holds the same, moments included."""
     split, path = checkerboard_split(), out / f"{name}.safetensors"
     training.save(path)
-    model = models.build(name, split.train, split.features, models.settings(name, SETTINGS[name]), 1, workers)
+    model = models.build_model(name, split.train, split.features, models.make_config(name, SETTINGS[name]), 1, workers)
     again = Training(model, training.config)
     all_gather_object("saved", workers)
     again.load(path)
@@ -119,8 +119,16 @@ def reloaded(training, name, workers):
 
 def runs(workers):
     """A run to its end, and one that two workers begin and three go on with."""
-    given = ["sparse=true", "tables=sharded", "dim=8", "batch_size=128", "learning_rate=0.01", "seed=2", "epochs=4"]
-    config = gtcrec.resolve(str(data), "bpr", given=given)
+    given = [
+        "sparse=true",
+        "embedding_sharding=row_wise",
+        "embedding_dim=8",
+        "batch_size=128",
+        "learning_rate=0.01",
+        "seed=2",
+        "epochs=4",
+    ]
+    config = load_config(str(data), "bpr", assignments=given)
     broken = out / "broken"
     if workers.size == 2:
         run = Run.create(config, out / "run", workers)

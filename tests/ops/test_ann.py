@@ -1,9 +1,7 @@
 """The approximate index against exact ranking: what it finds, what it leaves out, what it refuses."""
 
-import importlib
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pydantic
@@ -11,7 +9,7 @@ import pytest
 import torch
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.ops.ann import Index, IndexConfig, approximate_neighbours, build, recall_against_exact
+from gtcrec.ops.ann import Index, IndexConfig, approximate_neighbors, build, recall_against_exact
 from gtcrec.ops.topk import recommend
 from gtcrec.types import Interactions, TopK
 
@@ -135,32 +133,32 @@ def nearest(x, k):
 
 def test_neighbours_are_exact_when_all_cells_are_searched():
     x = unit(500)
-    found = approximate_neighbours(x, 7, IndexConfig(probes=500))
+    found = approximate_neighbors(x, 7, IndexConfig(probes=500))
     assert found.dtype == np.int64
     assert found.tolist() == nearest(x, 7).tolist()
 
 
 def test_neighbours_from_some_cells_are_mostly_the_nearest_never_the_row_itself_and_repeat():
     x = unit(2000)
-    found = approximate_neighbours(x, 10, IndexConfig(probes=60))
+    found = approximate_neighbors(x, 10, IndexConfig(probes=60))
     wanted = nearest(x, 10)
     shared = [len(set(a) & set(b)) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]
     assert np.mean(shared) > 9
     assert found.tolist() != wanted.tolist()
     assert (found != np.arange(2000)[:, None]).all()
     assert all(len(set(row)) == 10 for row in found.tolist())
-    assert found.tolist() == approximate_neighbours(x, 10, IndexConfig(probes=60)).tolist()
+    assert found.tolist() == approximate_neighbors(x, 10, IndexConfig(probes=60)).tolist()
 
 
 def test_rows_whose_cells_hold_too_little_still_get_all_their_neighbours():
     x = unit(60)
-    found = approximate_neighbours(x, 59, IndexConfig(cells=20, probes=1))
+    found = approximate_neighbors(x, 59, IndexConfig(cells=20, probes=1))
     assert [sorted(row) for row in found.tolist()] == [[j for j in range(60) if j != i] for i in range(60)]
 
 
 def test_equal_rows_are_neighbours_of_each_other_but_not_of_themselves():
     x = np.repeat(unit(2, d=3), 10, axis=0)
-    found = approximate_neighbours(x, 4, IndexConfig(cells=1))
+    found = approximate_neighbors(x, 4, IndexConfig(cells=1))
     assert (found // 10 == np.arange(20)[:, None] // 10).all()
     assert (found != np.arange(20)[:, None]).all()
 
@@ -180,13 +178,13 @@ def test_bad_vectors_users_and_sizes_are_refused():
     built = build(items)
     assert isinstance(built, Index)
     assert (built.n_items, built.dim) == (10, 4)
-    with pytest.raises(DataError, match=r"wanted item vectors \[n_items, d\], found \[0, 4\]"):
+    with pytest.raises(DataError, match=r"expected item vectors \[n_items, d\], found \[0, 4\]"):
         build(items[:0])
-    with pytest.raises(DataError, match=r"wanted item vectors \[n_items, d\], found \[4\]"):
+    with pytest.raises(DataError, match=r"expected item vectors \[n_items, d\], found \[4\]"):
         build(items[0])
     with pytest.raises(DataError, match="item vectors must be finite, found NaN or infinity in row 3"):
         build(items.index_fill(0, torch.tensor([3]), torch.nan))
-    with pytest.raises(DataError, match=r"wanted user vectors \[n_users, 4\], found \[2, 5\]"):
+    with pytest.raises(DataError, match=r"expected user vectors \[n_users, 4\], found \[2, 5\]"):
         built.search(torch.zeros(2, 5), np.array([0]), 1)
     with pytest.raises(DataError, match="user vectors must be finite, found NaN or infinity in row 1"):
         built.search(torch.tensor([[0.0] * 4, [torch.inf] * 4]), np.array([0, 1]), 1)
@@ -198,16 +196,16 @@ def test_bad_vectors_users_and_sizes_are_refused():
         built.search(items, np.array([0]), 0)
     for k in (0, 10):
         with pytest.raises(ConfigError, match=rf"k must lie in \[1, 10\), the number of rows, found {k}"):
-            approximate_neighbours(unit(10), k)
+            approximate_neighbors(unit(10), k)
     with pytest.raises(DataError, match="item vectors must be finite, found NaN or infinity in row 0"):
-        approximate_neighbours(np.full((3, 2), np.nan, dtype=np.float32), 1)
+        approximate_neighbors(np.full((3, 2), np.nan, dtype=np.float32), 1)
     with pytest.raises(pydantic.ValidationError, match="Input should be 'ivf' or 'hnsw'"):
         IndexConfig(kind="flat")
 
 
 def test_without_faiss_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    for call in (lambda: build(vectors(10)), lambda: approximate_neighbours(unit(10), 2)):
+    for call in (lambda: build(vectors(10)), lambda: approximate_neighbors(unit(10), 2)):
         with pytest.raises(ConfigError, match=r'faiss is not installed; pip install "gtcrec\[index\]"'):
             call()
 
@@ -216,18 +214,3 @@ def test_without_faiss_the_extra_is_named(monkeypatch):
 def test_nothing_is_printed(kind, capfd):
     build(vectors(100), IndexConfig(kind=kind, cells=50)).search(vectors(3), np.arange(3), 5)
     assert capfd.readouterr() == ("", "")
-
-
-def test_the_benchmark_measures_every_way_and_fills_its_table(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-    benchmark = importlib.import_module("index")
-    found = benchmark.measure(600, seed=0)
-    assert [one["search"] for one in found] == ["exact", "ivf 128", "ivf 512", "hnsw 128", "hnsw 512"]
-    assert all(one["query_ms"]["median"] > 0 and one["recall"] > 0.9 for one in found)
-    table = benchmark.rows({"about": {"k": 20}, "sizes": {"600": found}})
-    assert [line.split(" | ")[:2] for line in table[2::2]] == [
-        ["| 600", "exact"],
-        ["| 600", "IVF, 512 cells"],
-        ["| 600", "HNSW, 512 candidates"],
-    ]
-    assert {line.count("|") for line in table} == {6}

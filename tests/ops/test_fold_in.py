@@ -6,19 +6,20 @@ import torch
 from scipy.sparse import csr_array
 
 from gtcrec import models
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, DataError, RunError
-from gtcrec.experiments.run import fit as train_run
+from gtcrec.experiments.run import train as train_run
 from gtcrec.ops import graph
-from gtcrec.ops.fold_in import folded_user, history_matrix, new_item_rows, new_user_rows
+from gtcrec.ops.fold_in import fold_in_users, history_matrix, new_item_rows, new_user_rows
+from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import ItemFeatures
 
-SMALL = {"dim": 8, "hidden": 16, "prototypes": 2}
+SMALL = {"embedding_dim": 8, "hidden_dim": 16, "num_prototypes": 2}
 
 
 def gtc(split, **settings):
-    return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | settings), 0)
+    return models.build_model("gtc", split.train, split.features, models.make_config("gtc", SMALL | settings), 0)
 
 
 def some_content(n, widths, seed=3):
@@ -33,7 +34,7 @@ def test_lists_become_a_binary_matrix():
 
 
 def test_a_liked_item_out_of_range_is_refused_with_its_list():
-    with pytest.raises(DataError, match=r"liked items must lie in \[0, 3\), found 3 in list 1"):
+    with pytest.raises(DataError, match=r"history items must lie in \[0, 3\), found 3 in history 1"):
         history_matrix([np.array([0]), np.array([1, 3])], 3)
 
 
@@ -61,7 +62,7 @@ def test_a_new_user_has_what_reaches_them_over_the_dense_graph(layers, checkerbo
     for _ in range(layers):
         wanted = wanted + torch.from_numpy(rows.toarray()) @ i
         u, i = r @ i, r.T @ u
-    found = folded_user(rows, graph.SparseMatrix(graph.bipartite(train)), users, items, layers)
+    found = fold_in_users(rows, graph.SparseMatrix(graph.bipartite(train)), users, items, layers)
     torch.testing.assert_close(found, wanted / (layers + 1), atol=1e-6, rtol=1e-5)
 
 
@@ -96,7 +97,7 @@ def without_items(split, cold):
 def test_an_added_item_scores_as_one_that_was_there_but_never_liked(start, checkerboard):
     # With one neighbour per item, the cold items' content copies that of others, so adding them changes no graph.
     split = checkerboard()
-    model = gtc(split, identity_dropout=0.3, start=start)
+    model = gtc(split, id_dropout=0.3, init=start)
     fit(model, split, TrainConfig(epochs=3, batch_size=64, valid_metric="recall@10"))
     items = model.vectors()[1]
     added = model.add_items(split.features)
@@ -111,7 +112,7 @@ def test_an_added_item_scores_as_one_that_was_there_but_never_liked(start, check
 
 def stand_ins(model):
     """What content says of every item's identity, [n_items, dim]."""
-    if model.config.start == "als":
+    if model.config.init == "als":
         return model.content_map.of_items
     parts = [model.content[m].y @ model.stand_ins[key].weight.T for m, key in model.keys.items()]
     return torch.stack(parts).sum(dim=0).detach()
@@ -123,8 +124,8 @@ def test_with_identity_dropout_an_item_without_training_pairs_is_what_its_neighb
 ):
     split = checkerboard()
     train = without_items(split, [3, 4])
-    config = models.settings("gtc", SMALL | {"identity_dropout": 0.5, "start": start})
-    model = models.build("gtc", train, split.features, config, 0)
+    config = models.make_config("gtc", SMALL | {"id_dropout": 0.5, "init": start})
+    model = models.build_model("gtc", train, split.features, config, 0)
     identity = model.vectors()[1][:, :8]
     with torch.no_grad():
         given = model.views.item_graph(model.views.items) + stand_ins(model)
@@ -134,14 +135,14 @@ def test_with_identity_dropout_an_item_without_training_pairs_is_what_its_neighb
 
 def test_identity_dropout_takes_the_identity_of_its_share_of_a_steps_items(checkerboard):
     split = checkerboard()
-    model = gtc(split, identity_dropout=0.5)
+    model = gtc(split, id_dropout=0.5)
     items = torch.arange(40)
     near = model.views.item_graph(model.views.items).detach()
     gone = []
     for seed in range(50):
-        sides = model.views.step(torch.arange(2), items, torch.Generator().manual_seed(seed))
-        gone.append((sides.item.detach() - near).abs().amax(dim=1) < 1e-7)
-        assert torch.equal(sides.condition.abs().sum(dim=1) == 0, gone[-1])
+        sides = model.views.encode_step(torch.arange(2), items, torch.Generator().manual_seed(seed))
+        gone.append((sides.items.detach() - near).abs().amax(dim=1) < 1e-7)
+        assert torch.equal(sides.conditions.abs().sum(dim=1) == 0, gone[-1])
     assert 0.45 < torch.stack(gone).float().mean() < 0.55
 
 
@@ -169,7 +170,7 @@ def test_fold_in_recommends_the_colour_of_what_is_liked(checkerboard):
 @pytest.mark.parametrize("name", ["popular", "itemknn", "rp3beta", "ease", "contentknn", "mmgf"])
 def test_fold_in_of_a_training_users_items_gives_that_users_scores(name, checkerboard):
     split = checkerboard()
-    model = models.build(name, split.train, split.features, models.settings(name, {}), 0)
+    model = models.build_model(name, split.train, split.features, models.make_config(name, {}), 0)
     found = model.fold_in(split.train.matrix())
     torch.testing.assert_close(found, model.scorer()(torch.arange(40)), atol=1e-5, rtol=1e-4)
 
@@ -179,41 +180,44 @@ def test_new_items_without_the_models_modalities_are_refused(checkerboard):
         gtc(checkerboard()).add_items(some_content(3, {"text": 5}))
 
 
-@pytest.mark.parametrize(("settings", "found"), [({"condition": "identity"}, "condition=identity")])
+@pytest.mark.parametrize(("settings", "found"), [({"condition": "item_id"}, "condition=item_id")])
 def test_adding_items_and_folding_in_need_the_filter_by_liked_contents(settings, found, checkerboard):
     model = gtc(checkerboard(), **settings)
-    with pytest.raises(ConfigError, match=f"needs a gtc with content, condition=liked and refine=False, found {found}"):
+    with pytest.raises(
+        ConfigError,
+        match=f"needs a gtc with content, condition=user_history and attention_refinement=False, found {found}",
+    ):
         model.add_items(checkerboard().features)
-    with pytest.raises(ConfigError, match=f"fold_in needs a gtc with condition=liked, found {found}"):
+    with pytest.raises(ConfigError, match=f"fold_in needs a gtc with condition=user_history, found {found}"):
         model.fold_in(csr_array((1, 40), dtype=np.float32))
 
 
 def test_items_are_not_added_to_a_gtc_that_refines_their_identity(checkerboard):
-    with pytest.raises(ConfigError, match="found condition=liked, refine=True"):
-        gtc(checkerboard(), refine=True).add_items(checkerboard().features)
+    with pytest.raises(ConfigError, match="found condition=user_history, attention_refinement=True"):
+        gtc(checkerboard(), attention_refinement=True).add_items(checkerboard().features)
 
 
 def test_a_gtc_without_content_has_nothing_to_add_items_by(checkerboard):
-    with pytest.raises(ConfigError, match="refine=False, found no content"):
+    with pytest.raises(ConfigError, match="attention_refinement=False, found no content"):
         gtc(checkerboard({})).add_items(ItemFeatures(2))
 
 
 def test_a_run_ranks_items_by_a_list_of_liked_ones_which_it_leaves_out(tmp_path):
-    data = write_catalogue(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
+    data = write_catalog(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
     run = train_run(data, "itemknn", tmp_path / "run")
     ids = run.dataset.items.ids.tolist()
-    found = run.recommend_liked([[ids[3], ids[5]], [ids[0]]], k=4).to_pylist()
-    assert [row["list"] for row in found] == [1] * 4 + [2] * 4
+    found = TrainedModel.of_run(run).recommend_for_histories([[ids[3], ids[5]], [ids[0]]], k=4).to_pylist()
+    assert [row["user_id"] for row in found] == [1] * 4 + [2] * 4
     assert [row["rank"] for row in found] == [1, 2, 3, 4] * 2
     for number, own in ((1, [3, 5]), (2, [0])):
         scores = run.model.fold_in(history_matrix([np.array(own)], 40))[0].numpy()
         scores[own] = -np.inf
         wanted = [ids[item] for item in np.argsort(-scores, kind="stable")[:4]]
-        assert [row["item_id"] for row in found if row["list"] == number] == wanted
+        assert [row["item_id"] for row in found if row["user_id"] == number] == wanted
 
 
 def test_a_model_that_cannot_score_new_users_says_so(tmp_path):
-    data = write_catalogue(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
+    data = write_catalog(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
     run = train_run(data, "bpr", tmp_path / "run", epochs=1)
     with pytest.raises(RunError, match="bpr cannot score users whom the training did not have"):
-        run.recommend_liked([["x"]])
+        TrainedModel.of_run(run).recommend_for_histories([["x"]], k=1)

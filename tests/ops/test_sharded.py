@@ -7,28 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import gtcrec
 from gtcrec import models
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, RunError
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.ops.sharded import join_rows, local_rows, shard_rows, xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
+from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training import checkpoint
 from gtcrec.training.trainer import TrainConfig, fit
 
 HERE = Path(__file__).parent
 CONFIG = {"batch_size": 128, "learning_rate": 0.02, "valid_metric": "recall@10", "epochs": 2}
-GIVEN = ["sparse=true", "dim=8", "batch_size=128", "learning_rate=0.01", "seed=2", "epochs=4"]
+GIVEN = ["sparse=true", "embedding_dim=8", "batch_size=128", "learning_rate=0.01", "seed=2", "epochs=4"]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "small", n_users=151, n_items=80, seed=1)
+    return write_catalog(tmp_path_factory.mktemp("data") / "small", n_users=151, n_items=80, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def workers(request, folder):
 @pytest.fixture(scope="module")
 def alone(folder, data):
     """The same run by one process with whole tables."""
-    run = Run.create(gtcrec.resolve(str(data), "bpr", given=GIVEN), folder / "alone")
+    run = Run.create(load_config(str(data), "bpr", assignments=GIVEN), folder / "alone")
     list(run.epochs())
     return run
 
@@ -97,7 +99,9 @@ def test_training_and_its_checkpoint_equal_those_with_whole_tables_on_as_many_wo
 
 
 def single(split, **settings):
-    model = models.build("bpr", split.train, split.features, models.settings("bpr", {"dim": 8, "sparse": True}), 0)
+    model = models.build_model(
+        "bpr", split.train, split.features, models.make_config("bpr", {"embedding_dim": 8, "sparse": True}), 0
+    )
     return model, fit(model, split, TrainConfig(**CONFIG | settings))
 
 
@@ -131,8 +135,7 @@ def test_a_run_of_two_workers_ends_as_that_of_one(alone, folder):
     assert loaded.finished
     for key, p in alone.model.state_dict().items():
         torch.testing.assert_close(loaded.model.state_dict()[key], p, rtol=1e-3, atol=1e-4)
-    users = loaded.dataset.users.ids[:5].tolist()
-    assert len(loaded.recommend(users, k=3)) == 15
+    assert len(TrainedModel.of_run(loaded).recommend(np.arange(5), k=3)) == 15
     names = sorted(path.name for path in (folder / "run").glob("*safetensors"))
     best = found["best_epoch"]
     assert best
@@ -192,17 +195,25 @@ def test_shards_of_any_number_of_workers_become_those_of_another(before, after):
 
 def test_what_cannot_be_sharded_is_refused_with_its_reason(checkerboard):
     split = checkerboard()
-    with pytest.raises(ConfigError, match=r"a table of 2 rows cannot be spread over 3 workers; wanted a row for each"):
+    with pytest.raises(ConfigError, match=r"a table of 2 rows cannot be spread over 3 workers; expected a row"):
         local_rows(2, ProcessGroup(0, 3))
-    with pytest.raises(ConfigError, match=r"tables=sharded wants a model of sharded tables, one of .*; found lightgcn"):
-        models.build("lightgcn", split.train, split.features, models.settings("lightgcn", {}), 0, ProcessGroup())
+    with pytest.raises(
+        ConfigError, match=r"embedding_sharding=row_wise needs a model that can be sharded, one of .*; found lightgcn"
+    ):
+        models.build_model(
+            "lightgcn", split.train, split.features, models.make_config("lightgcn", {}), 0, ProcessGroup()
+        )
     for key, wanted, given in (
         ("propagation", "sampled", None),
-        ("start", "random", {}),
-        ("condition", "liked", {"start": "random", "condition": "identity"}),
+        ("init", "random", {}),
+        ("condition", "user_history", {"init": "random", "condition": "item_id"}),
     ):
-        config = models.settings("gtc", given or {}, "default" if given is None else "sampled")
-        with pytest.raises(ConfigError, match=rf"gtc: train\.tables=sharded needs {key}={wanted}, found {key}="):
-            models.build("gtc", split.train, split.features, config, 0, ProcessGroup())
-    with pytest.raises(ConfigError, match=r"bpr: train\.tables=sharded needs sparse=true, found sparse=false"):
-        models.build("bpr", split.train, split.features, models.settings("bpr", {}), 0, ProcessGroup())
+        config = models.make_config("gtc", given or {}, "default" if given is None else "sampled")
+        with pytest.raises(
+            ConfigError, match=rf"gtc: train\.embedding_sharding=row_wise needs {key}={wanted}, found {key}="
+        ):
+            models.build_model("gtc", split.train, split.features, config, 0, ProcessGroup())
+    with pytest.raises(
+        ConfigError, match=r"bpr: train\.embedding_sharding=row_wise needs sparse=true, found sparse=false"
+    ):
+        models.build_model("bpr", split.train, split.features, models.make_config("bpr", {}), 0, ProcessGroup())

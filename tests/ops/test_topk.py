@@ -109,7 +109,7 @@ def test_scoring_makes_no_gradients_even_for_trained_weights():
 @pytest.mark.parametrize("n_items", [511, 512, 813, 1200])
 @pytest.mark.parametrize("numpy", [True, False])
 def test_lists_of_large_catalogues_equal_a_full_sort(levels, k, n_items, numpy, monkeypatch):
-    monkeypatch.setattr(ranking, "_for_numpy", lambda scores: numpy)  # without it, as on an accelerator
+    monkeypatch.setattr(ranking, "_on_cpu", lambda scores: numpy)  # without it, as on an accelerator
     rng = np.random.default_rng([levels, k, n_items])
     scores = rng.integers(0, levels, size=(9, n_items)).astype(np.float32)
     scores[1, rng.random(n_items) < 0.98] = -np.inf
@@ -201,10 +201,10 @@ def test_a_nan_score_is_refused_with_its_user_and_item():
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (torch.zeros(2, 5), r"wanted scores \[2, 4\] for 2 users from user 1 on, found \[2, 5\]"),
-        (torch.zeros(3, 4), r"wanted scores \[2, 4\] for 2 users from user 1 on, found \[3, 4\]"),
-        (torch.zeros(4), r"wanted scores \[2, 4\] for 2 users from user 1 on, found \[4\]"),
-        (torch.zeros(2, 4, dtype=torch.int64), r"wanted floating-point scores for user 1, found torch.int64"),
+        (torch.zeros(2, 5), r"expected scores \[2, 4\] for 2 users from user 1 on, found \[2, 5\]"),
+        (torch.zeros(3, 4), r"expected scores \[2, 4\] for 2 users from user 1 on, found \[3, 4\]"),
+        (torch.zeros(4), r"expected scores \[2, 4\] for 2 users from user 1 on, found \[4\]"),
+        (torch.zeros(2, 4, dtype=torch.int64), r"expected floating-point scores for user 1, found torch.int64"),
     ],
 )
 def test_scores_of_a_wrong_shape_or_kind_are_refused(scores, message):
@@ -213,7 +213,7 @@ def test_scores_of_a_wrong_shape_or_kind_are_refused(scores, message):
 
 
 def test_scores_without_items_are_refused():
-    with pytest.raises(DataError, match=r"wanted scores \[1, n_items\] for 1 users from user 0 on, found \[1, 0\]"):
+    with pytest.raises(DataError, match=r"expected scores \[1, n_items\] for 1 users from user 0 on, found \[1, 0\]"):
         recommend(lambda users: torch.zeros(len(users), 0), np.array([0]), 2)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gtcrec.data.core import core_pairs
+from gtcrec.data.filters import k_core
 
 
 def one_at_a_time(pairs: set[tuple[int, int]], k: int, rng: np.random.Generator) -> set[tuple[int, int]]:
@@ -29,7 +29,7 @@ def test_the_k_core_is_what_dropping_one_at_a_time_leaves(seed: int, kind: Any) 
     users, items = np.nonzero(rng.random((n_users, n_items)) < rng.uniform(0.1, 0.7))
     order = rng.permutation(len(users)) if seed % 2 else np.arange(len(users))
     users, items = users[order].astype(kind), items[order].astype(kind)
-    keep = core_pairs(users, items, n_users, n_items, k)
+    keep = k_core(users, items, n_users, n_items, k)
     found = set(zip(users[keep].tolist(), items[keep].tolist(), strict=True))
     assert found == one_at_a_time(set(zip(users.tolist(), items.tolist(), strict=True)), k, rng)
 
@@ -39,8 +39,8 @@ def test_a_long_chain_falls_from_its_ends_in_linear_time() -> None:
     users = np.repeat(np.arange(n), 2)
     items = np.arange(n).repeat(2) + np.tile([0, 1], n)
     start = time.process_time()
-    assert not core_pairs(users, items, n, n + 1, 2).any()
+    assert not k_core(users, items, n, n + 1, 2).any()
     seconds = time.process_time() - start
     circle = np.where(items == n, 0, items)  # closed, nobody is weak
-    assert core_pairs(users, circle, n, n, 2).all()
+    assert k_core(users, circle, n, n, 2).all()
     assert seconds < 15  # a round over all pairs takes 1 ms, and there are 30,000 rounds

@@ -103,36 +103,6 @@ def test_one_level_for_all_rows_equals_that_level_for_each(kind):
     torch.testing.assert_close(schedule.add_noise(one, 7, two), schedule.add_noise(one, each, two), atol=0, rtol=0)
 
 
-# Signal shares .9, .5 and .2: signal-to-noise ratios 9, 1 and 1/4.
-THREE = diffusion.Schedule(torch.tensor([0.1, 1 - 0.5 / 0.9, 0.6], dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    ("kind", "weights"), [("noise", [5 / 9, 1, 1]), ("clean", [5, 1, 1 / 4]), ("velocity", [5 / 10, 1 / 2, 1 / 5])]
-)
-def test_min_snr_weights_equal_arithmetic(kind, weights):
-    torch.testing.assert_close(diffusion.min_snr_weights(THREE, kind), torch.tensor(weights).float(), atol=1e-5, rtol=0)
-
-
-def test_min_snr_weights_reach_levels_whose_ratio_is_below_all_float32():
-    schedule = diffusion.Schedule(torch.full((16,), 0.999, dtype=torch.float64))  # the last ratio is 1e-48
-    found = [diffusion.min_snr_weights(schedule, kind)[-1].item() for kind in KINDS]
-    assert found == [1.0, 0.0, 0.0]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_with_min_snr_weights_an_error_counts_the_same_in_each_kind(kind):
-    schedule, rng = diffusion.cosine_schedule(50), torch.Generator().manual_seed(0)
-    x0, eps, wrong = torch.randn(3, 49, 4, generator=rng, dtype=torch.float64)
-    t = torch.arange(49)
-    xt = schedule.add_noise(x0, t, eps)
-    out = schedule.target(kind, wrong, t, schedule.to_noise("clean", xt, t, wrong))
-    error = (out - schedule.target(kind, x0, t, eps)).square().mean(dim=1)
-    counted = diffusion.min_snr_weights(schedule, kind, 3.0)[:49] * error
-    expected = (schedule.signal / schedule.noise).square().clamp(max=3.0)[:49] * (wrong - x0).square().mean(dim=1)
-    torch.testing.assert_close(counted, expected, atol=0, rtol=1e-4)
-
-
 def test_levels_fall_evenly_and_can_be_all():
     schedule = diffusion.cosine_schedule(100)
     assert schedule.levels(90, 3) == [90, 60, 30]
@@ -183,15 +153,7 @@ def test_a_schedule_without_levels_is_refused():
 def test_an_unknown_kind_of_prediction_is_refused(name):
     x = torch.zeros(1, 2)
     with pytest.raises(ValueError, match="of the kind noise, clean or velocity, found 'eps'"):
-        getattr(THREE, name)("eps", x, 0, x)
-
-
-def test_min_snr_weights_refuse_an_unknown_kind_and_a_gamma_that_leaves_no_weight():
-    with pytest.raises(ValueError, match="of the kind noise, clean or velocity, found 'x0'"):
-        diffusion.min_snr_weights(THREE, "x0")
-    for gamma in (0.0, math.nan):
-        with pytest.raises(ValueError, match=f"gamma must be above 0, found {gamma:g}"):
-            diffusion.min_snr_weights(THREE, "noise", gamma)
+        getattr(diffusion.cosine_schedule(3), name)("eps", x, 0, x)
 
 
 def test_a_denoiser_learns_the_conditional_mean():

@@ -129,7 +129,7 @@ def test_all_edges_kept_give_the_full_graph_and_drawing_leaves_it_as_it_was(pair
 
 
 @pytest.mark.parametrize("block", [3, 100])
-def test_content_neighbours_equal_a_brute_force(block):
+def test_content_neighbors_equal_a_brute_force(block):
     rng = np.random.default_rng(5)
     x = rng.normal(size=(11, 4)).astype(np.float32)
     present = np.ones(11, dtype=bool)
@@ -142,14 +142,14 @@ def test_content_neighbours_equal_a_brute_force(block):
     for i in np.flatnonzero(present):
         wanted[i, np.argsort(-cosine[i])[:3]] = 1 / 3
     np.testing.assert_allclose(
-        similarity.content_neighbours(x, present, 3, lambda unit, k: similarity.nearest_rows(unit, k, block)).toarray(),
+        similarity.content_neighbors(x, present, 3, lambda unit, k: similarity.nearest_rows(unit, k, block)).toarray(),
         wanted,
         atol=1e-7,
     )
 
 
 def test_too_few_items_with_content_have_no_neighbours():
-    found = similarity.content_neighbours(np.ones((3, 2), dtype=np.float32), np.array([True, False, False]), 2)
+    found = similarity.content_neighbors(np.ones((3, 2), dtype=np.float32), np.array([True, False, False]), 2)
     assert found.nnz == 0
 
 
@@ -158,7 +158,7 @@ def test_the_item_graph_averages_the_modalities_that_an_item_has():
     whole = np.ones(6, dtype=bool)
     part = np.array([True, True, True, True, False, True])
     features = ItemFeatures(6, {"a": x, "b": x * np.float32([1, 0, 2])}, {"a": whole, "b": part})
-    a, b = (similarity.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
+    a, b = (similarity.content_neighbors(features.values[m], features.present[m], 2).toarray() for m in "ab")
     found = similarity.item_graph(features, 2).toarray()
     np.testing.assert_allclose(found[:4], (a[:4] + b[:4]) / 2, atol=1e-7)
     np.testing.assert_allclose(found[4], a[4], atol=1e-7)
@@ -169,7 +169,7 @@ def test_weights_of_the_item_graph_are_shared_among_the_modalities_that_an_item_
     whole = np.ones(6, dtype=bool)
     part = np.array([True, True, True, True, False, True])
     features = ItemFeatures(6, {"a": x, "b": x * np.float32([1, 0, 2])}, {"a": whole, "b": part})
-    a, b = (similarity.content_neighbours(features.values[m], features.present[m], 2).toarray() for m in "ab")
+    a, b = (similarity.content_neighbors(features.values[m], features.present[m], 2).toarray() for m in "ab")
     found = similarity.item_graph(features, 2, {"a": 0.2, "b": 0.6}).toarray()
     np.testing.assert_allclose(found[:4], 0.25 * a[:4] + 0.75 * b[:4], atol=1e-6)
     np.testing.assert_allclose(found[4], a[4], atol=1e-6)

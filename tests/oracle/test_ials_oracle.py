@@ -20,7 +20,7 @@ def draw(n_users=30, n_items=12, share=0.3, seed=0):
 
 
 def build(pairs, seed=0, **given):
-    return models.build("ials", pairs, ItemFeatures(pairs.n_items), models.settings("ials", given), seed)
+    return models.build_model("ials", pairs, ItemFeatures(pairs.n_items), models.make_config("ials", given), seed)
 
 
 def ridge(x, others, unobserved, reg, frequency):
@@ -52,13 +52,20 @@ def test_sweeps_equal_dense_least_squares_from_the_same_start(dim, unobserved, r
     for _ in range(4):
         users = ridge(x, items, unobserved, reg, frequency)
         items = ridge(x.T, users, unobserved, reg, frequency)
-    given = {"dim": dim, "unobserved": unobserved, "reg": reg, "frequency": frequency, "deviation": 0.2, "sweeps": 4}
+    given = {
+        "embedding_dim": dim,
+        "unobserved_weight": unobserved,
+        "reg": reg,
+        "reg_exponent": frequency,
+        "init_std": 0.2,
+        "num_sweeps": 4,
+    }
     found = build(pairs, 3, **given).scorer()(torch.arange(30)).numpy()
     np.testing.assert_allclose(found, users @ items.T, atol=1e-4)
 
 
 def test_rows_in_many_blocks_equal_dense_least_squares(monkeypatch):
-    monkeypatch.setattr("gtcrec.models.baselines.als._BLOCK_NUMBERS", 60)
+    monkeypatch.setattr("gtcrec.ops.least_squares._BLOCK_NUMBERS", 60)
     test_sweeps_equal_dense_least_squares_from_the_same_start(5, 0.1, 0.05, 1.0)
 
 
@@ -67,7 +74,8 @@ def test_a_sweep_more_never_raises_the_objective():
     values = []
     for sweeps in range(1, 9):
         users, items = (
-            one.double().numpy() for one in build(pairs, dim=6, sweeps=sweeps, unobserved=0.1, reg=0.03).vectors()
+            one.double().numpy()
+            for one in build(pairs, embedding_dim=6, num_sweeps=sweeps, unobserved_weight=0.1, reg=0.03).vectors()
         )
         values.append(objective(pairs.matrix().toarray(), users, items, 0.1, 0.03, 1.0))
     assert all(later < earlier for earlier, later in itertools.pairwise(values))

@@ -10,8 +10,7 @@ from symile import Symile
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gtcrec.ops import _contrastive as contrasts
-from gtcrec.ops import losses
+from gtcrec.ops import _contrastive, losses
 
 
 def views(m, n=16, d=6):
@@ -183,9 +182,9 @@ def test_pairwise_is_the_mean_info_nce_over_pairs_of_views_that_items_have():
 @pytest.mark.parametrize("held", [0, 1 << 24])
 @pytest.mark.parametrize("length", [0.1, 1.0, 7.0])
 def test_info_nce_and_its_gradient_equal_those_of_the_whole_matrix(spread, held, length, monkeypatch):
-    monkeypatch.setattr(contrasts, "BLOCK", 1)
-    monkeypatch.setattr(contrasts, "SPREAD", spread)
-    monkeypatch.setattr(contrasts, "HELD", held)
+    monkeypatch.setattr(_contrastive, "BLOCK", 1)
+    monkeypatch.setattr(_contrastive, "SPREAD", spread)
+    monkeypatch.setattr(_contrastive, "HELD", held)
     given = [(length * one).requires_grad_() for one in views(2, 70, 3)]
     scale = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     found, wanted = losses.info_nce(*given, scale), whole_info_nce(*given, scale)
@@ -204,7 +203,7 @@ def test_info_nce_is_finite_and_right_at_logits_of_any_size(factor):
 @pytest.mark.parametrize("block", [1, 1 << 19])
 @pytest.mark.parametrize(("kind", "n"), [("n", 70), ("n_squared", 9), ("chain", 70), ("pairwise", 70)])
 def test_the_gradient_in_blocks_equals_the_numerical_one(kind, n, block, monkeypatch):
-    monkeypatch.setattr(contrasts, "BLOCK", block)  # 1: more than one block of at least 64 rows or combinations
+    monkeypatch.setattr(_contrastive, "BLOCK", block)  # 1: more than one block of at least 64 rows or combinations
     v = [one.requires_grad_() for one in views(3, n, 2)]
     scale = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
     has = [torch.arange(n) % 3 != m for m in range(3)]
@@ -226,7 +225,7 @@ class Largest(TorchDispatchMode):
 
 @KINDS
 def test_no_more_than_a_block_of_logits_is_ever_held(kind, monkeypatch):
-    monkeypatch.setattr(contrasts, "BLOCK", 1)
+    monkeypatch.setattr(_contrastive, "BLOCK", 1)
     n = 100  # all logits would be 100^2, or 100^3 of n_squared
     v = [one.float().requires_grad_() for one in views(3, n, 4)]
     with Largest() as largest:
@@ -248,13 +247,13 @@ def test_narrow_numbers_are_compared_in_float32(kind):
 def test_too_few_views_or_items_are_refused(kind, count, n, monkeypatch):
     monkeypatch.setattr(losses, "derangement", lambda n, rng: torch.arange(n))
     with pytest.raises(
-        ValueError, match=f"wanted at least 2 views of at least 2 items, found {count} views of {n} items"
+        ValueError, match=f"expected at least 2 views of at least 2 items, found {count} views of {n} items"
     ):
         of_kind(kind, [torch.ones(n, 3)] * count, torch.tensor(1.0))
 
 
 def test_more_combinations_than_the_limit_are_refused():
-    message = "wanted at most 16777216 combinations of the other views' rows, found 4097^2 from 4097 items of 3 views"
+    message = "expected at most 16777216 combinations of the other views' rows, found 4097^2 from 4097 items of 3 views"
     with pytest.raises(ValueError, match=re.escape(message)):
         losses.n_squared([torch.ones(4097, 1)] * 3, torch.tensor(1.0))
 
@@ -262,7 +261,7 @@ def test_more_combinations_than_the_limit_are_refused():
 @pytest.mark.parametrize(
     ("orderings", "message"),
     [
-        ([], "wanted at least one ordering of the views, found none"),
+        ([], "expected at least one ordering of the views, found none"),
         ([(0, 1, 2), (0, 0, 1)], "an ordering must name each of the views 0..2 once, found [0, 0, 1]"),
         ([(0, 1)], "an ordering must name each of the views 0..2 once, found [0, 1]"),
     ],

@@ -20,7 +20,7 @@ def draw(n_users=40, n_items=90, share=0.1, seed=0, missing=0.3):
 
 
 def scores(pairs, features, **given):
-    model = models.build("mmgf", pairs, features, models.settings("mmgf", given), 0)
+    model = models.build_model("mmgf", pairs, features, models.make_config("mmgf", given), 0)
     return model.scorer()(torch.arange(pairs.n_users)).numpy()
 
 
@@ -69,7 +69,7 @@ def test_scores_equal_the_dense_formula(coefficients, alpha, power):
 @pytest.mark.parametrize("k", [1, 4, 500], ids=["itself alone", "a few", "more than there are"])
 def test_modalities_add_by_their_weights(k):
     pairs, features = draw()
-    given = {"item_neighbours": k, "content_weight": 2.0, "modality_weights": {"a": 0.1, "b": 0.7}}
+    given = {"num_item_neighbors": k, "content_weight": 2.0, "modality_weights": {"a": 0.1, "b": 0.7}}
     wanted = by_hand(pairs, features, (-0.1, 1.1, -0.7), {"a": 0.2, "b": 1.4}, k=k)
     np.testing.assert_allclose(scores(pairs, features, **given), wanted, atol=1e-5 * np.abs(wanted).max())
 

@@ -34,7 +34,7 @@ def dense(pairs):
 
 def scores(name, pairs, features=None, **settings):
     features = ItemFeatures(pairs.n_items) if features is None else features
-    model = models.build(name, pairs, features, models.settings(name, settings), 0)
+    model = models.build_model(name, pairs, features, models.make_config(name, settings), 0)
     assert model.state_dict() == {}  # the data gives it again
     return model.scorer()(torch.arange(pairs.n_users)).numpy()
 
@@ -56,7 +56,7 @@ def test_userknn_equals_a_brute_force(pairs, popularity):
     common = (x * np.maximum(x.sum(0), 1) ** -popularity) @ x.T
     norms = np.sqrt(x.sum(1))
     wanted = largest(common / (np.outer(norms, norms) + 2.0), 4) @ x
-    found = scores("userknn", pairs, neighbours=4, shrink=2.0, popularity=popularity)
+    found = scores("userknn", pairs, num_neighbors=4, shrink=2.0, popularity_discount=popularity)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert not found[12].any()  # a user without likes resembles nobody
 
@@ -71,7 +71,7 @@ def test_rp3beta_equals_a_brute_force(pairs, alpha, beta, k):
     x = dense(pairs)
     p_ui, p_iu = (p**alpha for p in transitions(x))
     wanted = p_ui @ largest(p_iu @ p_ui / np.maximum(x.sum(0), 1) ** beta, k or 10)
-    np.testing.assert_allclose(scores("rp3beta", pairs, alpha=alpha, beta=beta, neighbours=k), wanted, atol=1e-6)
+    np.testing.assert_allclose(scores("rp3beta", pairs, alpha=alpha, beta=beta, num_neighbors=k), wanted, atol=1e-6)
 
 
 def test_rp3beta_without_powers_scores_new_items_by_the_chance_that_a_walk_of_three_steps_ends_there(pairs):
@@ -115,7 +115,7 @@ def test_ease_equals_ridge_regressions_of_each_item_on_the_others(pairs, reg):
 
 def test_ease_refuses_a_catalogue_that_would_not_fit_into_memory():
     many = Interactions(np.array([0]), np.array([0]), 1, 50_000)
-    wanted = r"ease: 50000 items need 37\.3 GiB of memory; wanted at most 40000 items, or a larger most_items"
+    wanted = r"ease: 50000 items need 37\.3 GiB of memory; expected at most 40000 items, or a larger max_items"
     with pytest.raises(ConfigError, match=wanted):  # 2 * 8 * 50000^2 bytes / 2^30
         scores("ease", many)
 
@@ -140,7 +140,7 @@ def of_one_size(similarity):
 def test_contentknn_equals_a_brute_force(pairs, content, weights):
     similarity = similar_content(content, weights or dict.fromkeys("abc", 1.0), 3)
     wanted = dense(pairs) @ of_one_size(similarity).T
-    found = scores("contentknn", pairs, content, neighbours=3, modality_weights=weights, interactions=0.0)
+    found = scores("contentknn", pairs, content, num_neighbors=3, modality_weights=weights, interaction_weight=0.0)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert not found[:, 5].any()  # it lacks all content
 
@@ -153,14 +153,20 @@ def test_contentknn_mixes_both_similarities_by_their_shares(pairs, content, shar
     co_liked = largest(x.T @ weighted / (np.outer(norms, norms) + 5.0), 4)
     near = similar_content(content, dict.fromkeys("abc", 1.0), 3)
     wanted = x @ (share * of_one_size(co_liked) + (1 - share) * of_one_size(near)).T
-    given = {"neighbours": 3, "liked_neighbours": 4, "shrink": 5.0, "activity": 0.5, "interactions": share}
+    given = {
+        "num_neighbors": 3,
+        "num_interaction_neighbors": 4,
+        "shrink": 5.0,
+        "activity_discount": 0.5,
+        "interaction_weight": share,
+    }
     np.testing.assert_allclose(scores("contentknn", pairs, content, **given), wanted, atol=1e-5)
 
 
 def test_contentknn_without_content_ranks_as_itemknn_or_scores_all_items_zero(pairs):
-    alone, mixed = (scores("contentknn", pairs, interactions=share) for share in (0.0, 0.5))
+    alone, mixed = (scores("contentknn", pairs, interaction_weight=share) for share in (0.0, 0.5))
     assert not alone.any()
-    itemknn = models.build("itemknn", pairs, ItemFeatures(10), models.settings("itemknn", {}), 0)
+    itemknn = models.build_model("itemknn", pairs, ItemFeatures(10), models.make_config("itemknn", {}), 0)
     plain = itemknn.scorer()(torch.arange(13)).numpy()
     np.testing.assert_allclose(mixed / mixed.max(), plain / plain.max(), atol=1e-6)
 
@@ -170,7 +176,7 @@ def test_content_alone_learns_a_checkerboard_only_if_it_shows_the_colour(shows, 
     split = checkerboard({"text": 5})
     x = split.features.values["text"] + (4.0 * (np.arange(40) % 2)[:, None] if shows else 0.0)
     features = ItemFeatures(40, {"text": x.astype(np.float32)}, split.features.present)
-    s, test = scores("contentknn", split.train, features, interactions=0.0), split.final_test()
+    s, test = scores("contentknn", split.train, features, interaction_weight=0.0), split.final_test()
     other = [s[u, np.arange((u + 1) % 2, 40, 2)] for u in test.users]
     auc = np.mean([(s[u, i] > o).mean() for u, i, o in zip(test.users, test.items, other, strict=True)])
     assert auc > 0.95 if shows else 0.3 < auc < 0.7
@@ -180,7 +186,7 @@ def test_content_alone_learns_a_checkerboard_only_if_it_shows_the_colour(shows, 
     ("weights", "message"),
     [
         ({"a": 1, "b": 1, "cc": 1}, r"contentknn: modality_weights names 'cc'.*; the data's modalities: a, b, c"),
-        ({"a": 1, "b": 1}, "contentknn: modality_weights lacks 'c'; wanted a weight for each of a, b, c"),
+        ({"a": 1, "b": 1}, "contentknn: modality_weights lacks 'c'; expected a weight for each of a, b, c"),
         ({"a": 0, "b": 0, "c": 0}, "contentknn: modality_weights must not all be 0, found"),
     ],
 )

@@ -188,32 +188,6 @@ def test_the_filter_refuses_a_level_beyond_the_schedule_and_more_steps_than_leve
         diffusion.ddim_filter(schedule, ideal(schedule), x, 9, 11)
 
 
-def test_guidance_of_strength_1_is_conditional_of_0_unconditional_and_of_3_beyond():
-    xt, t = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([3])
-    with_condition, without = (lambda xt, t: xt.sin() + t), (lambda xt, t: xt.cos())
-    found = [diffusion.guided(with_condition, without, strength)(xt, t) for strength in (1.0, 0.0, 3.0)]
-    assert torch.equal(found[0], with_condition(xt, t))
-    assert torch.equal(found[1], without(xt, t))
-    torch.testing.assert_close(found[2], without(xt, t) + 3 * (with_condition(xt, t) - without(xt, t)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_guidance_between_two_normals_moves_the_mean_beyond_the_conditional_one_in_each_kind(kind):
-    """Of equal spreads eps is linear in the mean: guidance of strength w denoises for mean u + w (c - u)."""
-    schedule, xt = diffusion.cosine_schedule(50), torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-
-    def denoiser(mean):
-        def predict(xt, t):
-            eps = ideal_normal(schedule, torch.tensor(mean), 0.5)(xt, t)
-            return schedule.target(kind, schedule.to_clean("noise", xt, t, eps), t, eps)
-
-        return predict
-
-    guided = diffusion.guided(denoiser([1.0, 0.0]), denoiser([0.0, 0.5]), 2.0)
-    t = torch.full((5,), 20)
-    torch.testing.assert_close(guided(xt, t), denoiser([2.0, -0.5])(xt, t), atol=1e-5, rtol=0)
-
-
 def noisy(schedule, kind, n, rng):
     """Draw levels [n] with x_t and target [n, 2] for the mixture."""
     x0, eps, t = mixture(n, rng), torch.randn(n, 2, generator=rng), torch.randint(len(schedule), (n,), generator=rng)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from gtcrec.models.gtc.random_walks import neighbours, reach, walk
+from gtcrec.models.gtc.random_walks import collect_walks, random_walks, sample_neighbors
 from gtcrec.ops import graph
 from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.types import Interactions
@@ -30,7 +30,7 @@ def test_the_mean_of_many_draws_of_few_walks_is_the_power_of_the_adjacency(pairs
     n, offset, other, draws = (7, 0, 7, 40_000) if from_users else (5, 7, 0, 40_000)
     a, power = adjacency(pairs), torch.eye(12, dtype=torch.float64)
     start = torch.arange(n).repeat_interleave(draws)
-    hops = walk(r, start, from_users, walks, 3, torch.Generator().manual_seed(0))
+    hops = random_walks(r, start, from_users, walks, 3, torch.Generator().manual_seed(0))
     for hop, (at, weight) in enumerate(hops, start=1):
         power = power @ a
         found = torch.zeros(n, 12, dtype=torch.float64)
@@ -43,7 +43,7 @@ def test_the_mean_of_many_draws_of_few_walks_is_the_power_of_the_adjacency(pairs
 def test_with_as_many_walks_as_neighbours_or_more_the_first_hop_is_exact(pairs, more):
     r = graph.SparseMatrix(graph.bipartite(pairs))
     walks = int(pairs.user_counts.max()) + more
-    [(at, weight)] = walk(r, torch.arange(7), True, walks, 1, torch.Generator().manual_seed(3))
+    [(at, weight)] = random_walks(r, torch.arange(7), True, walks, 1, torch.Generator().manual_seed(3))
     found = torch.zeros(7, 5).scatter_add_(1, at, weight)
     torch.testing.assert_close(found, torch.from_numpy(graph.bipartite(pairs).toarray()))
 
@@ -51,11 +51,11 @@ def test_with_as_many_walks_as_neighbours_or_more_the_first_hop_is_exact(pairs, 
 def test_drawn_neighbours_estimate_a_weighted_product():
     dense = np.array([[0, 0.5, 0.25], [0, 0, 0], [2, 0, 0]], dtype=np.float32)
     a = graph.SparseMatrix(csr_array(dense))
-    at, weight = neighbours(a, torch.arange(3), 20_000, torch.Generator().manual_seed(0))
+    at, weight = sample_neighbors(a, torch.arange(3), 20_000, torch.Generator().manual_seed(0))
     found = torch.zeros(3, 3).scatter_add_(1, at, weight)
     torch.testing.assert_close(found, torch.from_numpy(dense), atol=0.02, rtol=0)
     nothing = graph.SparseMatrix(csr_array((3, 3), dtype=np.float32))
-    assert neighbours(nothing, torch.arange(3), 4, torch.Generator())[1].abs().sum() == 0
+    assert sample_neighbors(nothing, torch.arange(3), 4, torch.Generator())[1].abs().sum() == 0
 
 
 def test_sums_over_what_walks_reach_and_their_gradient_equal_the_dense_ones():
@@ -63,10 +63,10 @@ def test_sums_over_what_walks_reach_and_their_gradient_equal_the_dense_ones():
         (torch.tensor([0, 2]), torch.tensor([[7, 3], [7, 7]]), torch.tensor([[2.0, 1.0], [0.5, 0.25]])),
         (torch.tensor([2, 1]), torch.tensor([[5], [3]]), torch.tensor([[4.0], [1.0]])),
     ]
-    found = reach(3, *parts)
+    found = collect_walks(3, *parts)
     assert found.nodes.tolist() == [3, 5, 7]
     dense = torch.tensor([[1.0, 0, 2], [1, 0, 0], [0, 4, 0.75]])
-    torch.testing.assert_close(found.sums.to_dense(), dense)
+    torch.testing.assert_close(found.matrix.to_dense(), dense)
     x = torch.arange(6.0).reshape(3, 2).requires_grad_()
     before = torch.tensor([[1.0, -1], [0, 2], [5, 0.5]])
     sums, rows = found.drift(x, before.clone(), torch.tensor([7, 3, 7]))
@@ -108,5 +108,5 @@ def test_row_adam_leaves_rows_without_a_gradient_and_refuses_a_dense_one():
         optimizer.step()
     torch.testing.assert_close(p.detach(), torch.tensor([[1.0], [0.8], [1.0]]).expand(3, 2))
     p.grad = torch.ones(3, 2)
-    with pytest.raises(ValueError, match=r"wanted a row-sparse gradient, found a torch\.strided one"):
+    with pytest.raises(ValueError, match=r"expected a row-sparse gradient, found a torch\.strided one"):
         optimizer.step()

@@ -18,9 +18,15 @@ from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.evaluation.comparison import PairedDifference
 from gtcrec.evaluation.metrics import headline_cut
 from gtcrec.reporting import figures
-from gtcrec.reporting.html import pivot, render, render_comparison
-from gtcrec.reporting.run_comparison import common_means, compare_to_first, mark, part_of
-from gtcrec.reporting.run_record import Evaluation, read
+from gtcrec.reporting.html import write_comparison_page, write_run_report
+from gtcrec.reporting.run_comparison import (
+    annotate_ranks,
+    comparable_part,
+    compare_runs,
+    evaluation_table,
+    shared_means,
+)
+from gtcrec.reporting.run_record import EvaluationRecord, read_run_record
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -96,7 +102,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_one_file_without_scripts_or_addresses(tmp_path: Path) -> None:
-    page = Page(render(write_run(tmp_path / "run")))
+    page = Page(write_run_report(write_run(tmp_path / "run")))
     assert {"script", "link", "iframe"}.isdisjoint(page.tags)
     assert len(page.addresses) == 4  # two plots, light and dark
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
@@ -105,22 +111,22 @@ def test_the_page_is_one_file_without_scripts_or_addresses(tmp_path: Path) -> No
 
 
 def test_a_run_without_test_says_so_and_shows_validation(tmp_path: Path) -> None:
-    page = Page(render(write_run(tmp_path / "run", value=0.05)))
+    page = Page(write_run_report(write_run(tmp_path / "run", value=0.05)))
     assert "Result on validation" in page.text
     assert "Test not evaluated yet: run gtcrec evaluate run" in page.text
-    assert "0.0510 0.0490 – 0.0530" in page.text  # recall@20 and its interval
+    assert "0.0510 0.0490 to 0.0530" in page.text  # recall@20 and its interval
 
 
 def test_an_evaluated_run_shows_test_not_validation(tmp_path: Path) -> None:
-    page = Page(render(write_run(tmp_path / "run", value=0.05, test=0.08)))
+    page = Page(write_run_report(write_run(tmp_path / "run", value=0.05, test=0.08)))
     assert "Result on test" in page.text
     assert "not evaluated yet" not in page.text
-    assert "0.0810 0.0790 – 0.0830" in page.text
+    assert "0.0810 0.0790 to 0.0830" in page.text
     assert "0.0510" not in page.text
 
 
 def test_the_page_holds_data_settings_environment_slices_and_times(tmp_path: Path) -> None:
-    text = Page(render(write_run(tmp_path / "run"))).text
+    text = Page(write_run_report(write_run(tmp_path / "run"))).text
     for words in (
         "1,200 users, 600 items and 13,324 interactions; the content is image",
         "(98,765 parameters)",
@@ -147,7 +153,7 @@ def test_titles_are_escaped_and_images_embedded(tmp_path: Path) -> None:
     recommended = [{**liked, "score": 1.5, "hit": True}, {**liked, "score": 1.25, "hit": False}]
     users = [{"user": "u1", "liked": [liked, *missing], "recommended": recommended}]
     (folder / "examples.json").write_text(json.dumps({"users": users}))
-    page = Page(render(folder))
+    page = Page(write_run_report(folder))
     assert "script" not in page.tags
     assert "<script>alert(1)</script>" in page.text
     assert page.addresses.count("data:image/png;base64," + base64.b64encode(PNG).decode()) == 3
@@ -159,7 +165,7 @@ def test_a_model_without_training_has_no_curves(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", epochs=1)
     line = {"epoch": 1, "losses": {}, "valid": {"recall@20": 0.1}, "best": True}
     (folder / "history.jsonl").write_text(json.dumps(line) + "\n")
-    text = Page(render(folder)).text
+    text = Page(write_run_report(folder)).text
     assert "computed in one pass" in text
     assert "Learning curves" not in text
     assert not (folder / "curves.png").exists()
@@ -176,7 +182,7 @@ def test_without_matplotlib_the_page_names_the_extra(tmp_path: Path, monkeypatch
     monkeypatch.setattr(builtins, "__import__", refuse)
     monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
     folder = write_run(tmp_path / "run")
-    page = Page(render(folder))
+    page = Page(write_run_report(folder))
     assert "pip install gtcrec[plot]" in page.text
     assert page.addresses == []
     assert not (folder / "curves.png").exists()
@@ -185,9 +191,9 @@ def test_without_matplotlib_the_page_names_the_extra(tmp_path: Path, monkeypatch
 def test_rendering_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     names = ("report.html", "curves.png", "losses.png")
-    render(folder)
+    write_run_report(folder)
     first = [(folder / name).read_bytes() for name in names]
-    render(folder)
+    write_run_report(folder)
     assert [(folder / name).read_bytes() for name in names] == first
     assert all(content.startswith(b"\x89PNG") for content in first[1:])
 
@@ -200,7 +206,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / name).unlink()
     with pytest.raises(RunError, match=rf"{name}: missing; a run folder must have it"):
-        render(folder)
+        write_run_report(folder)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -209,7 +215,7 @@ def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> N
     folder = write_run(tmp_path / "run")
     (folder / name).write_bytes(content)
     with pytest.raises(RunError, match=rf"{name}.*: (damaged|cannot be read): "):
-        render(folder)
+        write_run_report(folder)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +227,7 @@ def test_a_damaged_file_is_named(name: str, content: bytes, tmp_path: Path) -> N
             '{"epoch": 1, "losses": {}}\n{"epoch": "x"}',
             r"history\.jsonl, line 2: damaged: epoch: ",
         ),
-        ("config.yaml", "- 1", r"config\.yaml: damaged: wanted keys and values, found list"),
+        ("config.yaml", "- 1", r"config\.yaml: damaged: expected keys and values, found list"),
         ("examples.json", '{"users": [{}]}', r"examples\.json: damaged: users\.0\.user: Field required"),
     ],
 )
@@ -229,32 +235,31 @@ def test_the_damaged_place_is_named(name: str, content: str, message: str, tmp_p
     folder = write_run(tmp_path / "run")
     (folder / name).write_text(content)
     with pytest.raises(RunError, match=message):
-        render(folder)
+        write_run_report(folder)
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="nowhere: wanted a run folder, found nothing"):
-        read(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="nowhere: expected a run folder, found nothing"):
+        read_run_record(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="file: wanted a run folder, found a file"):
-        read(tmp_path / "file")
+    with pytest.raises(RunError, match="file: expected a run folder, found a file"):
+        read_run_record(tmp_path / "file")
 
 
-def test_pivot_puts_cut_offs_in_columns() -> None:
-    found = Evaluation(
+def test_an_evaluation_has_a_row_a_kind_and_a_column_a_cut_off() -> None:
+    found = EvaluationRecord(
         users=2,
         means={"recall@5": 0.1, "recall@20": 0.2, "mrr": 0.3},
         intervals={"recall@5": (0.0, 0.2)},
         lists={"gini@20": 0.4},
     )
-    assert pivot(found) == (
-        ["", "5", "20"],
-        [
-            ("recall", [None, (0.1, 0.0, 0.2), (0.2, None, None)]),
-            ("mrr", [(0.3, None, None), None, None]),
-            ("gini", [None, None, (0.4, None, None)]),
-        ],
-    )
+    table = evaluation_table(found, "title")
+    assert (table.title, table.headers) == ("title", ("metric", "", "@5", "@20"))
+    assert [[(cell.text, cell.detail) for cell in row] for row in table.rows] == [
+        [("recall", ""), ("", ""), ("0.1000", "0.0000 to 0.2000"), ("0.2000", "")],
+        [("mrr", ""), ("0.3000", ""), ("", ""), ("", "")],
+        [("gini", ""), ("", ""), ("", ""), ("0.4000", "")],
+    ]
 
 
 def test_the_headline_is_at_20_or_the_longest_list() -> None:
@@ -268,17 +273,27 @@ def test_best_second_and_significant_are_marked() -> None:
         PairedDifference("b", "a", "m", -0.1, (-0.2, 0.0), 0.01, 0.02),
         PairedDifference("c", "a", "m", 0.1, (0, 1), 0.04, 0.08),
     ]
-    rows = mark([("a", {"m": 0.20001}), ("b", {"m": 0.1}), ("c", {"m": 0.20002})], ["m"], tests)
-    flags = {name: (cell.best, cell.second, cell.significant) for name, (cell,) in rows}
-    assert flags == {"a": (True, False, False), "b": (False, True, True), "c": (True, False, False)}
+    rows = annotate_ranks([("a", {"m": 0.20001}), ("b", {"m": 0.1}), ("c", {"m": 0.20002})], ["m"], tests)
+    flags = {name.text: (cell.best, cell.second, cell.mark) for name, cell in rows}
+    assert flags == {"a": (True, False, ""), "b": (False, True, "*"), "c": (True, False, "")}
+
+
+def test_missing_values_have_no_rank() -> None:
+    rows = annotate_ranks([("a", {"m": None}), ("b", {}), ("c", {"m": 0.1}), ("d", {"m": 0.2})], ["m"])
+    assert [(cell.text, cell.best, cell.second) for _, cell in rows] == [
+        ("–", False, False),
+        ("–", False, False),
+        ("0.1000", False, True),
+        ("0.2000", True, False),
+    ]
 
 
 def test_runs_are_compared_on_validation_until_all_have_test(tmp_path: Path) -> None:
-    runs = [(name, read(write_run(tmp_path / name, test=test))) for name, test in (("a", 0.1), ("b", None))]
-    assert part_of([record for _, record in runs]) == "valid"
-    assert common_means(runs)[0][1]["recall@5"] == 0.05
-    assert part_of([runs[0][1]]) == "test"
-    assert common_means(runs[:1])[0][1]["recall@5"] == 0.1
+    runs = [(name, read_run_record(write_run(tmp_path / name, test=test))) for name, test in (("a", 0.1), ("b", None))]
+    assert comparable_part([record for _, record in runs]) == "valid"
+    assert shared_means(runs)[0][1]["recall@5"] == 0.05
+    assert comparable_part([runs[0][1]]) == "test"
+    assert shared_means(runs[:1])[0][1]["recall@5"] == 0.1
 
 
 def test_paired_differences_are_run_minus_base(tmp_path: Path) -> None:
@@ -289,8 +304,8 @@ def test_paired_differences_are_run_minus_base(tmp_path: Path) -> None:
     for name, x in values.items():
         folder = write_run(tmp_path / name, test=0.1)
         write_users(folder, x)
-        runs.append((name, read(folder)))
-    tests = compare_to_first(runs, ["recall@20"])
+        runs.append((name, read_run_record(folder)))
+    tests = compare_runs(runs, ["recall@20"])
     assert [(test.name, test.base) for test in tests] == [("b", "a"), ("c", "a")]
     assert tests[0].difference == pytest.approx(-0.125)
     assert tests[0].interval == pytest.approx((-0.125, -0.125))
@@ -343,13 +358,13 @@ def test_runs_that_cannot_be_compared_are_refused(
     folders = two_runs(tmp_path)
     spoil(folders[1])
     with pytest.raises(error, match=message):
-        compare_to_first([(folder.name, read(folder)) for folder in folders], ["recall@20"])
+        compare_runs([(folder.name, read_run_record(folder)) for folder in folders], ["recall@20"])
 
 
 def test_an_unmeasured_metric_is_refused_with_the_nearest(tmp_path: Path) -> None:
-    runs = [(folder.name, read(folder)) for folder in two_runs(tmp_path)]
-    with pytest.raises(ConfigError, match=r"'recal@20' was not measured in b \(did you mean 'recall@20'\?\); found"):
-        compare_to_first(runs, ["recal@20"])
+    runs = [(folder.name, read_run_record(folder)) for folder in two_runs(tmp_path)]
+    with pytest.raises(ConfigError, match=r"'recal@20' was not measured in a \(did you mean 'recall@20'\?\); found"):
+        compare_runs(runs, ["recal@20"])
 
 
 def test_the_comparison_page_names_part_base_and_tests(tmp_path: Path) -> None:
@@ -357,7 +372,7 @@ def test_the_comparison_page_names_part_base_and_tests(tmp_path: Path) -> None:
         (name, write_run(tmp_path / name, name, value, test=value)) for name, value in (("gtc", 0.08), ("bpr", 0.06))
     ]
     tests = [PairedDifference("bpr", "gtc", "recall@20", -0.02, (-0.03, -0.01), 0.0004, 0.0008)]
-    out = render_comparison(runs, tests, tmp_path / "page.html")
+    out = write_comparison_page(runs, tests, tmp_path / "page.html")
     page = Page(out)
     html = out.read_text()
     assert out == tmp_path / "page.html"
@@ -371,11 +386,11 @@ def test_the_comparison_page_names_part_base_and_tests(tmp_path: Path) -> None:
 
 def test_a_comparison_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="a comparison needs at least one run, found none"):
-        render_comparison([], [], tmp_path / "page.html")
+        write_comparison_page([], [], tmp_path / "page.html")
 
 
 def test_other_runs_can_stand_beside_the_run(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "gtc", value=0.08)
-    page = Page(render(folder, [("bpr", write_run(tmp_path / "bpr", "bpr", 0.06))]))
+    page = Page(write_run_report(folder, [("bpr", write_run(tmp_path / "bpr", "bpr", 0.06))]))
     assert "Beside other runs" in page.text
     assert "bpr 0.0600 0.0610" in page.text

@@ -124,14 +124,14 @@ def test_a_block_that_vanishes_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r": wanted the name of a file to write, found a folder"):
+    with pytest.raises(ConfigError, match=r": expected the name of a file to write, found a folder"):
         Job(tmp_path).run()
 
 
 def test_executors_are_chosen_by_name() -> None:
     assert choose_executor("local") == Local()
     assert choose_executor("ray", 3, device="cuda") == RayData(3, None, gpus=1)
-    with pytest.raises(ConfigError, match="--engine local is one process, found --workers 2; wanted --engine ray"):
+    with pytest.raises(ConfigError, match="--engine local is one process, found --workers 2; expected --engine ray"):
         choose_executor("local", 2)
     with pytest.raises(ConfigError, match="workers must be at least 1, found 0"):
         choose_executor("ray", 0)

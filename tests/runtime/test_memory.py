@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gtcrec.experiments.benchmark import worker as benchmark_worker
+from gtcrec.experiments import worker
 from gtcrec.runtime import memory
 
 SCRIPT = """
@@ -41,6 +41,6 @@ def test_a_c_library_that_lacks_the_call_is_left_as_it_is(monkeypatch: pytest.Mo
 
 def test_the_peak_of_a_process_never_sinks(monkeypatch):
     marks = iter([300, 500, 400])
-    monkeypatch.setattr(benchmark_worker, "_highest", 0)
-    monkeypatch.setattr(benchmark_worker, "_mark", lambda: next(marks))
-    assert [benchmark_worker.peak_bytes() for _ in range(3)] == [300, 500, 500]
+    monkeypatch.setattr(worker, "_highest", 0)
+    monkeypatch.setattr(worker, "_peak_of_kernel", lambda: next(marks))
+    assert [worker.peak_bytes() for _ in range(3)] == [300, 500, 500]

@@ -12,7 +12,13 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.runtime.process_group import ProcessGroup, find_device, init_process_group, need_own, summary
+from gtcrec.runtime.process_group import (
+    ProcessGroup,
+    find_device,
+    init_process_group,
+    refuse_numbered_gpu,
+    tensor_digest,
+)
 from gtcrec.training.trainer import TrainConfig, Training, fit
 
 HERE = Path(__file__).parent
@@ -48,7 +54,7 @@ def single(name, split, row_bpr, **settings):
     if name == "rows":
         model = row_bpr(split.train)
     else:
-        model = models.build(name, split.train, split.features, models.settings(name, {"dim": 8}), 0)
+        model = models.build_model(name, split.train, split.features, models.make_config(name, {"embedding_dim": 8}), 0)
     return model, fit(model, split, TrainConfig(**CONFIG | settings))
 
 
@@ -134,9 +140,9 @@ def test_parts_cover_a_batch_and_differ_by_one_at_most():
 
 def test_the_summary_of_weights_sees_one_bit():
     weights = [torch.ones(3, 2), torch.tensor(2.0)]
-    before = summary(weights)
+    before = tensor_digest(weights)
     weights[0].view(torch.int32)[1, 1] += 1
-    assert summary(weights) == before + 1
+    assert tensor_digest(weights) == before + 1
 
 
 def test_without_torchrun_a_process_works_alone(monkeypatch):
@@ -148,6 +154,6 @@ def test_without_torchrun_a_process_works_alone(monkeypatch):
 def test_devices_are_refused_by_name(checkerboard, row_bpr):
     with pytest.raises(ConfigError, match=r"there is no device 'tpu'; torch sees cpu"):
         find_device("tpu")
-    with pytest.raises(ConfigError, match=r"several workers have a GPU each; wanted device cuda .*found 'cuda:1'"):
-        need_own("cuda:1")
+    with pytest.raises(ConfigError, match=r"several workers have a GPU each; expected device cuda .*found 'cuda:1'"):
+        refuse_numbered_gpu("cuda:1")
     assert Training(row_bpr(checkerboard().train), TrainConfig(device="cpu")).device.type == "cpu"

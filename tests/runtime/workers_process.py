@@ -28,7 +28,7 @@ CONFIG = {"batch_size": 64, "learning_rate": 0.02, "valid_metric": "recall@10", 
 def build(name, split):
     if name == "rows":
         return RowBPR(split.train)
-    return models.build(name, split.train, split.features, models.settings(name, {"dim": 8}), 0)
+    return models.build_model(name, split.train, split.features, models.make_config(name, {"embedding_dim": 8}), 0)
 
 
 def train(name, workers, epochs_done=0, **settings):

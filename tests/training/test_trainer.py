@@ -9,17 +9,17 @@ from torch import nn
 
 from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, RunError
-from gtcrec.evaluation.evaluator import evaluate_split, valid_users
+from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.sampling import Batches
 from gtcrec.training.trainer import Negatives, TrainConfig, Training, epochs, fit
-from gtcrec.types import Batch, Interactions, ItemFeatures, Split
+from gtcrec.types import Batch, Interactions, ItemFeatures, Split, TrainableModel
 
 FAST = {"batch_size": 64, "learning_rate": 0.02, "valid_metric": "recall@10"}
 
 
 def bpr(split, seed=0):
-    return models.build("bpr", split.train, split.features, models.settings("bpr", {"dim": 8}), seed)
+    return models.build_model("bpr", split.train, split.features, models.make_config("bpr", {"embedding_dim": 8}), seed)
 
 
 @given(st.integers(2, 12).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=n - 1))))
@@ -41,7 +41,9 @@ def test_negatives_are_uniform_over_the_unliked_items():
 
 def test_negatives_that_are_met_are_uniform_over_the_unliked_items_with_a_training_pair():
     pairs = Interactions(np.array([0, 0, 1, 1, 2]), np.array([1, 4, 0, 4, 6]), 3, 8)  # items 0, 1, 4, 6 are met
-    drawn = Negatives(pairs, met=True).draw(torch.zeros(20_000, dtype=torch.int64), torch.Generator().manual_seed(1))
+    drawn = Negatives(pairs, warm_only=True).draw(
+        torch.zeros(20_000, dtype=torch.int64), torch.Generator().manual_seed(1)
+    )
     counts = np.bincount(drawn.numpy(), minlength=8)
     assert np.flatnonzero(counts).tolist() == [0, 6]
     assert np.abs(counts[[0, 6]] / 10_000 - 1).max() < 0.05
@@ -50,7 +52,7 @@ def test_negatives_that_are_met_are_uniform_over_the_unliked_items_with_a_traini
 def test_a_user_who_likes_every_met_item_has_no_negative_among_them():
     pairs = Interactions(np.array([0, 0, 1]), np.array([1, 2, 1]), 2, 4)
     assert Batches(pairs, 8, 0).steps == 1
-    users = [batch.users.tolist() for batch, _, _ in Batches(pairs, 8, 0, met=True).epoch(1, ProcessGroup())]
+    users = [batch.users.tolist() for batch, _, _ in Batches(pairs, 8, 0, warm_only=True).epoch(1, ProcessGroup())]
     assert users == [[1]]
 
 
@@ -102,7 +104,7 @@ def test_validation_can_be_less_frequent_than_epochs(checkerboard):
 
 def test_a_model_without_weights_has_nothing_to_train(checkerboard):
     split = checkerboard()
-    model = models.build("popular", split.train, split.features, models.settings("popular", {}), 0)
+    model = models.build_model("popular", split.train, split.features, models.make_config("popular", {}), 0)
     training = fit(model, split, TrainConfig(valid_metric="recall@10"))
     assert [(e.number, e.losses, e.stop) for e in training.history] == [(1, {}, "nothing to train")]
 
@@ -148,13 +150,13 @@ def test_validation_on_few_users_is_the_evaluation_of_those(checkerboard):
     split = checkerboard()
     model = bpr(split)
     training = fit(model, split, TrainConfig(epochs=1, valid_users=7, seed=5, **FAST))
-    users = valid_users(split, at_most=7, seed=5)
+    users = validation_users(split, at_most=7, seed=5)
     found = evaluate_split(model.scorer(), split, "valid", metrics=["recall@10"], details=False, users=users)
     assert training.history[0].valid["recall@10"] == found["recall@10"]
-    assert found.about["users"] == "7 of 40"
+    assert found.context.users == "7 of 40"
     everyone = evaluate_split(model.scorer(), split, "valid", metrics=["recall@10"], details=False)
     rows = np.isin(everyone.users, users)
-    assert everyone.about["users"] == "all"
+    assert everyone.context.users == "all"
     assert found["recall@10"] == everyone.per_user["recall@10"][rows].mean()
 
 
@@ -162,7 +164,7 @@ def test_validation_on_few_users_is_the_evaluation_of_those(checkerboard):
 def test_bfloat16_learns_what_float32_learns(name, checkerboard):
     split, last = checkerboard(), {}
     for precision in ("float32", "bfloat16"):
-        model = models.build(name, split.train, split.features, models.settings(name, {"dim": 8}), 0)
+        model = models.build_model(name, split.train, split.features, models.make_config(name, {"embedding_dim": 8}), 0)
         training = fit(model, split, TrainConfig(epochs=10, precision=precision, **FAST))
         assert all(np.isfinite(value) for epoch in training.history for value in epoch.losses.values())
         assert all(p.dtype == torch.float32 for p in model.parameters())
@@ -176,7 +178,7 @@ def test_a_device_that_is_not_there_is_named(checkerboard):
         Training(bpr(checkerboard()), TrainConfig(device="gpu"))
 
 
-class Explodes(nn.Module):
+class Explodes(nn.Module, TrainableModel):
     def __init__(self):
         super().__init__()
         self.w = nn.Parameter(torch.ones(1))
@@ -193,7 +195,7 @@ def test_a_loss_that_is_not_finite_is_named(checkerboard):
 def test_users_who_like_everything_are_left_out_and_nothing_else_is_an_error():
     everything = Interactions(np.array([0, 0]), np.array([0, 1]), 2, 2)
     split = Split(everything, everything, everything, ItemFeatures(2), {})
-    with pytest.raises(ConfigError, match="nothing to train on: no user has both a liked and an unliked item"):
+    with pytest.raises(ConfigError, match="nothing to train on: no user has both a positive and a negative item"):
         fit(bpr(split), split, TrainConfig(**FAST))
 
 
@@ -220,7 +222,7 @@ def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
 def test_the_learning_rate_falls_linearly_and_would_be_0_after_the_last_epoch(checkerboard, row_bpr):
     split = checkerboard()
     model = row_bpr(split.train)
-    config = TrainConfig(epochs=4, batch_size=64, learning_rate=0.04, decay="linear", valid_metric="recall@10")
+    config = TrainConfig(epochs=4, batch_size=64, learning_rate=0.04, lr_decay="linear", valid_metric="recall@10")
     training = Training(model, config)
     rates = [
         {group["lr"] for optimizer in training.optimizers for group in optimizer.param_groups}

@@ -8,28 +8,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
+
+from gtcrec.reporting.tables import Cell, Table, latex_lines, markdown_lines
 
 if TYPE_CHECKING:
-    from gtcrec.evaluation.comparison import PairedDifference
-    from gtcrec.reporting.run_comparison import RankedMean
-    from gtcrec.reporting.run_record import Evaluation
     from gtcrec.training.trainer import Epoch
 
 __all__ = [
-    "comparison",
     "counted",
-    "differences",
-    "evaluation",
     "nested",
     "number",
     "print_json",
     "print_table",
+    "print_tables",
     "progress",
     "rendered",
     "resumable",
+    "rich_table",
     "say",
     "table",
 ]
@@ -52,12 +51,38 @@ def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", left: Collection[int] = (0,)
 ) -> RenderableType:
     """Return a table; the columns that `left` names hold text, the others numbers, aligned right."""
-    made = Table(box=None, pad_edge=False)
+    made = RichTable(box=None, pad_edge=False)
     for place, header in enumerate(headers):
         made.add_column(escape(header), justify="left" if place in left else "right", header_style="dim")
     for row in rows:
         made.add_row(*row)
     return Group(f"[bold]{escape(title)}[/bold]", made) if title else made
+
+
+_MARKS = {"": "", "*": "*", "ns": " ns"}
+
+
+def rich_table(one: Table) -> RenderableType:
+    """Return a table of cells for the terminal: best bold, second underlined, details dim; its note is left out.
+
+    Numbers are padded here, so that they stand under one another whatever mark or detail follows them.
+    """
+    widths = [
+        0 if place in one.left else max(map(cell_len, [header, *(row[place].text for row in one.rows)]))
+        for place, header in enumerate(one.headers)
+    ]
+    marks = [max((len(_MARKS[row[place].mark]) for row in one.rows), default=0) for place in range(len(widths))]
+
+    def padded(cell: Cell, place: int) -> str:
+        text = escape(cell.text)
+        text = f"[bold]{text}[/bold]" if cell.best else f"[u]{text}[/u]" if cell.second else text
+        mark = _MARKS[cell.mark].ljust(marks[place])
+        detail = f" [dim]{escape(cell.detail)}[/dim]" if cell.detail else ""
+        return " " * (widths[place] - cell_len(cell.text)) + text + mark + detail
+
+    headers = [" " * (width - cell_len(header)) + header for width, header in zip(widths, one.headers, strict=True)]
+    rows = [[padded(cell, place) for place, cell in enumerate(row)] for row in one.rows]
+    return table(headers, rows, one.title, range(len(headers)))
 
 
 def rendered(one: RenderableType) -> str:
@@ -68,13 +93,22 @@ def rendered(one: RenderableType) -> str:
     return captured.get()
 
 
-def print_table(*tables: RenderableType) -> None:
+def print_table(*tables: RenderableType | Table) -> None:
     """Print tables on stdout, a blank line between."""
     out = console(sys.stdout)
     for place, one in enumerate(tables):
         if place:
             out.print()
-        out.print(one)
+        out.print(rich_table(one) if isinstance(one, Table) else one)
+
+
+def print_tables(tables: Sequence[Table], form: str = "text") -> None:
+    """Print tables on stdout as "text" for the terminal, "markdown" or "latex"."""
+    if form == "text":
+        print_table(*tables)
+        return
+    lines = {"markdown": markdown_lines, "latex": latex_lines}[form]
+    sys.stdout.write("\n\n".join("\n".join(lines(table)) for table in tables) + "\n")
 
 
 def number(value: Any) -> str:
@@ -112,52 +146,6 @@ def _part(title: str, part: Mapping[str, Any]) -> RenderableType:
     columns = list(dict.fromkeys(column for group in groups for column in group))
     rows = [[escape(name), *(escape(number(group.get(c))) for c in columns)] for name, group in part.items()]
     return table([title, *columns], rows)
-
-
-def evaluation(found: "Evaluation", title: str) -> RenderableType:
-    """Return the metrics of an evaluation with their intervals, a family a row and a cut-off a column."""
-    from gtcrec.reporting.html import pivot
-
-    cuts, families = pivot(found)
-
-    def cell(value: tuple[float, float | None, float | None] | None) -> str:
-        if value is None:
-            return ""
-        mean, low, high = value
-        return f"{mean:.4f}{' ' * 17}" if low is None else f"{mean:.4f} [dim]{low:.4f} to {high:.4f}[/dim]"
-
-    rows = [[escape(family), *map(cell, cells)] for family, cells in families]
-    return table(["", *(f"@{cut}" if cut else "" for cut in cuts)], rows, title)
-
-
-def comparison(
-    rows: Sequence[tuple[str, Sequence["RankedMean"]]], metrics: Sequence[str], title: str
-) -> RenderableType:
-    """Return the table of runs: best bold, second underlined, * significant against the first."""
-
-    def cell(one: "RankedMean") -> str:
-        star = "*" if one.significant else " "
-        text = f"{one.value:.4f}"
-        return (f"[bold]{text}[/bold]" if one.best else f"[u]{text}[/u]" if one.second else text) + star
-
-    return table(["run", *(f"{m} " for m in metrics)], [[escape(n), *map(cell, cells)] for n, cells in rows], title)
-
-
-def differences(tests: Sequence["PairedDifference"]) -> RenderableType:
-    """Return the table of paired tests."""
-    rows = [
-        [
-            escape(test.name),
-            test.metric,
-            f"{test.difference:+.4f}",
-            f"{test.interval[0]:+.4f} to {test.interval[1]:+.4f}",
-            f"{test.p:.4f}",
-            f"{test.p_holm:.4f}",
-        ]
-        for test in tests
-    ]
-    title = f"paired tests against {tests[0].base}" if tests else ""
-    return table(["run", "metric", "difference", "95 % interval", "p", "p (Holm)"], rows, title, left=(0, 1))
 
 
 def print_json(value: Any) -> None:

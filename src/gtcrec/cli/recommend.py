@@ -1,7 +1,4 @@
-"""Recommended lists as a table, JSON, CSV or Parquet: columns user_id, item_id, rank, score.
-
-Lists for all users go to Parquet in blocks of users, so that their number does not matter.
-"""
+"""`gtcrec recommend`: lists as a table, JSON, CSV or Parquet, with the columns user_id, item_id, rank and score."""
 
 import csv
 import io
@@ -9,64 +6,129 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from rich.console import RenderableType
-from rich.markup import escape
+import typer
 
-from gtcrec.cli.console import rendered, say, table
-from gtcrec.runtime.files import atomic_path, write_text
-from gtcrec.types import Dataset
+from gtcrec.cli.options import DataPath, Device, Engine, RayAddress, RunFolder, WorkerCount, prepare_parent
 
 if TYPE_CHECKING:
-    pass
+    import pyarrow as pa
+    from rich.console import RenderableType
 
-__all__ = ["write_lists"]
+    from gtcrec.experiments.model_bundle import ModelBundle
+
+__all__ = ["recommend"]
+
+Ids = list[str] | None
+ListFormat = Literal["text", "json", "csv", "parquet"]
 
 
-def write_lists(found: pa.Table, dataset: Dataset, form: str, out: Path | None) -> None:
-    """Write recommendations to `out` or, where that is None, to stdout.
+def recommend(
+    folder: RunFolder,
+    users: Annotated[str, typer.Option("--users", metavar="ID,ID", help="Users of the data.")] = "",
+    user: Annotated[Ids, typer.Option("--user", "-u", metavar="ID", help="A user of the data; repeatable.")] = None,
+    history: Annotated[Ids, typer.Option("--history", metavar="ID", help="An item of a new user; repeatable.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every user of the data.")] = False,
+    old_history: Annotated[Ids, typer.Option("--liked", hidden=True)] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists.")] = 10,
+    form: Annotated[ListFormat, typer.Option("--format", help="parquet needs --out.")] = "text",
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
+    data: DataPath = None,
+    device: Device = None,
+    block_users: Annotated[
+        int, typer.Option("--block-users", min=1, help="Of --all to parquet: users of a row group.")
+    ] = 8192,
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
+) -> None:
+    """Print the best items for users, in the ids of the data; items seen in training are left out."""
+    named = [*filter(None, users.split(",")), *(user or ())]
+    histories = [*([history] if history else ()), *(ids.split(",") for ids in old_history or ())]
+    if [bool(named), bool(histories), every].count(True) != 1:
+        raise typer.BadParameter("expected one of --users or --user, --history, and --all")
+    if form == "parquet" and out is None:
+        raise typer.BadParameter("--format parquet needs --out FILE")
+    if engine == "ray" and not (every and form == "parquet"):
+        raise typer.BadParameter("--engine ray is for --all --format parquet")
+    prepare_parent(out)
+    if every and form == "parquet" and out:
+        _write_all_users(folder, out, k, block_users, (engine, workers, ray_address), data, device)
+        return
+    from gtcrec.serving.trained_model import TrainedModel
 
-    `form` is "table" (with titles where the data have them), "json", "csv" or "parquet"; Parquet needs `out`.
-    """
-    if out is not None and form == "parquet":
-        with atomic_path(out) as temporary:
-            pq.write_table(found, temporary)
-    elif out is not None:
-        write_text(out, _text(found, dataset, form))
+    model = TrainedModel.load(folder, data, device)
+    if histories:
+        lists = model.recommend_for_histories(histories, k)
     else:
-        sys.stdout.write(_text(found, dataset, form))
-    if out is not None:
-        say(f"{len(found):,} rows: {out}")
+        known = model.bundle.users
+        lists = model.recommend(known.index(known.ids if every else named), k)
+    _write_lists(lists, model.bundle, "history" if histories else "user", form, out)
 
 
-def _text(found: pa.Table, dataset: Dataset, form: str) -> str:
+def _write_all_users(
+    folder: Path,
+    out: Path,
+    k: int,
+    block_users: int,
+    workers: tuple[Any, int, str],
+    data: str | None,
+    device: str | None,
+) -> None:
+    """Write the lists of all users in blocks, so that their number does not matter."""
+    from gtcrec.cli.console import counted, resumable, say
+    from gtcrec.runtime.block_jobs import choose_executor
+    from gtcrec.serving.batch import write_all_lists
+
+    executor = choose_executor(*workers, device or "cpu")
+    with resumable("the same command goes on from here"), counted("blocks of users") as on_block:
+        rows = write_all_lists(folder, out, k, block_users, executor, on_block, data, device)
+    say(f"{rows:,} rows: {out}")
+
+
+def _write_lists(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, out: Path | None) -> None:
+    """Write recommendations to `out` or, where that is None, to stdout; "text" adds titles where the data have them."""
+    from gtcrec.cli.console import say
+    from gtcrec.runtime.files import atomic_path, write_text
+
+    if out is None:
+        sys.stdout.write(_lists_as_text(lists, bundle, owner, form))
+        return
+    if form == "parquet":
+        import pyarrow.parquet as pq
+
+        with atomic_path(out) as temporary:
+            pq.write_table(lists, temporary)
+    else:
+        write_text(out, _lists_as_text(lists, bundle, owner, form))
+    say(f"{len(lists):,} rows: {out}")
+
+
+def _lists_as_text(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str) -> str:
+    from gtcrec.cli.console import rendered
+
     if form == "json":
-        return json.dumps(found.to_pylist(), indent=2, ensure_ascii=False) + "\n"
-    rows = list(zip(*(column.to_pylist() for column in found.columns), strict=True))
-    if form == "table":
-        return rendered(_table(rows, dataset, found.column_names[0].removesuffix("_id")))
+        return json.dumps(lists.to_pylist(), indent=2, ensure_ascii=False) + "\n"
+    rows = list(zip(*(column.to_pylist() for column in lists.columns), strict=True))
+    if form == "text":
+        return rendered(_lists_table(rows, bundle, owner))
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([found.column_names, *rows])
+    csv.writer(stream, lineterminator="\n").writerows([lists.column_names, *rows])
     return stream.getvalue()
 
 
-def _table(rows: Sequence[tuple[Any, ...]], dataset: Dataset, who: str) -> RenderableType:
-    titles = _titles(rows, dataset)
-    lines, before = [], None
+def _lists_table(rows: Sequence[tuple[Any, ...]], bundle: "ModelBundle", first_header: str) -> "RenderableType":
+    """Return a table of lists that shows each user once, with the items' titles if there are any."""
+    from rich.markup import escape
+
+    from gtcrec.cli.console import table
+
+    titles = [bundle.titles[i] for i in bundle.items.index(row[1] for row in rows)] if bundle.titles else []
+    lines, previous = [], None
     for place, (user, item, rank, score) in enumerate(rows):
-        shown = "" if user == before else escape(str(user))
-        title = [escape(titles[place])] if titles else []
-        lines.append([shown, str(rank), f"{score:.4f}", escape(str(item)), *title])
-        before = user
-    headers = [who, "rank", "score", "item", *(["title"] if titles else [])]
+        name = "" if user == previous else escape(str(user))
+        lines.append([name, str(rank), f"{score:.4f}", escape(str(item)), *map(escape, titles[place : place + 1])])
+        previous = user
+    headers = [first_header, "rank", "score", "item", *(["title"] if titles else [])]
     return table(headers, lines, left=(0, 3, 4))
-
-
-def _titles(rows: Sequence[tuple[Any, ...]], dataset: Dataset) -> list[str]:
-    """Return the title of each row's item, or nothing when the data have none."""
-    if dataset.item_metadata is None:
-        return []
-    return [dataset.item_metadata.titles[index] for index in dataset.items.index(row[1] for row in rows)]

@@ -1,11 +1,29 @@
-"""A training as the command line shows it: progress, interruption, and what came of it."""
+"""`gtcrec train`, `resume` and `evaluate`: from data to a measured run folder."""
 
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from gtcrec.errors import ConfigError
+import typer
+
+from gtcrec.cli.options import (
+    ConfigFile,
+    DataAndModel,
+    DataPath,
+    Device,
+    Engine,
+    Format,
+    OldData,
+    OldModel,
+    OldSettings,
+    RayAddress,
+    RunFolder,
+    WorkerCount,
+    prepare_parent,
+    read_data_and_model,
+)
+from gtcrec.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from gtcrec.experiments.config import RunConfig
@@ -13,15 +31,115 @@ if TYPE_CHECKING:
     from gtcrec.experiments.run import Run
     from gtcrec.training.trainer import Epoch, TrainConfig
 
-__all__ = ["cluster", "go_on", "start", "train_here"]
+__all__ = ["evaluate", "resume", "train", "train_here"]
+
+Failures = Annotated[int, typer.Option("--max-failures", min=0, help="With ray: how often to restart lost workers.")]
 
 
-def cluster(engine: str, workers: int, address: str, max_failures: int) -> "Cluster | None":
+def train(
+    out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
+    words: DataAndModel = None,
+    config: ConfigFile = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same as seed=N.")] = None,
+    device: Device = None,
+    old_data: OldData = None,
+    old_model: OldModel = None,
+    old_settings: OldSettings = None,
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
+    max_failures: Failures = 3,
+) -> None:
+    """Train a model on a data set; Ctrl-C leaves a run that `gtcrec resume` goes on with."""
+    data, model, settings = read_data_and_model(words, old_data, old_model, old_settings)
+    if data is None and config is None:
+        raise typer.BadParameter("missing argument DATA")
+    from gtcrec.experiments.config import load_config
+    from gtcrec.experiments.run import Run
+    from gtcrec.runtime.files import require_empty
+    from gtcrec.runtime.process_group import init_process_group
+
+    options = {"seed": seed, "train.device": device}
+    settings += [f"{key}={value}" for key, value in options.items() if value is not None]
+    run_config = load_config(data, model, config, settings)
+    ray = _ray_cluster(engine, workers, ray_address, max_failures)
+    prepare_parent(out)
+    if ray:
+        require_empty(out)
+        _train_by_ray(run_config, out, ray)
+        return
+    with init_process_group(run_config.train.device) as processes:
+        train_here(Run.create(run_config, out, processes))
+    if processes.is_main:
+        _print_result(out)
+
+
+def resume(
+    folder: RunFolder,
+    data: DataPath = None,
+    device: Device = None,
+    engine: Engine = "local",
+    workers: WorkerCount = 1,
+    ray_address: RayAddress = "",
+    max_failures: Failures = 3,
+) -> None:
+    """Go on with an interrupted training from its last checkpoint, with any number of workers."""
+    from gtcrec.cli.console import say
+    from gtcrec.experiments.run import Run
+    from gtcrec.experiments.run_folder import read_stored_config
+    from gtcrec.runtime.files import MANIFEST
+    from gtcrec.runtime.process_group import init_process_group
+
+    ray = _ray_cluster(engine, workers, ray_address, max_failures)
+    config = read_stored_config(folder, data, device)
+    if ray and not (folder / MANIFEST).exists():
+        _train_by_ray(config, folder, ray)
+        return
+    with init_process_group(config.train.device) as processes:
+        run = Run.load(folder, data, device, processes)
+        if not run.finished:
+            train_here(run)
+        elif processes.is_main:
+            say(f"{folder}: training has ended already")
+    if processes.is_main:
+        _print_result(folder)
+
+
+def evaluate(folder: RunFolder, data: DataPath = None, device: Device = None, form: Format = "text") -> None:
+    """Measure a trained model on the test interactions: the one final call."""
+    from gtcrec.cli.console import print_json, print_table, say
+    from gtcrec.experiments.run import Run
+    from gtcrec.reporting.run_comparison import evaluation_table
+    from gtcrec.reporting.run_record import read_run_record
+
+    Run.load(folder, data, device).evaluate()
+    result = read_run_record(folder).result.test
+    if result is None:
+        raise RunError(f"{folder / 'report.json'}: expected the test evaluation, found none")
+    if form == "json":
+        print_json(result.model_dump())
+    else:
+        print_table(evaluation_table(result, f"test, {result.users:,} users, mean and 95 % interval"))
+    say(f"report: {folder / 'report.html'}")
+
+
+def train_here(run: "Run") -> None:
+    """Train a run in this process to its end; of several processes only the first shows it."""
+    if run.workers.is_main:
+        past = run.training.best
+        best = past.valid[run.config.train.valid_metric] if past else None
+        _show_epochs(run.folder, run.config.train, run.epochs, run.epochs_done, best)
+    else:
+        for _ in run.epochs():
+            pass
+
+
+def _ray_cluster(engine: str, workers: int, address: str, max_failures: int) -> "Cluster | None":
     """Return the Ray to train with, or None for this process. Raises `ConfigError` for several workers without Ray."""
     if engine == "local":
         if workers > 1:
             raise ConfigError(
-                f"--engine local is one process, found --workers {workers}; wanted --engine ray, or torchrun"
+                f"--engine local is one process, found --workers {workers}; expected --engine ray, or torchrun"
             )
         return None
     from gtcrec.experiments.ray_trainer import Cluster
@@ -29,94 +147,47 @@ def cluster(engine: str, workers: int, address: str, max_failures: int) -> "Clus
     return Cluster(workers, address, max_failures)
 
 
-def start(config: "RunConfig", folder: Path, ray: "Cluster | None") -> None:
-    """Start a run, train it to its end and print the result."""
-    from gtcrec.experiments.run import Run
-    from gtcrec.experiments.run_folder import require_empty
-    from gtcrec.runtime.process_group import init_process_group
-
-    if ray:
-        require_empty(folder)
-        _train_by_ray(config, folder, ray)
-        return
-    with init_process_group(config.train.device) as workers:
-        train_here(Run.create(config, folder, workers))
-    if workers.is_main:
-        _print_result(folder)
-
-
-def go_on(folder: Path, data: str | None, device: str | None, ray: "Cluster | None") -> None:
-    """Train a run that was interrupted to its end and print the result."""
-    from gtcrec.cli.console import say
-    from gtcrec.experiments.run import Run
-    from gtcrec.experiments.run_folder import read_stored_config
-    from gtcrec.runtime.files import MANIFEST
-    from gtcrec.runtime.process_group import init_process_group
-
-    config = read_stored_config(folder, data, device)
-    if ray and not (folder / MANIFEST).exists():
-        _train_by_ray(config, folder, ray)
-        return
-    with init_process_group(config.train.device) as workers:
-        run = Run.load(folder, data, device, workers)
-        if not run.finished:
-            train_here(run)
-        elif workers.is_main:
-            say(f"{folder}: training has ended already")
-    if workers.is_main:
-        _print_result(folder)
-
-
-def train_here(run: "Run") -> None:
-    """Train a run in this process to its end; of several workers only the first shows it."""
-    if run.workers.is_main:
-        past = run.training.best
-        best = past.valid[run.config.train.valid_metric] if past else None
-        _show(run.folder, run.config.train, run.epochs, run.epochs_done, best)
-    else:
-        for _ in run.epochs():
-            pass
-
-
 def _train_by_ray(config: "RunConfig", folder: Path, ray: "Cluster") -> None:
     from gtcrec.cli.console import say
-    from gtcrec.experiments import ray_trainer as engine
+    from gtcrec.experiments import ray_trainer
 
-    past = engine.history(folder)
+    past = ray_trainer.history(folder)
     best = next((e.valid[config.train.valid_metric] for e in reversed(past) if e.best), None)
 
     def epochs(on_step: Callable[[int, int], None]) -> "Iterator[Epoch]":
-        return engine.epochs(config, folder, ray, lambda text: say(text, style="yellow"))
+        return ray_trainer.epochs(config, folder, ray, lambda text: say(text, style="yellow"))
 
-    _show(folder, config.train, epochs, len(past), best)
+    _show_epochs(folder, config.train, epochs, len(past), best)
     _print_result(folder)
 
 
 def _print_result(folder: Path) -> None:
     """Print the validation metrics of a finished run."""
-    from gtcrec.cli.console import evaluation, print_table, say
-    from gtcrec.reporting.run_record import read
+    from gtcrec.cli.console import print_table, say
+    from gtcrec.reporting.run_comparison import evaluation_table
+    from gtcrec.reporting.run_record import read_run_record
 
-    found = read(folder).result
-    epoch = f"epoch {found.best_epoch} of {found.epochs}"
-    title = f"{found.model}, best {epoch}, validation, {found.valid.users:,} users, mean and 95 % interval"
-    print_table(evaluation(found.valid, title))
-    say(f"training ended: {found.stop}\nreport: {folder / 'report.html'}")
-    if found.test is None:
+    result = read_run_record(folder).result
+    epoch = f"epoch {result.best_epoch} of {result.epochs}"
+    title = f"{result.model}, best {epoch}, validation, {result.valid.users:,} users, mean and 95 % interval"
+    print_table(evaluation_table(result.valid, title))
+    say(f"training ended: {result.stop}\nreport: {folder / 'report.html'}")
+    if result.test is None:
         say(f"test is one explicit call: gtcrec evaluate {shlex.quote(str(folder))}")
 
 
-def _show(
+def _show_epochs(
     folder: Path,
     config: "TrainConfig",
     epochs: "Callable[[Callable[[int, int], None]], Iterator[Epoch]]",
     done: int,
     best: float | None,
 ) -> None:
+    """Train, showing each epoch; an interruption says how to resume the run in `folder`."""
     from gtcrec.cli.console import progress, resumable
 
-    way_on = f"resume with: gtcrec resume {shlex.quote(str(folder))}"
-    shown = progress(config.epochs, config.valid_metric, done, best)
-    with resumable(way_on), shown as (after_epoch, after_step):
+    hint = f"resume with: gtcrec resume {shlex.quote(str(folder))}"
+    display = progress(config.epochs, config.valid_metric, done, best)
+    with resumable(hint), display as (after_epoch, after_step):
         for epoch in epochs(after_step):
             after_epoch(epoch)

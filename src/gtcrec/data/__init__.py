@@ -1,21 +1,23 @@
-"""Data: reading catalogues, encoding, dividing and describing them, and drawing ones whose truth is known."""
+"""Data: reading, splitting and describing data sets, encoding content, and catalogs whose truth is known."""
 
+from gtcrec.data.datasets import load_dataset
 from gtcrec.data.describe import describe
 from gtcrec.data.features.extract import EncodeConfig, Encoded, encode
 from gtcrec.data.formats.load import ReadConfig, load
 from gtcrec.data.splits import SplitConfig, split
-from gtcrec.data.synthetic.catalog import Planted, planted, write_catalogue
+from gtcrec.data.synthetic.catalog import SyntheticCatalog, make_catalog, write_catalog
 
 __all__ = [
     "EncodeConfig",
     "Encoded",
-    "Planted",
     "ReadConfig",
     "SplitConfig",
+    "SyntheticCatalog",
     "describe",
     "encode",
     "load",
-    "planted",
+    "load_dataset",
+    "make_catalog",
     "split",
-    "write_catalogue",
+    "write_catalog",
 ]

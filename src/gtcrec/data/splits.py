@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, config_error
 from gtcrec.types import Dataset, Floats, Ints, Split
 
 __all__ = ["SplitConfig", "assign", "split"]
@@ -29,14 +29,16 @@ class SplitConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: Literal["auto", "label", "random", "leave_one_out", "user_time", "global_time", "cold_items"] = "auto"
+    strategy: Literal["auto", "label", "random", "leave_one_out", "user_time", "global_time", "cold_items"] = Field(
+        "auto", description="auto, label, random, leave_one_out, user_time, global_time or cold_items"
+    )
     ratios: tuple[
         Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]
-    ] = (0.8, 0.1, 0.1)  # fmt: skip
-    seed: Annotated[int, Field(ge=0)] = 0
+    ] = Field((0.8, 0.1, 0.1), description="shares of training, validation and test")  # fmt: skip
+    seed: Annotated[int, Field(ge=0, description="draws the split, and orders equal times")] = 0
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_ratios(self) -> Self:
         if abs(sum(self.ratios) - 1) > 1e-9:
             raise ValueError(f"ratios must add up to 1, found {self.ratios}, which add up to {sum(self.ratios):g}")
         return self
@@ -45,19 +47,63 @@ class SplitConfig(BaseModel):
 _DEFAULT = SplitConfig()
 
 
-def split(dataset: Dataset, config: SplitConfig = _DEFAULT) -> Split:
-    """Divide the interactions into parts; each pair lands in exactly one.
+def split(
+    dataset: Dataset,
+    config: SplitConfig | None = None,
+    *,
+    strategy: str = "auto",
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> Split:
+    """Divide the interactions into training, validation and test; each pair lands in exactly one.
 
-    Raises `DataError` when the data lacks what the strategy needs or nothing is left for training.
+    Parameters
+    ----------
+    dataset : Dataset
+        What `load_dataset` returns.
+    config : SplitConfig, optional
+        In place of the three that follow.
+    strategy : str
+        "label": as the data's labels say. "random": per user by `ratios`. "leave_one_out": each user's last interaction
+        to test, the one before to validation. "user_time": per user in order of time. "global_time": at two moments.
+        "cold_items": items with all of their interactions. "auto": "label" where the data have labels, else "random".
+    ratios : tuple of three floats
+        Shares of training, validation and test.
+    seed : int
+        Draws the split, and orders equal times.
+
+    Returns
+    -------
+    Split
+        `train` and `valid`; the test part is behind `final_test()`.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown strategy, or ratios that do not add up to 1.
+    DataError
+        When the data lack what the strategy needs, or nothing is left for training.
+
+    Examples
+    --------
+    >>> dataset = gtcrec.data.make_catalog(n_users=30, n_items=40).dataset
+    >>> parts = gtcrec.split(dataset, strategy="leave_one_out")
+    >>> len(parts.valid), len(parts.final_test())
+    (30, 30)
     """
-    strategy = _strategy(dataset, config)
-    parts = assign(dataset, config)
-    pairs = dataset.interactions
+    if config is None:
+        try:
+            config = SplitConfig(strategy=strategy, ratios=ratios, seed=seed)
+        except ValidationError as error:
+            raise config_error(error, "split", SplitConfig) from error
+    used, parts = _resolve_strategy(dataset, config), assign(dataset, config)
+    pairs = dataset.interactions.identified(dataset.users, dataset.items)
     train, valid, test = (pairs.where(parts == part) for part in range(3))
     if not len(train):
-        raise DataError(f"split {strategy!r} leaves no training interaction of {len(pairs)}")
+        raise DataError(f"split {used!r} leaves no training interaction of {len(pairs)}")
     counts = {"train": len(train), "valid": len(valid), "test": len(test)}
-    return Split(train, valid, test, dataset.features, {**config.model_dump(mode="json"), "used": strategy, **counts})
+    facts = {**config.model_dump(mode="json"), "used": used, **counts}
+    return Split(train, valid, test, dataset.features, facts, dataset.item_metadata)
 
 
 def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]:
@@ -65,7 +111,7 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
 
     Depends on the pairs, their times and the seed alone, not on the order of rows in a file.
     """
-    strategy, times, pairs = _strategy(dataset, config), dataset.times, dataset.interactions
+    strategy, times, pairs = _resolve_strategy(dataset, config), dataset.times, dataset.interactions
     if strategy == "label":
         if dataset.labels is None:
             raise DataError("split 'label' needs labels, the data has none; set data.label to the column's name")
@@ -73,25 +119,25 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
     if strategy in ("user_time", "global_time") and times is None:
         raise DataError(f"split {strategy!r} needs times, the data has none; set data.time to the column's name")
     if strategy == "global_time" and times is not None:
-        return _cut(times, config.ratios)
+        return _cut_by_time(times, config.ratios)
     if strategy == "cold_items":
-        return _by_item(pairs.n_items, config)[pairs.items]
+        return _split_items(pairs.n_items, config)[pairs.items]
     draws = np.random.default_rng([_STREAM, config.seed]).random(len(pairs))
     # Random draws order equal times: the item's index would make some items "the last" more often.
     keys = (draws, pairs.users) if strategy == "random" or times is None else (draws, times, pairs.users)
     from_end = np.empty(len(pairs), dtype=np.int64)  # 0 for the last pair of its user
     from_end[np.lexsort(keys)] = pairs.indptr[1:][pairs.users] - 1 - np.arange(len(pairs))
-    n_valid, n_test = _sizes(pairs.user_counts, config.ratios, strategy == "leave_one_out")
-    return _label(from_end, n_valid[pairs.users], n_test[pairs.users])
+    n_valid, n_test = _part_sizes(pairs.user_counts, config.ratios, strategy == "leave_one_out")
+    return _label_from_end(from_end, n_valid[pairs.users], n_test[pairs.users])
 
 
-def _strategy(dataset: Dataset, config: SplitConfig) -> str:
+def _resolve_strategy(dataset: Dataset, config: SplitConfig) -> str:
     if config.strategy != "auto":
         return config.strategy
     return "random" if dataset.labels is None else "label"
 
 
-def _sizes(counts: Ints, ratios: tuple[float, float, float], one_each: bool) -> tuple[Ints, Ints]:
+def _part_sizes(counts: Ints, ratios: tuple[float, float, float], one_each: bool) -> tuple[Ints, Ints]:
     """Return how many pairs of each user go to validation and to test, each int64 [n_users].
 
     A part whose ratio is 0 gets none. A user with two pairs has none for
@@ -108,18 +154,18 @@ def _sizes(counts: Ints, ratios: tuple[float, float, float], one_each: bool) -> 
     return np.minimum(n_valid, counts - 1 - n_test), n_test
 
 
-def _by_item(n: int, config: SplitConfig) -> NDArray[np.int8]:
+def _split_items(n: int, config: SplitConfig) -> NDArray[np.int8]:
     """The part of each item, int8 [n_items]; sizes by ratio, rounded down for validation and test."""
     n_valid, n_test = (math.floor(n * ratio + 1e-9) for ratio in config.ratios[1:])
     order = np.random.default_rng([_STREAM, config.seed]).permutation(n)
-    return _label(order, np.int64(n_valid), np.int64(n_test))
+    return _label_from_end(order, np.int64(n_valid), np.int64(n_test))
 
 
-def _label(from_end: Ints, n_valid: Ints | np.int64, n_test: Ints | np.int64) -> NDArray[np.int8]:
+def _label_from_end(from_end: Ints, n_valid: Ints | np.int64, n_test: Ints | np.int64) -> NDArray[np.int8]:
     return np.where(from_end < n_test, 2, np.where(from_end < n_test + n_valid, 1, 0)).astype(np.int8)
 
 
-def _cut(times: Floats, ratios: tuple[float, float, float]) -> NDArray[np.int8]:
+def _cut_by_time(times: Floats, ratios: tuple[float, float, float]) -> NDArray[np.int8]:
     """Cut at the times below which the ratios of all pairs lie; equal times stay together."""
     ends = np.append(np.sort(times), np.inf)
     shares = np.floor(len(times) * np.cumsum(ratios[:2]) + 1e-9).astype(np.int64)

@@ -1,9 +1,9 @@
 """Paired tests of models measured on the same users."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,57 +11,14 @@ from gtcrec.errors import ConfigError, DataError, nearest
 from gtcrec.evaluation.statistics import PairedTest, paired_tests
 from gtcrec.types import Floats, Report
 
-__all__ = ["BaselineComparison", "Comparison", "PairedDifference", "compare", "compare_to_baseline"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models, a metric, their paired test, and its p after Holm's correction over all pairs of models."""
-
-    name_a: str
-    name_b: str
-    metric: str
-    test: PairedTest
-    p_holm: float
-
-
-def compare(reports: Mapping[str, Report], metric: str, rng: np.random.Generator) -> list[Comparison]:
-    """Test every pair of models on the users that both were measured on, in the order of `reports`.
-
-    Raises `ConfigError` for fewer than two reports or a metric that one lacks, `DataError` when the users
-    or the liked pairs differ.
-    """
-    if len(reports) < 2:
-        raise ConfigError(f"a comparison needs at least two reports, found {len(reports)}")
-    for name, report in reports.items():
-        if metric not in report.per_user:
-            near = nearest(metric, report.per_user)
-            raise ConfigError(f"report {name!r} has no metric {metric!r}{near}, it has {', '.join(report.per_user)}")
-    pairs = list(itertools.combinations(reports, 2))
-    tested = paired_tests([_aligned(reports, a, b, metric) for a, b in pairs], rng)
-    return [Comparison(a, b, metric, test, p) for (a, b), (test, p) in zip(pairs, tested, strict=True)]
-
-
-def _aligned(reports: Mapping[str, Report], name_a: str, name_b: str, metric: str) -> tuple[Floats, Floats]:
-    a, b = reports[name_a], reports[name_b]
-    only_a, only_b = np.setdiff1d(a.users, b.users), np.setdiff1d(b.users, a.users)
-    if len(only_a) or len(only_b):
-        raise DataError(
-            f"{name_a!r} and {name_b!r} were measured on different users: "
-            f"{len(only_a)} are only in the first, {len(only_b)} only in the second"
-        )
-    liked_a, liked_b = (report.about.get("fingerprints", {}).get("liked", "") for report in (a, b))
-    if liked_a and liked_b and liked_a != liked_b:
-        raise DataError(f"{name_a!r} and {name_b!r} were measured on different liked pairs")
-    return a.per_user[metric][np.argsort(a.users)], b.per_user[metric][np.argsort(b.users)]
-
+__all__ = ["SIGNIFICANT", "BaselineComparison", "PairedDifference", "compare", "compare_to_baseline"]
 
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A paired test of run `name` against run `base`: mean difference, 95 % interval, p, p after Holm."""
+    """A paired test of model `name` against model `base`: mean difference, 95 % interval, p, p after correction."""
 
     name: str
     base: str
@@ -73,24 +30,119 @@ class PairedDifference:
 
 
 class BaselineComparison(NamedTuple):
-    """A paired test; the difference and its 95 % interval as shares of the base's mean, None where that is 0."""
+    """A paired test; the difference and its 95 % interval as shares of the baseline's mean, None where that is 0."""
 
     test: PairedDifference
     relative: float | None
     interval: tuple[float, float] | None
 
 
-def compare_to_baseline(
-    base: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], seed: int = 0
-) -> dict[str, BaselineComparison]:
-    """Test each of several models against `base` on one metric, Holm's correction over the models.
+def compare(
+    reports: Mapping[str, Report],
+    metrics: str | Sequence[str],
+    baseline: str | None = None,
+    correction: Literal["holm", "none"] = "holm",
+    seed: int = 0,
+) -> list[PairedDifference]:
+    """Test models in pairs, user by user: each against `baseline`, or every pair of them.
 
-    `pairs` are name -> (values, values of `base` for the same users), float64 [b] each; `seed` draws every test
+    Each test is a sign-flip test with a bootstrap interval of the mean difference. One draw of users and signs serves
+    all pairs and metrics.
+
+    Parameters
+    ----------
+    reports
+        Model name -> its report; all on the same users and relevant pairs.
+    metrics
+        Names such as `ndcg@20`, or one of them.
+    baseline
+        The model that each other is tested against; None tests every pair, in the order of `reports`.
+    correction
+        "holm" bounds the family-wise error over the pairs of a metric; "none" leaves `p_holm` at `p`.
+    seed
+        Draws resamples and sign flips.
+
+    Returns
+    -------
+    list of PairedDifference
+        A metric after the other; `difference` is mean(name) - mean(base).
+
+    Raises
+    ------
+    ConfigError
+        For fewer than two reports, an unknown baseline, or a metric that a report lacks.
+    DataError
+        When the users or the relevant pairs differ.
+
+    Examples
+    --------
+    >>> users, values = np.arange(100), np.linspace(0, 1, 100)
+    >>> a, b = (Report(users, {"ndcg@10": x}, {"ndcg@10": x.mean()}) for x in (values, values - 0.25))
+    >>> (test,) = compare({"ease": a, "gtc": b}, metrics=["ndcg@10"], baseline="ease")
+    >>> test.name, test.base, round(test.difference, 4), test.p_holm < 0.001
+    ('gtc', 'ease', -0.25, True)
+    """
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    pairs = _model_pairs(reports, baseline)
+    for name, report in reports.items():
+        for metric in names:
+            if metric not in report.per_user:
+                near, known = nearest(metric, report.per_user), ", ".join(report.per_user)
+                raise ConfigError(f"{metric!r} was not measured in {name}{near}; found {known}")
+    orders = {name: np.argsort(report.users) for name, report in reports.items()}
+    for name, base in pairs:
+        _check_same_users(reports, name, base)
+
+    def values(name: str, metric: str) -> Floats:
+        return reports[name].per_user[metric][orders[name]]
+
+    rows = [(name, base, metric) for metric in names for name, base in pairs]
+    columns = [(values(name, metric), values(base, metric)) for name, base, metric in rows]
+    tested = paired_tests(columns, seed, family=len(pairs))
+    tests = [_difference(*row, test, p_holm) for row, (test, p_holm) in zip(rows, tested, strict=True)]
+    return tests if correction == "holm" else [replace(test, p_holm=test.p) for test in tests]
+
+
+def compare_to_baseline(
+    baseline: str, metric: str, pairs: Mapping[str, tuple[Floats, Floats]], seed: int = 0
+) -> dict[str, BaselineComparison]:
+    """Test each of several models against `baseline` on one metric, Holm's correction over the models.
+
+    `pairs` are name -> (values, values of the baseline for the same users), float64 [b] each; `seed` draws every test
     alike. Raises as `paired_test`.
     """
     tested = paired_tests(list(pairs.values()), seed)
-    found = {}
-    for name, (test, p_holm) in zip(pairs, tested, strict=True):
-        difference = PairedDifference(name, base, metric, test.difference, (test.low, test.high), test.p, p_holm)
-        found[name] = BaselineComparison(difference, test.relative, test.relative_interval)
-    return found
+    return {
+        name: BaselineComparison(
+            _difference(name, baseline, metric, test, p_holm), test.relative, test.relative_interval
+        )
+        for name, (test, p_holm) in zip(pairs, tested, strict=True)
+    }
+
+
+def _difference(name: str, base: str, metric: str, test: PairedTest, p_holm: float) -> PairedDifference:
+    return PairedDifference(name, base, metric, test.difference, (test.low, test.high), test.p, p_holm)
+
+
+def _model_pairs(reports: Mapping[str, Report], baseline: str | None) -> list[tuple[str, str]]:
+    if len(reports) < 2:
+        raise ConfigError(f"a comparison needs at least two reports, found {len(reports)}")
+    if baseline is None:
+        return list(itertools.combinations(reports, 2))
+    if baseline not in reports:
+        near = nearest(baseline, reports)
+        raise ConfigError(f"baseline {baseline!r} is not among the reports{near}: {', '.join(reports)}")
+    return [(name, baseline) for name in reports if name != baseline]
+
+
+def _check_same_users(reports: Mapping[str, Report], name_a: str, name_b: str) -> None:
+    a, b = reports[name_a], reports[name_b]
+    only_a, only_b = np.setdiff1d(a.users, b.users), np.setdiff1d(b.users, a.users)
+    if len(only_a) or len(only_b):
+        raise DataError(
+            f"{name_a!r} and {name_b!r} were measured on different users: "
+            f"{len(only_a)} are only in the first, {len(only_b)} only in the second"
+        )
+    sums = {report.context.fingerprints.get("relevant", "") for report in (a, b)} - {""}
+    if len(sums) > 1:
+        raise DataError(f"{name_a!r} and {name_b!r} were measured on different relevant pairs")

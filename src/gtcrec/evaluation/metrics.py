@@ -1,6 +1,6 @@
 """Ranking metrics: a matrix of hits becomes one number per user; all lists together become one number.
 
-A name is a kind and a list length, as in `recall@20`. With hits h_1..h_k of a list (1 = liked), L liked
+A name is a kind and a list length, as in `recall@20`. With hits h_1..h_k of a list (1 = relevant), L relevant
 items of the user and P_i = (h_1 + .. + h_i) / i:
 
 | kind | value |
@@ -31,11 +31,13 @@ __all__ = [
     "CATALOG_METRICS",
     "RANKING_METRICS",
     "Metric",
+    "check_length",
     "compute",
     "compute_lists",
     "cut_of",
     "headline_cut",
     "hits",
+    "kind_of",
     "longest",
     "parse",
 ]
@@ -57,13 +59,13 @@ def parse(name: str, known: Iterable[str]) -> Metric:
 
     Raises `ConfigError` for an unknown kind or a length that is not a positive whole number.
 
-    >>> parse("recall@20", USER_METRICS)
+    >>> parse("recall@20", RANKING_METRICS)
     Metric(kind='recall', k=20)
     """
     known = list(known)
     kind, at, k = name.partition("@")
     if kind not in known:
-        raise ConfigError(f"unknown metric {name!r}{nearest(kind, known)}, wanted one of {', '.join(known)} with @k")
+        raise ConfigError(f"unknown metric {name!r}{nearest(kind, known)}, expected one of {', '.join(known)} with @k")
     if not at:
         raise ConfigError(f"metric {name!r} needs the length of the list, as in '{name}@20'")
     if not re.fullmatch("[1-9][0-9]*", k):
@@ -76,41 +78,46 @@ def longest(names: Iterable[str]) -> int:
     return max((parse(name, [*RANKING_METRICS, *CATALOG_METRICS]).k for name in names), default=0)
 
 
-def hits(lists: TopK, liked: Interactions) -> Masks:
-    """Say which places of the lists hold a liked item, bool [b, k]."""
-    row, items = liked.rows_of(lists.users)
-    found = np.zeros(lists.items.shape, dtype=np.bool_)
-    for place in range(lists.k):  # one place of every list at a time: the lists are longer than users like items
-        found[row[lists.items[row, place] == items], place] = True
-    return found
+def check_length(name: str, known: Iterable[str], k: int) -> Metric:
+    """Return the metric of a name; raises as `parse`, and where lists of `k` items are too short for it."""
+    metric = parse(name, known)
+    if metric.k > k:
+        raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {k}")
+    return metric
 
 
-def compute(names: Iterable[str], hits: Masks, n_liked: Ints) -> dict[str, Floats]:
+def hits(lists: TopK, relevant: Interactions) -> Masks:
+    """Say which places of the lists hold a relevant item, bool [b, k]."""
+    row, items = relevant.rows_of(lists.users)
+    is_hit = np.zeros(lists.items.shape, dtype=np.bool_)
+    for place in range(lists.k):  # one place of every list at a time: lists are longer than users have relevant items
+        is_hit[row[lists.items[row, place] == items], place] = True
+    return is_hit
+
+
+def compute(names: Iterable[str], hits: Masks, n_relevant: Ints) -> dict[str, Floats]:
     """Return the named metrics of each user, name -> float64 [b].
 
-    `hits` bool [b, k_max] says which places of the lists hold a liked item, `n_liked` int64 [b] how many
-    items the user likes in all. Raises `ConfigError` for a bad name or one that needs longer lists,
-    `DataError` for a user who likes nothing or less than the list holds.
+    `hits` bool [b, k_max] says which places of the lists hold a relevant item, `n_relevant` int64 [b] how many
+    relevant items the user has in all. Raises `ConfigError` for a bad name or one that needs longer lists,
+    `DataError` for a user with no relevant item or fewer than the list holds.
 
-    >>> found = compute(["recall@2", "ndcg@2"], np.array([[False, True]]), np.array([2]))
-    >>> found["recall@2"].tolist(), found["ndcg@2"].round(4).tolist()
+    >>> values = compute(["recall@2", "ndcg@2"], np.array([[False, True]]), np.array([2]))
+    >>> values["recall@2"].tolist(), values["ndcg@2"].round(4).tolist()
     ([0.5], [0.3869])
     """
-    wanted = {name: parse(name, RANKING_METRICS) for name in names}
-    for name, metric in wanted.items():
-        if metric.k > hits.shape[1]:
-            raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {hits.shape[1]}")
+    metrics = {name: check_length(name, RANKING_METRICS, hits.shape[1]) for name in names}
     n_hits = hits.sum(axis=1)
-    for row in np.flatnonzero((n_liked < 1) | (n_hits > n_liked))[:1]:
+    for row in np.flatnonzero((n_relevant < 1) | (n_hits > n_relevant))[:1]:
         raise DataError(
-            f"each user needs at least one liked item and as many as hits, "
-            f"found {n_liked[row]} liked and {n_hits[row]} hits (row {row})"
+            f"each user needs at least one relevant item and as many as hits, "
+            f"found {n_relevant[row]} relevant and {n_hits[row]} hits (row {row})"
         )
     some = np.flatnonzero(n_hits)  # most users have no hit, and every metric is 0 then
-    gains, liked = hits[some].astype(np.float64), n_liked[some].astype(np.float64)
-    values = {name: np.zeros(len(hits)) for name in wanted}
-    for name, metric in wanted.items():
-        values[name][some] = RANKING_METRICS[metric.kind](gains[:, : metric.k], liked)
+    gains, relevant = hits[some].astype(np.float64), n_relevant[some].astype(np.float64)
+    values = {name: np.zeros(len(hits)) for name in metrics}
+    for name, metric in metrics.items():
+        values[name][some] = RANKING_METRICS[metric.kind](gains[:, : metric.k], relevant)
     return values
 
 
@@ -120,23 +127,21 @@ def compute_lists(names: Iterable[str], lists: TopK, train: Interactions) -> dic
     `novelty` takes an item that nobody has in training as had by half a user. Raises `ConfigError` for a
     bad name or one that needs longer lists, `DataError` when no list holds an item.
     """
-    found = {}
+    values = {}
     for name in names:
-        metric = parse(name, CATALOG_METRICS)
-        if metric.k > lists.k:
-            raise ConfigError(f"{name} needs lists of {metric.k} items, found lists of {lists.k}")
+        metric = check_length(name, CATALOG_METRICS, lists.k)
         listed = lists.items[:, : metric.k]
         exposure = np.bincount(listed[listed >= 0], minlength=train.n_items)
         if not exposure.any():
             raise DataError(f"{name} needs at least one recommended item, found {len(lists.users)} empty lists")
-        found[name] = CATALOG_METRICS[metric.kind](exposure, train)
-    return found
+        values[name] = CATALOG_METRICS[metric.kind](exposure, train)
+    return values
 
 
-def _ndcg(gains: Floats, liked: Floats) -> Floats:
+def _ndcg(gains: Floats, relevant: Floats) -> Floats:
     k = gains.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))  # [k]
-    ideal = np.cumsum(discount)[np.minimum(liked, k).astype(np.int64) - 1]  # [b]
+    ideal = np.cumsum(discount)[np.minimum(relevant, k).astype(np.int64) - 1]  # [b]
     values: Floats = (gains * discount).sum(axis=1) / ideal
     return values
 
@@ -159,15 +164,15 @@ def _novelty(exposure: Ints, train: Interactions) -> float:
 
 
 RANKING_METRICS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
-    "recall": lambda gains, liked: gains.sum(axis=1) / liked,
+    "recall": lambda gains, relevant: gains.sum(axis=1) / relevant,
     "ndcg": _ndcg,
-    "precision": lambda gains, liked: gains.sum(axis=1) / gains.shape[1],
-    "map": lambda gains, liked: _precision_sum(gains) / liked,
-    "map_cut": lambda gains, liked: _precision_sum(gains) / np.minimum(liked, gains.shape[1]),
-    "mrr": lambda gains, liked: gains.max(axis=1) / (gains.argmax(axis=1) + 1),
-    "hit": lambda gains, liked: gains.max(axis=1),
+    "precision": lambda gains, relevant: gains.sum(axis=1) / gains.shape[1],
+    "map": lambda gains, relevant: _precision_sum(gains) / relevant,
+    "map_cut": lambda gains, relevant: _precision_sum(gains) / np.minimum(relevant, gains.shape[1]),
+    "mrr": lambda gains, relevant: gains.max(axis=1) / (gains.argmax(axis=1) + 1),
+    "hit": lambda gains, relevant: gains.max(axis=1),
 }
-"""Kind -> function of gains float64 [b, k] (1 = hit) and number of liked items float64 [b]."""
+"""Kind -> function of gains float64 [b, k] (1 = hit) and number of relevant items float64 [b]."""
 
 CATALOG_METRICS: Mapping[str, Callable[[Ints, Interactions], float]] = {
     "coverage": lambda exposure, train: float(np.count_nonzero(exposure) / len(exposure)),
@@ -186,3 +191,8 @@ def headline_cut(names: Sequence[str]) -> str:
 def cut_of(metric: str) -> str:
     """Return the cut-off of a metric's name: "20" of "recall@20", "" where there is none."""
     return metric.partition("@")[2]
+
+
+def kind_of(metric: str) -> str:
+    """Return the kind of a metric's name: "recall" of "recall@20"."""
+    return metric.partition("@")[0]

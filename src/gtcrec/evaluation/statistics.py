@@ -91,17 +91,19 @@ def paired_test(
 
 
 def paired_tests(
-    pairs: Sequence[tuple[Floats, Floats]], seed: int | np.random.Generator
+    pairs: Sequence[tuple[Floats, Floats]], seed: int | np.random.Generator, family: int = 0
 ) -> list[tuple[PairedTest, float]]:
-    """Test a family of pairs (a, b); returns each test with its p after Holm's correction over the family.
+    """Test pairs (a, b); returns each test with its p after Holm's correction over its family.
 
     A number as `seed` gives every test the same draws, made once if all are of one length; a generator goes on from
-    test to test. Raises as `paired_test`.
+    test to test. A family is each `family` pairs in order, 0: all of them. Raises as `paired_test`.
     """
     alike = not isinstance(seed, np.random.Generator) and len({a.shape for a, _ in pairs}) == 1
     groups = [pairs] if alike else [[pair] for pair in pairs]
     tests = [test for group in groups for test in _tests(group, np.random.default_rng(seed))]
-    return list(zip(tests, holm([test.p for test in tests]).tolist(), strict=True))
+    p, size = [test.p for test in tests], max(1, family or len(tests))
+    adjusted = [one for start in range(0, len(p), size) for one in holm(p[start : start + size]).tolist()]
+    return list(zip(tests, adjusted, strict=True))
 
 
 def holm(p: Sequence[float] | Floats) -> Floats:
@@ -134,12 +136,12 @@ def _tests(
     named = {str(number): one for number, one in enumerate(differences)}
     intervals = bootstrap_intervals(named, rng, resamples=bootstrap).values()
     drawn = rng.bit_generator.state
-    found = []
+    tests = []
     for (_, b), difference, (low, high) in zip(pairs, differences, intervals, strict=True):
         rng.bit_generator.state = drawn
         p = _sign_flip_p(difference, resamples, rng)
-        found.append(PairedTest(float(difference.mean()), float(b.mean()), low, high, p))
-    return found
+        tests.append(PairedTest(float(difference.mean()), float(b.mean()), low, high, p))
+    return tests
 
 
 def _resampled_means(columns: Sequence[Floats], resamples: int, rng: np.random.Generator) -> Floats:
@@ -176,7 +178,7 @@ def _sign_flip_p(differences: Floats, resamples: int, rng: np.random.Generator) 
 
 def _check_values(name: str, values: Floats) -> None:
     if values.ndim != 1 or not len(values):
-        raise DataError(f"{name}: wanted at least one value in one dimension, found shape {list(values.shape)}")
+        raise DataError(f"{name}: expected at least one value in one dimension, found shape {list(values.shape)}")
     if not np.isfinite(values).all():
         raise DataError(f"{name}: values must be finite, found {values[~np.isfinite(values)][0]}")
 

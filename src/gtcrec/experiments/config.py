@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gtcrec import models
 from gtcrec.data import ReadConfig, SplitConfig, load
-from gtcrec.errors import ConfigError, nearest
+from gtcrec.errors import ConfigError, config_error, nearest
 from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
+from gtcrec.models.renamed import has_setting, rename_settings
 from gtcrec.training.trainer import TrainConfig
 from gtcrec.types import Dataset
 
-__all__ = ["DataConfig", "RunConfig", "dump_yaml", "parse_yaml", "resolve"]
+__all__ = ["DataConfig", "RunConfig", "dump_yaml", "load_config", "parse_yaml"]
 
 
 class DataConfig(ReadConfig):
@@ -46,32 +47,40 @@ class RunConfig(BaseModel):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-def resolve(
-    path: str | None = None, model: str | None = None, file: Path | None = None, given: Sequence[str] = ()
+def load_config(
+    path: str | None = None,
+    model: str | None = None,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Return the full configuration.
 
-    `file` is YAML in the shape of a run folder's `config.yaml`. `given` are "key=value": a dotted key
-    ("train.epochs=20", "split.seed=3"), "preset=NAME", or a bare key of the model's settings or of `train`.
+    `file` is YAML in the shape of a run folder's `config.yaml`. `assignments` are "key=value", `values` the same as key
+    and value: a dotted key ("train.epochs"), "preset", or a bare key of the model's settings or of `train`.
     Raises `ConfigError` for an unknown key with the nearest known one.
     """
     layers: dict[str, Any] = _read(file) if file else {}
     name = model or layers.get("model", "gtc")
-    fields = models.find(name).config.model_fields
+    spec = models.get_spec(name)
+    sections: dict[str, type[BaseModel]] = {"settings": spec.config, "train": TrainConfig}
     if layers.get("model", name) != name:  # another model's settings would not fit
         layers = {key: value for key, value in layers.items() if key not in ("settings", "preset")}
-    for one in given:
-        section, key, value = _place(one, name, fields)
+    for section, config in sections.items():
+        if isinstance(layers.get(section), dict):
+            layers[section] = rename_settings(layers[section], config)
+    for key, value in [*map(_parse_assignment, assignments), *(values or {}).items()]:
+        section, setting = _find_section(key, value, name, sections)
         if section:
-            layers[section] = {**(layers.get(section) or {}), key: value}
+            layers[section] = {**(layers.get(section) or {}), **setting}
         else:
-            layers[key] = value
+            layers |= setting
     preset = layers.get("preset", "default")
-    settings = models.settings(name, layers.get("settings") or {}, preset)
-    training = models.find(name).presets[preset][1]
+    settings = models.make_config(name, layers.get("settings") or {}, preset)
+    training = spec.presets[preset][1]
     data = {**(layers.get("data") or {}), **({"path": path} if path else {})}
     if "path" not in data:
-        raise ConfigError("no data named: wanted a data folder or a file of interactions")
+        raise ConfigError("no data named: expected a data folder or a file of interactions")
     whole = {
         **layers,
         "model": name,
@@ -97,7 +106,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def dump_yaml(config: RunConfig) -> str:
-    """Return the configuration as YAML that `resolve` reads back to the same one."""
+    """Return the configuration as YAML that `load_config` reads back to the same one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -123,28 +132,36 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: wanted keys and values, found {type(value).__name__}")
+        raise ConfigError(f"{file}: expected keys and values, found {type(value).__name__}")
     for key in value:
         if key not in RunConfig.model_fields:
             raise ConfigError(f"{file}: unknown key {key!r}{nearest(str(key), RunConfig.model_fields)}")
     return value
 
 
-def _place(given: str, model: str, fields: Mapping[str, Any]) -> tuple[str, str, Any]:
-    """Return (section or "", key, value) of one "key=value"."""
-    key, equals, text = given.partition("=")
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    """Return key and value of one "key=value"."""
+    key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"wanted key=value, found {given!r}")
-    value = parse_yaml(text, given)
+        raise ConfigError(f"expected key=value, found {text!r}")
+    return key, parse_yaml(value, text)
+
+
+def _find_section(
+    key: str, value: Any, model: str, sections: Mapping[str, type[BaseModel]]
+) -> tuple[str, dict[str, Any]]:
+    """Return (section or "", {key: value}) of one setting; `sections` are those whose old names are accepted."""
     section, dot, rest = key.partition(".")
-    if dot and section in ("data", "split", "settings", "train", "evaluate"):
-        return section, rest, value
+    if dot and section in sections:
+        return section, rename_settings({rest: value}, sections[section])
+    if dot and section in ("data", "split", "evaluate"):
+        return section, {rest: value}
     if key == "preset":
-        return "", key, value
-    if key in fields:
-        return "settings", key, value
-    if key in TrainConfig.model_fields:
-        return "train", key, value
+        return "", {key: value}
+    for section, config in sections.items():
+        if has_setting(key, config):
+            return section, rename_settings({key: value}, config)
+    fields = sections["settings"].model_fields
     known = [*fields, *TrainConfig.model_fields, "preset", "data.", "split.", "train.", "evaluate."]
     raise ConfigError(f"unknown key {key!r}{nearest(key, known)}; {model} has: {', '.join(fields) or 'no settings'}")
 
@@ -153,12 +170,6 @@ def _validated(whole: Mapping[str, Any], where: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(whole)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            section = RunConfig.model_fields[str(first["loc"][0])].annotation
-            known = section.model_fields if isinstance(section, type) and issubclass(section, BaseModel) else ()
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(first['loc'][-1]), known)}") from error
-        raise ConfigError(f"{where}: {key}: {first['msg']}, found {first['input']!r}") from error
+        raise config_error(error, where, RunConfig) from error
     parse(config.train.valid_metric, RANKING_METRICS)
     return config

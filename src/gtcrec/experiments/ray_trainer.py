@@ -17,7 +17,8 @@ from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.experiments.config import RunConfig
 from gtcrec.experiments.run import Run
 from gtcrec.runtime.files import MANIFEST
-from gtcrec.runtime.process_group import ProcessGroup, need_own
+from gtcrec.runtime.memory import keep_freed_memory
+from gtcrec.runtime.process_group import ProcessGroup, refuse_numbered_gpu
 from gtcrec.runtime.ray_session import ray_session
 from gtcrec.training.trainer import Epoch
 
@@ -68,7 +69,7 @@ def epochs(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if not (folder / MANIFEST).exists():
-        raise RunError(f"{folder}: the workers have ended, but their results are not here; wanted a shared folder")
+        raise RunError(f"{folder}: the workers have ended, but their results are not here; expected a shared folder")
 
 
 @contextmanager
@@ -130,6 +131,7 @@ def _work(order: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     context = get_context()
+    keep_freed_memory()
     torch.set_num_threads(order["threads"] or max(1, _cores() // context.get_local_world_size()))
     config, folder = RunConfig.model_validate(order["config"]), Path(order["folder"])
     if config.train.device == "cuda":
@@ -148,7 +150,7 @@ def _cores() -> int:
 
 
 def _check_devices(device: str, cluster: Cluster) -> None:
-    need_own(device)
+    refuse_numbered_gpu(device)
     if device == "cuda" and not cluster.address:
         import torch
 

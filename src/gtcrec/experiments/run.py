@@ -2,88 +2,112 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from torch import nn
 
 from gtcrec import data, models
+from gtcrec.data.datasets import find_source
 from gtcrec.errors import DataError, RunError
-from gtcrec.evaluation.evaluator import evaluate_split, recommend, valid_users
+from gtcrec.evaluation.evaluator import evaluate_split, recommend, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
-from gtcrec.experiments.config import RunConfig, dump_yaml, resolve
-from gtcrec.experiments.run_folder import _about, _environment, _write_per_user, read_stored_config, require_empty
-from gtcrec.ops.fold_in import history_matrix
-from gtcrec.reporting import html as report
-from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest, write_text
-from gtcrec.runtime.process_group import ProcessGroup, assert_equal_across_ranks
+from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
+from gtcrec.experiments.model_bundle import WEIGHTS, ModelBundle, write_bundle_files
+from gtcrec.experiments.run_folder import describe_dataset, describe_environment, read_stored_config, write_per_user
+from gtcrec.reporting.html import write_run_report
+from gtcrec.runtime.files import (
+    MANIFEST,
+    atomic_path,
+    check_manifest,
+    require_empty,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, assert_equal_across_ranks
 from gtcrec.training.trainer import Epoch, Training, epochs
-from gtcrec.types import Dataset, FoldsIn, Interactions, Ints, Report, Scorer, TopK
+from gtcrec.types import Dataset, Report, Scorer
 
-__all__ = ["RecommendedItem", "Run", "fit"]
+__all__ = ["Run", "train"]
 
 _CHECKPOINT = "checkpoint.safetensors"
-_MODEL = "model.safetensors"
 _EXAMPLES = 4  # users whose lists the report shows
-_ALONE = ProcessGroup()
-
-
-@dataclass(frozen=True)
-class RecommendedItem:
-    """One place of a list, in external ids."""
-
-    user: Any
-    item: Any
-    rank: int
-    score: float
 
 
 class Run:
-    """A training and its results in a folder. `Run.create` starts one, `Run.load` opens one.
+    """A training and its results in a folder. `gtcrec.train` makes one, `Run.load` opens one.
 
-    Several `workers` that train together each have a Run of the same folder; the first of them writes the files.
+    Parameters
+    ----------
+    config : RunConfig
+        Everything that decides the outcome.
+    folder : path
+        Where the files lie.
+    dataset : Dataset
+        As `config.data` reads it.
+    workers : ProcessGroup
+        Several that train together each have a Run of the same folder; the first of them writes the files.
+    fresh : bool
+        False where weights are loaded next.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> shop = gtcrec.data.write_catalog(folder / "shop", n_users=60, n_items=40)
+    >>> run = Run.load(gtcrec.train(shop, "popular", folder / "run").folder)
+    >>> run.finished, run.epochs_done
+    (True, 1)
     """
 
     def __init__(
-        self, config: RunConfig, folder: Path, dataset: Dataset, workers: ProcessGroup = _ALONE, fresh: bool = True
+        self,
+        config: RunConfig,
+        folder: Path,
+        dataset: Dataset,
+        workers: ProcessGroup = SINGLE_PROCESS,
+        fresh: bool = True,
     ) -> None:
-        """`fresh`: the model is one to train; if not, its weights are loaded next."""
         self.config = config
         self.folder = folder
         self.dataset = dataset
         self.workers = workers
         self.split = data.split(dataset, config.split)
-        settings = models.settings(config.model, config.settings, config.preset)
-        spread = workers if config.train.tables == "sharded" else None
-        self.model: nn.Module = models.build(
+        settings = models.make_config(config.model, config.settings, config.preset)
+        spread = workers if config.train.embedding_sharding == "row_wise" else None
+        self.model: nn.Module = models.build_model(
             config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
         )
         self.training = Training(self.model, config.train)
 
     @classmethod
-    def create(cls, config: RunConfig, folder: str | Path, workers: ProcessGroup = _ALONE) -> "Run":
+    def create(cls, config: RunConfig, folder: str | Path, workers: ProcessGroup = SINGLE_PROCESS) -> "Run":
         """Start a run in a new or empty folder. Raises `RunError` when the folder holds something."""
         folder = Path(folder)
         if not workers.is_main:
             return cls(config, folder, config.data.load(), workers)
-        require_empty(folder)
+        require_empty(folder, hint="; name another, or go on with `gtcrec resume`")
         run = cls(config, folder, config.data.load(), workers)
         fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # becomes the run when it is complete
         fresh.mkdir(parents=True)
-        write_json(fresh / "environment.json", {**_environment(), "workers": workers.size})
-        write_json(fresh / "data.json", _about(run.dataset, run.split.how))
+        write_json(fresh / "environment.json", {**describe_environment(), "workers": workers.size})
+        write_json(fresh / "data.json", describe_dataset(run.dataset, run.split.how))
         write_text(fresh / "config.yaml", dump_yaml(config))
         fresh.replace(folder)
         return run
 
     @classmethod
     def load(
-        cls, folder: str | Path, path: str | None = None, device: str | None = None, workers: ProcessGroup = _ALONE
+        cls,
+        folder: str | Path,
+        path: str | None = None,
+        device: str | None = None,
+        workers: ProcessGroup = SINGLE_PROCESS,
     ) -> "Run":
         """Open a run, finished or not; `path` says where its data lies now, `device` on what to work now.
 
@@ -102,8 +126,8 @@ class Run:
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
         dataset = config.data.load()
-        wanted = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
-        if dataset.fingerprint != wanted:
+        expected = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+        if dataset.fingerprint != expected:
             raise RunError(
                 f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json"
             )
@@ -111,7 +135,7 @@ class Run:
         if trained:
             run.training.load(folder / _CHECKPOINT)
         if run.finished:
-            run.model.load_state_dict(run.training.load_tensors(folder / _MODEL)[0])
+            run.model.load_state_dict(run.training.load_tensors(folder / WEIGHTS)[0])
         return run
 
     @property
@@ -129,7 +153,7 @@ class Run:
         A checkpoint is on disk before the epoch is yielded, so a killed run goes on from there.
         """
         config = self.config.train
-        writes = self.workers.is_main or config.tables == "sharded"  # of which each worker writes its part
+        writes = self.workers.is_main or config.embedding_sharding == "row_wise"  # of which each worker writes its part
         if self.workers.size > 1:
             assert_equal_across_ranks("their data's fingerprint", self.dataset.fingerprint, self.workers)
         for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate, self.workers):
@@ -148,51 +172,19 @@ class Run:
         self._write_report("test", found, self._examples(found, "test"))
         return found
 
-    def recommend(self, users: Iterable[Any], k: int = 10) -> list[RecommendedItem]:
-        """Return the k best items for each user, by external id, without the user's training items.
-
-        Raises `DataError` for a user who is not in the data.
-        """
-        table = self.recommend_table(self.dataset.users.index(users), k)
-        return [RecommendedItem(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
-
-    def recommend_table(self, users: Ints, k: int = 10) -> pa.Table:
-        """Return what `recommend` does for users by index, as a table: user_id, item_id, rank int32, score float32."""
-        self.need_finished()
-        lists = recommend(self.scorer, users, k, [self.split.train])
-        return self._listed(lists, "user_id", self._ids["user"])
-
-    def recommend_liked(self, lists: Sequence[Sequence[Any]], k: int = 10) -> pa.Table:
-        """Return the k best items for users whom the data does not have, each by the items that they like.
-
-        `lists` has external item ids; the table is as that of `recommend_table`, with `list`, counted from 1, for the
-        user. What a list names is left out of its recommendations. Raises `DataError` for an item that is not in the
-        data, `RunError` for a model that cannot score new users.
-        """
-        self.need_finished()
-        if not isinstance(self.model, FoldsIn):
-            raise RunError(f"{self.config.model} cannot score users whom the training did not have")
-        n_items = len(self.dataset.items)
-        liked = history_matrix([self.dataset.items.index(one) for one in lists], n_items)
-        rows, items = liked.nonzero()
-        met = Interactions(rows.astype(np.int64), items.astype(np.int64), len(lists), n_items)
-        scores = self.model.fold_in(liked)  # once: it may compute all items' vectors
-        found = recommend(lambda users: scores[users.to(scores.device)], np.arange(len(lists)), k, [met])
-        return self._listed(found, "list", pa.array(np.arange(1, len(lists) + 1)))
-
-    def _listed(self, lists: TopK, name: str, ids: pa.Array) -> pa.Table:
-        rows, places = (lists.items >= 0).nonzero()
-        columns = {
-            name: ids.take(pa.array(lists.users[rows])),
-            "item_id": self._ids["item"].take(pa.array(lists.items[rows, places])),
-            "rank": pa.array(places.astype(np.int32) + 1),
-            "score": pa.array(lists.scores[rows, places]),
-        }
-        return pa.table(columns)
-
-    @cached_property
-    def _ids(self) -> dict[str, pa.Array]:
-        return {one.word: pa.array(one.ids) for one in (self.dataset.users, self.dataset.items)}
+    def bundle(self) -> ModelBundle:
+        """Return what the trained model needs to answer, beside its weights."""
+        metadata = self.dataset.item_metadata
+        return ModelBundle(
+            self.config.model,
+            self.config.settings,
+            self.config.train.seed,
+            self.dataset.users,
+            self.dataset.items,
+            self.split.train,
+            self.split.features,
+            titles=metadata.titles if metadata else (),
+        )
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -216,12 +208,13 @@ class Run:
 
     def _finish(self) -> None:
         """Write the model and its validation; of sharded tables all workers write and rank their part."""
-        self.training.save_tensors(self.folder / _MODEL, self.model.state_dict(), {"model": self.config.model})
+        self.training.save_tensors(self.folder / WEIGHTS, self.model.state_dict(), {"model": self.config.model})
         config, seed = self.config.evaluate, self.config.train.seed
-        users = valid_users(self.split, config, self.config.train.valid_users, seed)
+        users = validation_users(self.split, config, self.config.train.valid_users, seed)
         found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
         examples = self._examples(found, "valid")
         if self.workers.is_main:
+            write_bundle_files(self.folder, self.bundle())
             self._write_report("valid", found, examples)
 
     def _write_report(self, on: str, found: Report, examples: list[dict[str, Any]]) -> None:
@@ -238,10 +231,10 @@ class Run:
             "parameters": self.training.parameters,
         }
         with atomic_path(self.folder / f"per_user_{on}.parquet") as temporary:
-            _write_per_user(temporary, per_user_table(found, self.dataset.users))
+            write_per_user(temporary, per_user_table(found, self.dataset.users))
         write_json(path, {**past, **facts, on: report_to_json(found)})
         write_json(self.folder / "examples.json", {"users": examples})
-        report.render(self.folder)
+        write_run_report(self.folder)
         names = [file.name for file in self.folder.iterdir() if file.is_file() and not file.name.startswith(".")]
         write_manifest(self.folder, [name for name in names if name != MANIFEST])
 
@@ -250,13 +243,13 @@ class Run:
         places = np.linspace(0, len(found.users) - 1, min(_EXAMPLES, len(found.users))).round().astype(int)
         users = found.users[places]
         lists = recommend(self.scorer, users, 8, [self.split.train])
-        liked = self.split.valid if on == "valid" else self.split.final_test()
+        relevant = self.split.valid if on == "valid" else self.split.final_test()
         return [
             {
                 "user": self.dataset.users.ids[user : user + 1].tolist()[0],
-                "liked": [self._card(item) for item in self.split.train.items_of(user)[:8].tolist()],
+                "history": [self._describe_item(item) for item in self.split.train.items_of(user)[:8].tolist()],
                 "recommended": [
-                    {**self._card(item), "score": score, "hit": item in liked.items_of(user)}
+                    {**self._describe_item(item), "score": score, "hit": item in relevant.items_of(user)}
                     for item, score in zip(lists.items[row].tolist(), lists.scores[row].tolist(), strict=True)
                     if item >= 0
                 ],
@@ -264,7 +257,7 @@ class Run:
             for row, user in enumerate(users.tolist())
         ]
 
-    def _card(self, item: int) -> dict[str, Any]:
+    def _describe_item(self, item: int) -> dict[str, Any]:
         item_metadata = self.dataset.item_metadata
         image = item_metadata.images[item] if item_metadata else None
         return {
@@ -274,14 +267,62 @@ class Run:
         }
 
 
-def fit(path: str | Path, model: str = "gtc", out: str | Path = "runs/gtc", **given: Any) -> Run:
-    """Train a model on a data folder and return the finished run.
+def train(
+    data: str | Path,
+    model: str = "gtc",
+    run_dir: str | Path | None = None,
+    *,
+    callbacks: Iterable[Callable[[Epoch], object]] = (),
+    **settings: Any,
+) -> Run:
+    """Train a model on a data set in a run folder, which holds everything and can be resumed.
 
-    `given` are settings by name, as after `gtcrec train --set`: `fit("data", seed=1, dim=32)`; a dotted key
-    is written with a double underscore: `split__strategy="leave_one_out"`.
+    Parameters
+    ----------
+    data : path or name
+        As `load_dataset` takes it.
+    model : str
+        A name of the registry.
+    run_dir : path, optional
+        A new or empty folder; `runs/DATA-MODEL-TIME` if not given.
+    callbacks : iterable of callables
+        Each is called with every `Epoch`, after its checkpoint is on disk.
+    **settings
+        Settings by name, of the model or of training, such as `embedding_dim=32` and `epochs=100`; `preset`; and those
+        of other sections with a double underscore for the dot, such as `split__strategy="leave_one_out"`.
+
+    Returns
+    -------
+    Run
+        Finished: `evaluate` looks at its test interactions, `Recommender.load(run.folder)` answers.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown setting, with the nearest known one.
+    RunError
+        For a folder in use.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from gtcrec.data import write_catalog
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> data = write_catalog(folder / "shop", n_users=60, n_items=40)
+    >>> run = train(data, "bpr", folder / "bpr", embedding_dim=8, epochs=2)
+    >>> run.finished
+    True
     """
-    settings = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in given.items()]
-    run = Run.create(resolve(str(path), model, given=settings), out)
-    for _ in run.epochs():
-        pass
+    named = {key.replace("__", "."): value for key, value in settings.items()}
+    config = load_config(str(find_source(data)), model, values=named)
+    run = Run.create(config, Path(run_dir) if run_dir else _new_run_folder(config))
+    watchers = list(callbacks)
+    for epoch in run.epochs():
+        for watcher in watchers:
+            watcher(epoch)
     return run
+
+
+def _new_run_folder(config: RunConfig) -> Path:
+    data = Path(config.data.path)
+    return Path("runs") / f"{data.stem}-{config.model}-{time.strftime('%Y%m%d-%H%M%S')}"

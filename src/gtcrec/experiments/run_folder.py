@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import torch
 
 from gtcrec.errors import RunError
-from gtcrec.experiments.config import RunConfig, resolve
+from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.types import Dataset
 
-__all__ = ["read_stored_config", "require_empty"]
+__all__ = ["describe_dataset", "describe_environment", "read_stored_config", "write_per_user"]
 
 
 def read_stored_config(folder: Path, path: str | None = None, device: str | None = None) -> RunConfig:
@@ -24,23 +24,17 @@ def read_stored_config(folder: Path, path: str | None = None, device: str | None
     """
     if not (folder / "config.yaml").is_file():
         raise RunError(f"{folder}: not a run folder: config.yaml is missing")
-    return resolve(path, file=folder / "config.yaml", given=[f"train.device={device}"] if device else [])
+    return load_config(path, file=folder / "config.yaml", assignments=[f"train.device={device}"] if device else [])
 
 
-def require_empty(folder: Path) -> None:
-    """Raise `RunError` unless a run may start in `folder`: it is empty or not there."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder}: exists and is not an empty folder; name a new one or use `gtcrec resume`")
-
-
-def _write_per_user(path: Path, table: pa.Table) -> None:
+def write_per_user(path: Path, table: pa.Table) -> None:
     """Write a table of ordered ids and of metrics, which have few distinct values, in a third of the usual bytes."""
     user, *metrics = table.column_names
     delta = "DELTA_BINARY_PACKED" if pa.types.is_integer(table.schema.field(user).type) else "DELTA_BYTE_ARRAY"
     pq.write_table(table, path, compression="zstd", use_dictionary=metrics, column_encoding={user: delta})
 
 
-def _about(dataset: Dataset, how: Any) -> dict[str, Any]:
+def describe_dataset(dataset: Dataset, how: Any) -> dict[str, Any]:
     """What `data.json` says of the data."""
     counts = {
         "users": len(dataset.users),
@@ -63,7 +57,7 @@ def _about(dataset: Dataset, how: Any) -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("gtcrec", "torch", "numpy", "scipy", "pyarrow")}
     return {
         "versions": versions,

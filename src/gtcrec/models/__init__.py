@@ -1,6 +1,5 @@
-"""The models, and how a name and settings become one."""
+"""The models, and how a name and settings become one. Importing this package imports no torch."""
 
-from gtcrec.models.base import Entry
-from gtcrec.models.registry import MODELS, build, find, settings
+from gtcrec.models.registry import build_model, get_spec, list_models, make_config
 
-__all__ = ["MODELS", "Entry", "build", "find", "settings"]
+__all__ = ["build_model", "get_spec", "list_models", "make_config"]

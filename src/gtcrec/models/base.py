@@ -1,27 +1,83 @@
-"""What a search over a model's settings may try."""
+"""What a model says of itself: its spec, and the base of its settings. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel
-from torch import nn
+from pydantic import BaseModel, ConfigDict, model_validator
 
-__all__ = ["Entry", "Space"]
+from gtcrec.models.renamed import rename_settings
 
-Space = Mapping[str, tuple[Any, ...]]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ModelConfig", "ModelSpec", "Presets", "SearchSpace"]
+
+SearchSpace = Mapping[str, tuple[Any, ...]]
 """A setting's name, or `train.` and a training setting's, -> its candidate values, from the smallest effect up."""
+
+Presets = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""A preset's name -> the model's settings and the training settings that differ from the defaults."""
+
+
+class ModelConfig(BaseModel):
+    """Base of a model's settings: frozen; names of version 0.1 are accepted, unknown ones refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    removed_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the model had once, and the one value of each that stored configurations may still have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, settings: Any) -> Any:
+        return rename_settings(settings, cls) if isinstance(settings, Mapping) else settings
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A model, its config, one line about it, its presets, name -> (settings, training settings), and what to tune."""
+class ModelSpec:
+    """A model as the registry, the tuner and the contract tests know it: `SPEC` at the foot of its file.
 
-    model: type[nn.Module]
+    Parameters
+    ----------
+    name
+        What `--model` and `get_spec` call it.
+    model
+        The `nn.Module`, made by `model(config, train, features)`: settings, training `Interactions` of shape
+        [n_users, n_items], `ItemFeatures` of n_items. It has `scorer()`, and `loss(batch, rng)` if it is trained by
+        gradient.
+    config
+        Its settings: a frozen pydantic model that refuses unknown names, such as a `ModelConfig`.
+    summary
+        One line about it. gtcrec's own models have theirs in the registry, where it is read without torch.
+    presets
+        Named settings; "default" is one of them.
+    search_space
+        Candidate values of the settings that a search tries.
+    uses_content
+        Whether items' content reaches the scores; if not, a saved model holds none.
+    supports_sharding
+        Whether the constructor takes `workers`, a `ProcessGroup` over which its embeddings are spread.
+    supports_deferred_init
+        Whether the constructor takes `init_weights`: with false it solves for no weights, since saved ones are loaded
+        next.
+    personalized
+        Whether the scores depend on the user.
+    paper
+        Citation of the method, or "".
+    small
+        Settings that make it small and quick, for contract tests and examples.
+    """
+
+    name: str
+    model: "type[nn.Module]"
     config: type[BaseModel]
-    about: str
-    presets: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = field(
-        default_factory=lambda: {"default": ({}, {})}
-    )
-    space: Space = field(default_factory=dict)
-    sharded: bool = False  # whether its tables can be spread over workers, of which its constructor is then told
+    summary: str = ""
+    presets: Presets = field(default_factory=lambda: {"default": ({}, {})})
+    search_space: SearchSpace = field(default_factory=dict)
+    uses_content: bool = True
+    supports_sharding: bool = False
+    supports_deferred_init: bool = False
+    personalized: bool = True
+    paper: str = ""
+    small: Mapping[str, Any] = field(default_factory=dict)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import nn
 
 from gtcrec.errors import ConfigError, nearest
+from gtcrec.types import ItemFeatures
 
-__all__ = ["linear_of", "modality_weights", "module_keys"]
+__all__ = ["linear_of", "modality_weights", "module_keys", "register_content"]
 
 
 def module_keys(names: Iterable[str]) -> dict[str, str]:
@@ -20,6 +22,18 @@ def module_keys(names: Iterable[str]) -> dict[str, str]:
     return {name: f"{place}_{name.replace('.', '_')}" for place, name in enumerate(names)}
 
 
+def register_content(module: nn.Module, features: ItemFeatures) -> dict[str, str]:
+    """Give a module the content of all modalities as buffers that are not saved; return their keys.
+
+    Of a modality's key, `x_KEY` is float32 [n_items, d], `present_KEY` bool [n_items].
+    """
+    keys = module_keys(features.names)
+    for name, key in keys.items():
+        module.register_buffer(f"x_{key}", torch.from_numpy(features.values[name]), persistent=False)
+        module.register_buffer(f"present_{key}", torch.from_numpy(features.present[name]), persistent=False)
+    return keys
+
+
 def linear_of(key: str, layers: nn.ModuleDict) -> nn.Linear:
     """Return the linear layer of a modality's key, for its weights."""
     layer = layers[key]
@@ -27,24 +41,24 @@ def linear_of(key: str, layers: nn.ModuleDict) -> nn.Linear:
     return layer
 
 
-def modality_weights(model: str, given: Mapping[str, float], names: tuple[str, ...]) -> Mapping[str, float]:
-    """Return the weight of each modality, all equal if none is given.
+def modality_weights(model: str, weights: Mapping[str, float], names: tuple[str, ...]) -> Mapping[str, float]:
+    """Return the weight of each modality, all equal if there are none.
 
-    Raises `ConfigError` naming the model when the given names are not exactly the data's.
+    Raises `ConfigError` naming the model when the names are not exactly the data's.
     """
-    if not given:
+    if not weights:
         return dict.fromkeys(names, 1.0)
     known = ", ".join(names) or "none"
-    for name in given:
+    for name in weights:
         if name not in names:
             raise ConfigError(
                 f"{model}: modality_weights names {name!r}{nearest(name, names)}; the data's modalities: {known}"
             )
     for name in names:
-        if name not in given:
+        if name not in weights:
             raise ConfigError(
-                f"{model}: modality_weights lacks {name!r}; wanted a weight for each of {known} (0 leaves one out)"
+                f"{model}: modality_weights lacks {name!r}; expected a weight for each of {known} (0 leaves one out)"
             )
-    if not sum(given.values()) > 0:
-        raise ConfigError(f"{model}: modality_weights must not all be 0, found {dict(given)}")
-    return given
+    if not sum(weights.values()) > 0:
+        raise ConfigError(f"{model}: modality_weights must not all be 0, found {dict(weights)}")
+    return weights

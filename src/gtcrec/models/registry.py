@@ -1,146 +1,213 @@
-"""The table of models, and how a name and settings become one."""
+"""The table of models, and how a name and settings become one. Imports no torch until a model is asked for."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
-import torch
-from pydantic import BaseModel, ValidationError
-from torch import nn
+from gtcrec.errors import ConfigError, config_error, nearest
 
-from gtcrec.errors import ConfigError, nearest
-from gtcrec.models.base import Entry
-from gtcrec.models.baselines import als, contentknn, ease, ials, itemknn, mmgf, rp3beta, userknn
-from gtcrec.models.baselines.contentknn import ContentKNN, ContentKNNConfig
-from gtcrec.models.baselines.ease import EASE, EASEConfig
-from gtcrec.models.baselines.ials import IALS, IALSConfig
-from gtcrec.models.baselines.itemknn import ItemKNN, ItemKNNConfig
-from gtcrec.models.baselines.mmgf import MMGF, MMGFConfig
-from gtcrec.models.baselines.popular import Popular, PopularConfig
-from gtcrec.models.baselines.rp3beta import RP3beta, RP3betaConfig
-from gtcrec.models.baselines.userknn import UserKNN, UserKNNConfig
-from gtcrec.models.collaborative import bpr, lightgcn, simgcl
-from gtcrec.models.collaborative.bpr import BPR, BPRConfig
-from gtcrec.models.collaborative.lightgcn import LightGCN, LightGCNConfig
-from gtcrec.models.collaborative.simgcl import SimGCL, SimGCLConfig
-from gtcrec.models.gtc import model as gtc
-from gtcrec.models.gtc.model import GTC, PRESETS, GTCConfig
-from gtcrec.models.multimodal import bm3, diffmm, freedom, lgmrec, mgcn, smore, vbpr
-from gtcrec.models.multimodal.bm3 import BM3, BM3Config
-from gtcrec.models.multimodal.diffmm import DiffMM, DiffMMConfig
-from gtcrec.models.multimodal.freedom import FREEDOM, FREEDOMConfig
-from gtcrec.models.multimodal.lgmrec import LGMRec, LGMRecConfig
-from gtcrec.models.multimodal.mgcn import MGCN, MGCNConfig
-from gtcrec.models.multimodal.smore import SMORE, SMOREConfig
-from gtcrec.models.multimodal.vbpr import VBPR, VBPRConfig
-from gtcrec.runtime.process_group import ProcessGroup
-from gtcrec.types import Interactions, ItemFeatures
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch import nn
 
-__all__ = ["MODELS", "build", "find", "settings"]
+    from gtcrec.models.base import ModelSpec
+    from gtcrec.runtime.process_group import ProcessGroup
+    from gtcrec.types import Interactions, ItemFeatures
 
+__all__ = ["MODELS", "build_model", "get_spec", "list_models", "make_config"]
 
-MODELS: Mapping[str, Entry] = {
-    "popular": Entry(Popular, PopularConfig, "the most liked items, the same for everyone"),
-    "itemknn": Entry(ItemKNN, ItemKNNConfig, "items liked by the users of the user's items", space=itemknn.SPACE),
-    "userknn": Entry(UserKNN, UserKNNConfig, "items liked by the users who resemble the user", space=userknn.SPACE),
-    "rp3beta": Entry(
-        RP3beta, RP3betaConfig, "where short walks from the user end, with popularity discounted", space=rp3beta.SPACE
+MODELS: dict[str, tuple[str, str]] = {
+    "popular": ("gtcrec.models.baselines.popular", "the most popular items, the same for everyone"),
+    "itemknn": ("gtcrec.models.baselines.itemknn", "items that share users with the user's items"),
+    "userknn": ("gtcrec.models.baselines.userknn", "items of the users who resemble the user"),
+    "rp3beta": ("gtcrec.models.baselines.rp3beta", "short walks from the user, with popularity discounted"),
+    "ease": ("gtcrec.models.baselines.ease", "a linear item-item model in closed form"),
+    "ials": ("gtcrec.models.baselines.ials", "factors by alternating least squares over all pairs"),
+    "contentknn": ("gtcrec.models.baselines.contentknn", "items whose content is near that of the user's items"),
+    "mmgf": ("gtcrec.models.baselines.mmgf", "graph filters of interactions and content, without training"),
+    "bpr": ("gtcrec.models.collaborative.bpr", "matrix factorisation trained on pairs"),
+    "lightgcn": ("gtcrec.models.collaborative.lightgcn", "embeddings averaged over the user-item graph"),
+    "simgcl": ("gtcrec.models.collaborative.simgcl", "LightGCN that tells nodes from others under noise"),
+    "vbpr": ("gtcrec.models.multimodal.vbpr", "matrix factorisation with factors of each content"),
+    "freedom": ("gtcrec.models.multimodal.freedom", "LightGCN on a pruned graph plus a frozen item graph of content"),
+    "bm3": ("gtcrec.models.multimodal.bm3", "LightGCN and content pulled together by dropout, without negatives"),
+    "mgcn": ("gtcrec.models.multimodal.mgcn", "content that behaviour purifies and fuses, one view a modality"),
+    "lgmrec": (
+        "gtcrec.models.multimodal.lgmrec",
+        "content and identity over the user-item graph and learned hyperedges",
     ),
-    "ease": Entry(EASE, EASEConfig, "a linear item-item model in closed form", space=ease.SPACE),
-    "ials": Entry(IALS, IALSConfig, "factors by alternating least squares over all pairs", space=ials.SPACE),
-    "contentknn": Entry(
-        ContentKNN, ContentKNNConfig, "items whose content is near that of the user's items", space=contentknn.SPACE
-    ),
-    "mmgf": Entry(
-        MMGF,
-        MMGFConfig,
-        "graph filters of interactions and content, without training",
-        space=mmgf.SPACE,
-    ),
-    "bpr": Entry(BPR, BPRConfig, "matrix factorisation trained on pairs", space=bpr.SPACE, sharded=True),
-    "lightgcn": Entry(LightGCN, LightGCNConfig, "embeddings averaged over the user-item graph", space=lightgcn.SPACE),
-    "simgcl": Entry(SimGCL, SimGCLConfig, "LightGCN that tells nodes from others under noise", space=simgcl.SPACE),
-    "vbpr": Entry(VBPR, VBPRConfig, "matrix factorisation with factors of each content", space=vbpr.SPACE),
-    "freedom": Entry(
-        FREEDOM, FREEDOMConfig, "LightGCN on a pruned graph plus a frozen item graph of content", space=freedom.SPACE
-    ),
-    "bm3": Entry(BM3, BM3Config, "LightGCN and content pulled together by dropout, without negatives", space=bm3.SPACE),
-    "mgcn": Entry(MGCN, MGCNConfig, "content that behaviour purifies and fuses, one view a modality", space=mgcn.SPACE),
-    "lgmrec": Entry(
-        LGMRec, LGMRecConfig, "content and identity over the user-item graph and learned hyperedges", space=lgmrec.SPACE
-    ),
-    "diffmm": Entry(
-        DiffMM,
-        DiffMMConfig,
-        "user-item graphs that diffusion rebuilds for each modality",
-        diffmm.PRESETS,
-        space=diffmm.SPACE,
-    ),
-    "smore": Entry(SMORE, SMOREConfig, "contents filtered and fused in the frequency domain", space=smore.SPACE),
-    "gtc": Entry(
-        GTC,
-        GTCConfig,
-        "user-aware diffusion filtering of content and total correlation of views",
-        PRESETS,
-        space=gtc.SPACE,
-        sharded=True,
-    ),
+    "diffmm": ("gtcrec.models.multimodal.diffmm", "user-item graphs that diffusion rebuilds for each modality"),
+    "smore": ("gtcrec.models.multimodal.smore", "contents filtered and fused in the frequency domain"),
+    "gtc": ("gtcrec.models.gtc.model", "user-aware diffusion filtering of content and total correlation of views"),
 }
+"""Name -> the module that holds its `SPEC`, and one line about it."""
 
 
-def find(name: str) -> Entry:
-    """Return the entry of a model; raises `ConfigError` with the nearest name."""
-    if name not in MODELS:
-        raise ConfigError(f"unknown model {name!r}{nearest(name, MODELS)}; known: {', '.join(MODELS)}")
-    return MODELS[name]
+def list_models() -> dict[str, str]:
+    """Return all models: name -> one line about it.
 
+    First gtcrec's own, then those that installed packages offer under the entry-point group `gtcrec.models`. No model
+    is imported, and no torch.
 
-def settings(name: str, given: Mapping[str, Any], preset: str = "default") -> BaseModel:
-    """Return the model's full config from the settings that differ from the preset.
+    Returns
+    -------
+    dict of str to str
 
-    Raises `ConfigError` naming an unknown key with the nearest known one, or the value out of range.
+    Examples
+    --------
+    >>> list_models()["bpr"]
+    'matrix factorisation trained on pairs'
     """
-    entry = find(name)
-    if preset not in entry.presets:
+    offered = {name: _offer(point) for name, point in _offered_models().items()}
+    return {**{name: summary for name, (_, summary) in MODELS.items()}, **offered}
+
+
+def get_spec(name: str) -> "ModelSpec":
+    """Import a model and return its spec.
+
+    Parameters
+    ----------
+    name
+        One of `list_models()`.
+
+    Returns
+    -------
+    ModelSpec
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, with the nearest known one, and for an entry point that cannot be loaded or is no spec.
+
+    Examples
+    --------
+    >>> get_spec("lightgcn").paper
+    'He et al. 2020, arXiv 2002.02126'
+    """
+    if name in MODELS:
+        path, summary = MODELS[name]
+        spec: ModelSpec = import_module(path).SPEC
+        return replace(spec, summary=summary)
+    offered = _offered_models()
+    if name in offered:
+        return _load_offered(offered[name])
+    known = list_models()
+    raise ConfigError(f"unknown model {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+
+
+def make_config(model: "str | ModelSpec", settings: Mapping[str, Any], preset: str = "default") -> "BaseModel":
+    """Return a model's full config.
+
+    Parameters
+    ----------
+    model
+        One of `list_models()`, or a spec.
+    settings
+        Settings by name that differ from the preset's.
+    preset
+        One of the model's presets.
+
+    Raises
+    ------
+    ConfigError
+        Naming an unknown key or preset with the nearest known one, or the value out of range.
+
+    Examples
+    --------
+    >>> make_config("ease", {"reg": 200}).reg
+    200.0
+    """
+    from pydantic import ValidationError
+
+    from gtcrec.models.renamed import rename_settings
+
+    spec = get_spec(model) if isinstance(model, str) else model
+    if preset not in spec.presets:
         raise ConfigError(
-            f"{name} has no preset {preset!r}{nearest(preset, entry.presets)}; known: {', '.join(entry.presets)}"
+            f"{spec.name} has no preset {preset!r}{nearest(preset, spec.presets)}; known: {', '.join(spec.presets)}"
         )
-    known = entry.config.model_fields
-    for key in given:
+    known = spec.config.model_fields
+    settings = rename_settings(settings, spec.config)
+    for key in settings:
         if key not in known:
             raise ConfigError(
-                f"{name} has no setting {key!r}{nearest(key, known)}; known: {', '.join(known) or 'none'}"
+                f"{spec.name} has no setting {key!r}{nearest(key, known)}; known: {', '.join(known) or 'none'}"
             )
     try:
-        return entry.config(**{**entry.presets[preset][0], **given})
+        return spec.config(**{**spec.presets[preset][0], **settings})
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # of several settings together: the message says which
-            raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{name}: {key}: {first['msg']}, found {first['input']!r}") from error
+        raise config_error(error, spec.name) from error
 
 
-def build(
-    name: str,
-    train: Interactions,
-    features: ItemFeatures,
-    config: BaseModel,
+def build_model(
+    model: "str | ModelSpec",
+    train: "Interactions",
+    features: "ItemFeatures",
+    config: "BaseModel",
     seed: int,
-    workers: ProcessGroup | None = None,
-    solve: bool = True,
-) -> nn.Module:
-    """Return a fresh model; its weights depend on `seed` alone, and the global random state is left as it was.
+    workers: "ProcessGroup | None" = None,
+    init_weights: bool = True,
+) -> "nn.Module":
+    """Return a fresh model; the global random state is left as it was.
 
-    Of several `workers`, if given, each gets its own rows of the model's tables. With `solve` false, for a model whose
-    weights are loaded next, those that least squares would solve for stay 0. Raises `ConfigError` for a model that
-    cannot spread its tables.
+    Parameters
+    ----------
+    model
+        One of `list_models()`, or a spec.
+    train
+        Training interactions, [n_users, n_items].
+    features
+        Content of the n_items items.
+    config
+        The model's settings, from `make_config`.
+    seed
+        Of the weights, which depend on nothing else.
+    workers
+        Processes of which each gets its own rows of the model's embeddings.
+    init_weights
+        False for a model whose weights are loaded next: what least squares would solve for is not computed.
+
+    Raises
+    ------
+    ConfigError
+        For a model that cannot spread its embeddings over `workers`.
     """
-    entry = find(name)
-    if workers is not None and not entry.sharded:
-        able = ", ".join(key for key, one in MODELS.items() if one.sharded)
-        raise ConfigError(f"train.tables=sharded wants a model of sharded tables, one of {able}; found {name}")
-    spread = {} if workers is None else {"workers": workers}
-    with torch.random.fork_rng(devices=[]), nullcontext() if solve else als.unsolved():
+    import torch
+
+    spec = get_spec(model) if isinstance(model, str) else model
+    if workers is not None and not spec.supports_sharding:
+        able = ", ".join(one for one in list_models() if get_spec(one).supports_sharding)
+        raise ConfigError(
+            f"train.embedding_sharding=row_wise needs a model that can be sharded, one of {able}; found {spec.name}"
+        )
+    options: dict[str, Any] = {} if workers is None else {"workers": workers}
+    if not init_weights and spec.supports_deferred_init:
+        options["init_weights"] = False
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return entry.model(config, train, features, **spread)
+        return spec.model(config, train, features, **options)
+
+
+def _offered_models() -> dict[str, EntryPoint]:
+    """The models of installed packages by name, without those of a name that gtcrec has."""
+    return {point.name: point for point in entry_points(group="gtcrec.models") if point.name not in MODELS}
+
+
+def _offer(point: EntryPoint) -> str:
+    return f"from the package {point.dist.name}" if point.dist else f"from {point.value}"
+
+
+def _load_offered(point: EntryPoint) -> "ModelSpec":
+    from gtcrec.models.base import ModelSpec
+
+    where = f"the entry point {point.name} = {point.value!r} of gtcrec.models"
+    try:
+        spec = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where} cannot be loaded: {error}") from error
+    if not isinstance(spec, ModelSpec):
+        found = f"the class {spec.__name__}" if isinstance(spec, type) else type(spec).__name__
+        raise ConfigError(f"{where}: expected a ModelSpec, found {found}")
+    return spec

@@ -1,4 +1,4 @@
-"""What the contrastive losses are made of: values computed together with their gradients, in blocks of logits."""
+"""Parts of the contrastive losses, whose gradients are computed with the values, in blocks of logits."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["SPREAD", "Combinations", "Contrast", "Symmetric", "product"]
+__all__ = ["SPREAD", "FusedCombinationsLogSumExp", "FusedInfoNCE", "FusedSymmetricInfoNCE", "view_product"]
 
 BLOCK = 1 << 19  # logits worked on at once
 HELD = 1 << 24  # logits held at once
 SPREAD = 40.0  # the furthest from 0 that logits may be if exp(-80), the least share of the largest, is still a float32
 
 
-def product(views: Sequence[Tensor]) -> Tensor:
+def view_product(views: Sequence[Tensor]) -> Tensor:
     """Return the product of the views, entry by entry."""
     return torch.stack(list(views)).prod(dim=0) if len(views) > 1 else views[0]
 
 
-class Contrast(torch.autograd.Function):
+class FusedInfoNCE(torch.autograd.Function):
     """sum_i w_i (logsumexp_j L_ij - L_ii), L_ij = scale <a_i, b_j> off the diagonal and scale <a_i, o_i> on it.
 
     The gradient is computed with the value, in blocks of rows: the n x n logits are never held whole, nor kept for the
@@ -28,7 +28,7 @@ class Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, o: Tensor, b: Tensor, scale: Tensor, weights: Tensor) -> Tensor:
-        n, own = len(a), (a * o).sum(dim=1)  # [n]
+        n, diagonal = len(a), scale * (a * o).sum(dim=1)  # [n]
         total = a.new_zeros(())
         grad_a, grad_o, grad_b = torch.empty_like(a), torch.empty_like(o), torch.zeros_like(b)
         block = max(64, BLOCK // n)
@@ -37,43 +37,43 @@ class Contrast(torch.autograd.Function):
             w, x = weights[rows, None], a[rows]
             at = torch.arange(len(x), device=a.device)
             p = (scale * x) @ b.T  # [block, n]
-            p[at, at + start] = scale * own[rows]
+            p[at, at + start] = diagonal[rows]
             top = p.amax(dim=1, keepdim=True)
             mass = p.sub_(top).exp_().sum(dim=1, keepdim=True)
-            total += torch.dot(top[:, 0] + mass[:, 0].log() - scale * own[rows], weights[rows])
+            total += torch.dot(top[:, 0] + mass[:, 0].log() - diagonal[rows], weights[rows])
             p.div_(mass)  # softmax over the row
             p[at, at + start] -= 1.0
             p.mul_(w)  # d total / d logits
-            diagonal = p[at, at + start][:, None]
+            grad_diagonal = p[at, at + start][:, None]
             p[at, at + start] = 0.0
-            torch.addmm(diagonal * o[rows], p, b, out=grad_a[rows])
+            torch.addmm(grad_diagonal * o[rows], p, b, out=grad_a[rows])
             grad_b.addmm_(p.T, x)
-            torch.mul(diagonal, x, out=grad_o[rows])
-        slope = (grad_a * a).sum()
-        ctx.save_for_backward(scale * grad_a, scale * grad_o, scale * grad_b, slope)
+            torch.mul(grad_diagonal, x, out=grad_o[rows])
+        grad_scale = (grad_a * a).sum()
+        ctx.save_for_backward(scale * grad_a, scale * grad_o, scale * grad_b, grad_scale)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        grad_a, grad_o, grad_b, slope = ctx.saved_tensors
-        return grad * grad_a, grad * grad_o, grad * grad_b, grad * slope, None
+        grad_a, grad_o, grad_b, grad_scale = ctx.saved_tensors
+        return grad * grad_a, grad * grad_o, grad * grad_b, grad * grad_scale, None
 
 
-class Symmetric(torch.autograd.Function):
-    """The mean over i of logsumexp_j L_ij / 2 + logsumexp_j L_ji / 2 - L_ii, L_ij = scale <a_i, b_j>, |L| <= `most`.
+class FusedSymmetricInfoNCE(torch.autograd.Function):
+    """mean_i (logsumexp_j L_ij / 2 + logsumexp_j L_ji / 2 - L_ii), L_ij = scale <a_i, b_j>, |L| <= `bound`.
 
     Both directions share one exponential, which the bound keeps from overflow. The gradient is computed with the value,
-    in blocks of rows, which are made anew for it when they are too many to be held.
+    in blocks of rows, recomputed for it when they are too many to be held.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, most: Tensor) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, bound: Tensor) -> Tensor:
         n, x = len(a), scale * a
         block = max(64, BLOCK // n)
         parts = [slice(start, min(start + block, n)) for start in range(0, n, block)]
 
         def masses(rows: slice) -> Tensor:
-            return torch.addmm(-most, x[rows], b.T).exp_()  # [block, n]
+            return torch.addmm(-bound, x[rows], b.T).exp_()  # [block, n]
 
         by_row, by_column, held = torch.empty_like(a[:, 0]), torch.zeros_like(b[:, 0]), []
         for rows in parts:
@@ -82,8 +82,8 @@ class Symmetric(torch.autograd.Function):
             by_column += mass.sum(dim=0)
             if n * n <= HELD:
                 held.append(mass)
-        own = (x * b).sum(dim=1)  # [n]
-        total = ((by_row.log() + by_column.log()) / 2 + most - own).mean()
+        diagonal = (x * b).sum(dim=1)  # [n]
+        total = ((by_row.log() + by_column.log()) / 2 + bound - diagonal).mean()
         grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
         per_row, per_column = 0.5 / n / by_row[:, None], 0.5 / n / by_column
         for k, rows in enumerate(parts):
@@ -93,17 +93,17 @@ class Symmetric(torch.autograd.Function):
             grad_b.addmm_(p.T, a[rows])
         grad_a -= b / n
         grad_b -= a / n
-        slope = (grad_a * a).sum()
-        ctx.save_for_backward(scale * grad_a, scale * grad_b, slope)
+        grad_scale = (grad_a * a).sum()
+        ctx.save_for_backward(scale * grad_a, scale * grad_b, grad_scale)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        grad_a, grad_b, slope = ctx.saved_tensors
-        return grad * grad_a, grad * grad_b, grad * slope, None
+        grad_a, grad_b, grad_scale = ctx.saved_tensors
+        return grad * grad_a, grad * grad_b, grad * grad_scale, None
 
 
-class Combinations(torch.autograd.Function):
+class FusedCombinationsLogSumExp(torch.autograd.Function):
     """log sum_c exp(scale <a_i, prod_m v_m[c_m]>) over all combinations c of rows of the other views, for each i [n].
 
     Value and gradient go through the combinations in blocks; between them only the result is kept.
@@ -112,27 +112,27 @@ class Combinations(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, scale: Tensor, *others: Tensor) -> Tensor:
         total = torch.full_like(anchor[:, 0], -torch.inf)  # [n]
-        for combination in _combinations(anchor, len(others)):
-            logits = _logits(combination, anchor, scale, *others)  # [n, block]
+        for combination in _combination_blocks(anchor, len(others)):
+            logits = _combination_logits(combination, anchor, scale, *others)  # [n, block]
             total = torch.logaddexp(total, logits.logsumexp(dim=1))
         ctx.save_for_backward(total, anchor, scale, *others)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        total, *given = ctx.saved_tensors
-        given = [one.detach().requires_grad_() for one in given]
-        sums = [torch.zeros_like(one) for one in given]
-        for combination in _combinations(total, len(given) - 2):
+        total, *inputs = ctx.saved_tensors
+        inputs = [x.detach().requires_grad_() for x in inputs]
+        grads = [torch.zeros_like(x) for x in inputs]
+        for combination in _combination_blocks(total, len(inputs) - 2):
             with torch.enable_grad():
-                logits = _logits(combination, *given)
+                logits = _combination_logits(combination, *inputs)
             p = (logits.detach() - total[:, None]).exp_().mul_(grad[:, None])  # [n, block]
-            for into, slope in zip(sums, torch.autograd.grad(logits, given, p), strict=True):
-                into += slope
-        return tuple(sums)
+            for sum_, part in zip(grads, torch.autograd.grad(logits, inputs, p), strict=True):
+                sum_ += part
+        return tuple(grads)
 
 
-def _combinations(rows: Tensor, others: int) -> Iterator[list[Tensor]]:
+def _combination_blocks(rows: Tensor, others: int) -> Iterator[list[Tensor]]:
     """Yield all combinations of one row of each other view, in blocks: row numbers [block] of each."""
     n = len(rows)
     block = max(64, BLOCK // n)
@@ -141,7 +141,7 @@ def _combinations(rows: Tensor, others: int) -> Iterator[list[Tensor]]:
         yield [flat // n**m % n for m in range(others)]
 
 
-def _logits(combination: Sequence[Tensor], anchor: Tensor, scale: Tensor, *others: Tensor) -> Tensor:
+def _combination_logits(combination: Sequence[Tensor], anchor: Tensor, scale: Tensor, *others: Tensor) -> Tensor:
     with torch.autocast(anchor.device.type, enabled=False):
-        rows = product([F.embedding(at, v) for at, v in zip(combination, others, strict=True)])  # [block, d]
+        rows = view_product([F.embedding(at, v) for at, v in zip(combination, others, strict=True)])  # [block, d]
         return anchor @ (scale * rows).T  # [n, block]

@@ -18,7 +18,7 @@ from gtcrec.errors import ConfigError, DataError
 from gtcrec.ops.topk import seen_places
 from gtcrec.types import Floats, Interactions, Ints, TopK
 
-__all__ = ["Index", "IndexConfig", "approximate_neighbours", "build", "recall_against_exact"]
+__all__ = ["Index", "IndexConfig", "approximate_neighbors", "build", "recall_against_exact"]
 
 _BLOCK = 4096  # queries at once: their lists stay small, and faiss has work for every thread
 
@@ -43,7 +43,7 @@ class IndexConfig(BaseModel):
 _DEFAULT = IndexConfig()
 # Each row is near its own cell's centre, so fewer cells will do: recall@10 is 0.97 to 1.00 on the content of tiktok and
 # sports (0.95 where many rows are equal), against 0.99 to 1.00 with twice as many.
-_NEIGHBOURS = IndexConfig(probes=32)
+_NEIGHBORS = IndexConfig(probes=32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Index:
         if k < 1:
             raise ConfigError(f"k must be at least 1, found {k}")
         if vectors.dim() != 2 or vectors.shape[1] != self.dim:
-            raise DataError(f"wanted user vectors [n_users, {self.dim}], found {list(vectors.shape)}")
+            raise DataError(f"expected user vectors [n_users, {self.dim}], found {list(vectors.shape)}")
         for user in users[(users < 0) | (users >= len(vectors))][:1]:
             raise DataError(f"users must lie in [0, {len(vectors)}), found {user}")
         for pairs in exclude:
@@ -78,9 +78,9 @@ class Index:
                     f"excluded pairs must be over {len(vectors)} users and {self.n_items} items, "
                     f"found {pairs.n_users} and {pairs.n_items}"
                 )
-        queries = _finite(vectors[torch.tensor(users, dtype=torch.int64).to(vectors.device)], "user")
+        queries = _finite_rows(vectors[torch.tensor(users, dtype=torch.int64).to(vectors.device)], "user")
         if self.config.kind == "ivf":
-            queries = np.pad(queries, ((0, 0), (0, 1)))  # see _lifted
+            queries = np.pad(queries, ((0, 0), (0, 1)))  # see _equal_lengths
         seen = sum((pairs.user_counts[users] for pairs in exclude), np.zeros(len(users), dtype=np.int64))
         order = np.argsort(seen, kind="stable")  # those who ask for about as many together
         items = np.full((len(users), k), -1, dtype=np.int64)
@@ -89,8 +89,8 @@ class Index:
         for rows in (order[start : start + _BLOCK] for start in range(0, len(order), _BLOCK)):
             asked = min(self.n_items, k + int(seen[rows].max()))
             values, found = self._faiss.search(queries[rows], asked, params=width)
-            values[_excluded(found, users[rows], exclude)] = -np.inf
-            values, found = _sorted(values, found, k)
+            values[_excluded_mask(found, users[rows], exclude)] = -np.inf
+            values, found = _sort_candidates(values, found, k)
             items[rows, : found.shape[1]] = np.where(values > -np.inf, found, -1)
             scores[rows, : found.shape[1]] = values
         return TopK(users, items, scores)
@@ -109,18 +109,18 @@ def build(items: Tensor, config: IndexConfig = _DEFAULT) -> Index:
     """
     faiss = _faiss()
     if items.dim() != 2 or not items.numel():
-        raise DataError(f"wanted item vectors [n_items, d], found {list(items.shape)}")
-    rows = _finite(items, "item")
+        raise DataError(f"expected item vectors [n_items, d], found {list(items.shape)}")
+    rows = _finite_rows(items, "item")
     n_items, dim = rows.shape
     if config.kind == "ivf":
-        return Index(config, n_items, dim, _cells(_lifted(rows), config))
+        return Index(config, n_items, dim, _kmeans_cells(_equal_lengths(rows), config))
     graph = faiss.IndexHNSWFlat(dim, config.links, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction, graph.hnsw.rng = config.build_width, faiss.RandomGenerator(config.seed)
     graph.add(rows)
     return Index(config, n_items, dim, graph)
 
 
-def approximate_neighbours(x: Floats, k: int, config: IndexConfig = _NEIGHBOURS) -> Ints:
+def approximate_neighbors(x: Floats, k: int, config: IndexConfig = _NEIGHBORS) -> Ints:
     """Return about the k nearest other rows of each row by inner product, best first, int64 [n, k].
 
     `x` float32 [n, d], unit rows. Searches cells of k-means, whatever the config's kind; the few rows whose cells hold
@@ -129,19 +129,19 @@ def approximate_neighbours(x: Floats, k: int, config: IndexConfig = _NEIGHBOURS)
     """
     if not 1 <= k < len(x):
         raise ConfigError(f"k must lie in [1, {len(x)}), the number of rows, found {k}")
-    rows = _finite(x, "item")
-    index, faiss = _cells(rows, config), _faiss()
-    some, every = (faiss.SearchParametersIVF(nprobe=n) for n in (config.probes, index.nlist))
+    rows = _finite_rows(x, "item")
+    index, faiss = _kmeans_cells(rows, config), _faiss()
+    few, all_cells = (faiss.SearchParametersIVF(nprobe=n) for n in (config.probes, index.nlist))
     nearest = np.empty((len(x), k), dtype=np.int64)
     for start in range(0, len(x), _BLOCK):
         queries = rows[start : start + _BLOCK]
-        _, found = index.search(queries, k + 1, params=some)  # the row itself is among its nearest
+        _, found = index.search(queries, k + 1, params=few)  # the row itself is among its nearest
         short = np.flatnonzero(found[:, -1] < 0)
         if len(short):
-            _, found[short] = index.search(queries[short], k + 1, params=every)
-        own = found == start + np.arange(len(queries))[:, None]
-        own[~own.any(axis=1), -1] = True  # where k + 1 equal rows came first
-        nearest[start : start + _BLOCK] = found[~own].reshape(-1, k)
+            _, found[short] = index.search(queries[short], k + 1, params=all_cells)
+        is_self = found == start + np.arange(len(queries))[:, None]
+        is_self[~is_self.any(axis=1), -1] = True  # where k + 1 equal rows came first
+        nearest[start : start + _BLOCK] = found[~is_self].reshape(-1, k)
     return nearest
 
 
@@ -170,7 +170,7 @@ def _faiss() -> Any:
     return faiss
 
 
-def _finite(x: Tensor | Floats, word: str) -> Floats:
+def _finite_rows(x: Tensor | Floats, word: str) -> Floats:
     """The vectors as contiguous float32 rows on the CPU."""
     rows = np.ascontiguousarray(x.detach().float().cpu() if isinstance(x, Tensor) else x, dtype=np.float32)
     for row in np.flatnonzero(~np.isfinite(rows).all(axis=1))[:1]:
@@ -178,7 +178,7 @@ def _finite(x: Tensor | Floats, word: str) -> Floats:
     return rows
 
 
-def _lifted(items: Floats) -> Floats:
+def _equal_lengths(items: Floats) -> Floats:
     """Give all vectors one length by one more coordinate, in which queries are 0: inner products stay as they are.
 
     Bachrach et al. 2014. Without it, few cells hold the long vectors of popular items, and the cell nearest to a query
@@ -188,7 +188,7 @@ def _lifted(items: Floats) -> Floats:
     return np.hstack([items, np.sqrt(np.maximum(squares.max() - squares, 0))[:, None]], dtype=np.float32)
 
 
-def _cells(rows: Floats, config: IndexConfig) -> Any:
+def _kmeans_cells(rows: Floats, config: IndexConfig) -> Any:
     """The rows in cells of k-means, by inner product."""
     faiss = _faiss()
     n, dim = rows.shape
@@ -202,7 +202,7 @@ def _cells(rows: Floats, config: IndexConfig) -> Any:
     return index
 
 
-def _excluded(items: Ints, users: Ints, exclude: Sequence[Interactions]) -> Any:
+def _excluded_mask(items: Ints, users: Ints, exclude: Sequence[Interactions]) -> Any:
     """Which places [b, asked] hold no item or an excluded one."""
     gone = items < 0
     for pairs in exclude:
@@ -211,7 +211,7 @@ def _excluded(items: Ints, users: Ints, exclude: Sequence[Interactions]) -> Any:
     return gone
 
 
-def _sorted(values: Floats, items: Ints, k: int) -> tuple[Floats, Ints]:
+def _sort_candidates(values: Floats, items: Ints, k: int) -> tuple[Floats, Ints]:
     """The k best places of each row, ties by ascending item."""
     by_item = np.argsort(items, axis=1)
     values, items = (np.take_along_axis(part, by_item, axis=1) for part in (values, items))

@@ -24,9 +24,7 @@ __all__ = [
     "ddim",
     "ddim_filter",
     "ddpm",
-    "guided",
     "linear_schedule",
-    "min_snr_weights",
 ]
 
 Prediction = Literal["noise", "clean", "velocity"]  # what a denoiser returns
@@ -60,12 +58,12 @@ class Schedule(nn.Module):
 
     def add_noise(self, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
         """Return x_t = a_t x_0 + s_t eps for x0, eps [n, d]."""
-        a, s = self._at(t)
+        a, s = self._signal_and_noise(t)
         return a * x0 + s * eps
 
     def target(self, kind: Prediction, x0: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:
         """Return what a denoiser of this kind should predict for x0, eps [n, d]: eps, x_0 or v = a_t eps - s_t x_0."""
-        a, s = self._at(t)
+        a, s = self._signal_and_noise(t)
         match kind:
             case "noise":
                 return eps
@@ -74,11 +72,11 @@ class Schedule(nn.Module):
             case "velocity":
                 return a * eps - s * x0
             case _:
-                raise _unknown(kind)
+                raise _unknown_kind(kind)
 
     def to_clean(self, kind: Prediction, xt: Tensor, t: Tensor | int, out: Tensor) -> Tensor:
         """Return the x_0 that x_t and a prediction imply, [n, d]: (x_t - s_t eps) / a_t, x_0 or a_t x_t - s_t v."""
-        a, s = self._at(t)
+        a, s = self._signal_and_noise(t)
         match kind:
             case "noise":
                 return torch.addcmul(xt / a, out, -s / a)  # x_t may be smaller than what comes out: one pass over that
@@ -87,11 +85,11 @@ class Schedule(nn.Module):
             case "velocity":
                 return torch.addcmul(a * xt, out, -s)
             case _:
-                raise _unknown(kind)
+                raise _unknown_kind(kind)
 
     def to_noise(self, kind: Prediction, xt: Tensor, t: Tensor | int, out: Tensor) -> Tensor:
         """Return the eps that x_t and a prediction imply, [n, d]: eps, (x_t - a_t x_0) / s_t or s_t x_t + a_t v."""
-        a, s = self._at(t)
+        a, s = self._signal_and_noise(t)
         match kind:
             case "noise":
                 return out
@@ -100,7 +98,7 @@ class Schedule(nn.Module):
             case "velocity":
                 return torch.addcmul(s * xt, out, a)
             case _:
-                raise _unknown(kind)
+                raise _unknown_kind(kind)
 
     def levels(self, start: int, steps: int) -> list[int]:
         """Return `steps` levels for a sampler, evenly spaced from `start` down; all of them if steps = start + 1.
@@ -113,10 +111,10 @@ class Schedule(nn.Module):
         if not 1 <= steps <= start + 1:
             raise ValueError(f"from level {start} there are 1 to {start + 1} steps down, found {steps}")
         end = 0 if steps <= start else -1  # the step from the last level to the clean x_0 is one of them
-        spread: list[int] = torch.linspace(start, end, steps + 1).round().long()[:-1].tolist()
-        return spread
+        levels: list[int] = torch.linspace(start, end, steps + 1).round().long()[:-1].tolist()
+        return levels
 
-    def _at(self, t: Tensor | int) -> tuple[Tensor, Tensor]:
+    def _signal_and_noise(self, t: Tensor | int) -> tuple[Tensor, Tensor]:
         """a_t and s_t, [n, 1]; [] for one level of all rows."""
         place = t if isinstance(t, int) else (t, None)
         return self.signal[place], self.noise[place]
@@ -137,29 +135,8 @@ def cosine_schedule(steps: int, offset: float = 0.008, largest: float = 0.999) -
     return Schedule((1 - f[1:] / f[:-1]).clamp(max=largest))
 
 
-def min_snr_weights(schedule: Schedule, kind: Prediction, gamma: float = 5.0) -> Tensor:
-    """Return the weight of each level's squared error in the loss of a denoiser of this kind, [steps].
-
-    An error of x_0 counts min(snr, gamma), snr = a_t^2 / s_t^2 (min-SNR weighting, Hang et al. 2023). As an error of
-    eps is snr times, and one of v snr + 1 times, that of x_0, theirs count min(snr, gamma) over snr and snr + 1.
-    """
-    if not gamma > 0:
-        raise ValueError(f"gamma must be above 0, found {gamma:g}")
-    snr = (schedule.signal.double() / schedule.noise.double()).square()  # float32 has no room for small squares
-    kept = snr.clamp(max=gamma)
-    match kind:
-        case "noise":
-            return (kept / snr).float()
-        case "clean":
-            return kept.float()
-        case "velocity":
-            return (kept / (snr + 1)).float()
-        case _:
-            raise _unknown(kind)
-
-
 class ConditionalDenoiser(nn.Module):
-    """Predicts from x_t [n, dim], the level t and any number of conditions, what it was trained for: a `Prediction`.
+    """Predicts eps, x_0 or v from x_t [n, dim], the level t and any number of conditions.
 
     One hidden layer; level and conditions enter as scale and shift of its normalised activations (adaptive layer
     norm, Peebles & Xie 2023). Their effects add up, so that K conditions for each of n inputs cost K + n small
@@ -183,34 +160,17 @@ class ConditionalDenoiser(nn.Module):
         """
         activity = F.layer_norm(self.enter(xt), (self.enter.out_features,))  # [..., hidden]
         shifted = activity
-        for one, given in zip(self.modulate, (self._waves(t), *conditions), strict=True):
-            scale, shift = one(given).chunk(2, dim=-1)  # [..., hidden]
+        for layer, condition in zip(self.modulate, (self._level_features(t), *conditions), strict=True):
+            scale, shift = layer(condition).chunk(2, dim=-1)  # [..., hidden]
             shifted = torch.addcmul(shifted + shift, activity, scale)  # few passes over what is as large as the output
         out: Tensor = self.leave(F.silu(shifted))
         return out
 
-    def _waves(self, t: Tensor) -> Tensor:
+    def _level_features(self, t: Tensor) -> Tensor:
         """Sinusoidal features of the level, [..., 2 * waves]."""
         steps = torch.arange(self.waves, device=t.device) / self.waves
         angles = t[..., None] * torch.exp(-math.log(10_000.0) * steps)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-
-def guided(predict_conditional: Predict, predict_unconditional: Predict, strength: float) -> Predict:
-    """Return the denoiser out_u + strength (out_c - out_u): classifier-free guidance (Ho & Salimans 2022).
-
-    Strength 0 is the unconditional prediction, 1 the conditional one, and more goes beyond; the paper's w is
-    strength - 1. Both must predict the same kind; which one does not matter, as one kind is affine in another.
-
-    >>> one, none = (lambda xt, t: xt + 1), (lambda xt, t: xt)
-    >>> guided(one, none, 3.0)(torch.zeros(2), torch.tensor([0]))
-    tensor([3., 3.])
-    """
-
-    def predict(xt: Tensor, t: Tensor) -> Tensor:
-        return torch.lerp(predict_unconditional(xt, t), predict_conditional(xt, t), strength)
-
-    return predict
 
 
 def ddim(
@@ -222,11 +182,11 @@ def ddim(
     (DDIM with eta = 0, Song et al. 2021). `levels` fall, as `Schedule.levels` gives them. `predict` is given a t of
     length 1: all rows are at one level.
     """
-    levels = _falling(schedule, levels)
+    levels = _check_levels(schedule, levels)
     for now, after in pairwise(levels):
-        clean, eps = _look(schedule, predict, xt, now, kind)
+        clean, eps = _clean_and_noise(schedule, predict, xt, now, kind)
         xt = schedule.add_noise(clean, after, eps)
-    return _look(schedule, predict, xt, levels[-1], kind)[0]
+    return _clean_and_noise(schedule, predict, xt, levels[-1], kind)[0]
 
 
 def ddpm(
@@ -245,20 +205,20 @@ def ddpm(
     c = (a_t / s_t) / (a_r / s_r), which is DDIM's step with part of the noise renewed. `levels` and `predict` are as
     for `ddim`.
     """
-    levels = _falling(schedule, levels)
+    levels = _check_levels(schedule, levels)
     ratio = schedule.signal / schedule.noise
     for now, after in pairwise(levels):
-        clean, eps = _look(schedule, predict, xt, now, kind)
+        clean, eps = _clean_and_noise(schedule, predict, xt, now, kind)
         c = ratio[now] / ratio[after]  # never above 1: the ratio falls with the level, rounded too
         z = torch.randn(eps.shape, generator=rng, device=rng.device, dtype=eps.dtype).to(eps.device)
         xt = schedule.add_noise(clean, after, c * eps + (1 - c.square()).sqrt() * z)
-    return _look(schedule, predict, xt, levels[-1], kind)[0]
+    return _clean_and_noise(schedule, predict, xt, levels[-1], kind)[0]
 
 
 def ddim_filter(
-    schedule: Schedule, predict: Predict, x: Tensor, level: int, steps: int, *, kind: Prediction = "noise"
+    schedule: Schedule, predict: Predict, x: Tensor, level: int, steps: int = 1, *, kind: Prediction = "noise"
 ) -> Tensor:
-    """Return x [..., d] as the denoiser sees it: what of it survives at noise level `level`.
+    """Return what of x [..., d] survives at noise level `level`: the denoiser's clean x.
 
     Places x on the forward process without noise, x_t = a_t x, and follows `steps` deterministic steps (`ddim`) from
     `level` down. No randomness is involved.
@@ -267,8 +227,8 @@ def ddim_filter(
     return ddim(schedule, predict, schedule.signal[level] * x, levels, kind=kind)
 
 
-def _falling(schedule: Schedule, levels: Sequence[int]) -> Sequence[int]:
-    """The levels, checked."""
+def _check_levels(schedule: Schedule, levels: Sequence[int]) -> Sequence[int]:
+    """Return the levels; raise `ValueError` unless they fall and lie in the schedule."""
     falling = all(now > after for now, after in pairwise(levels))
     if not levels or not falling or levels[0] >= len(schedule) or levels[-1] < 0:
         found = reprlib.repr(list(levels))
@@ -276,11 +236,13 @@ def _falling(schedule: Schedule, levels: Sequence[int]) -> Sequence[int]:
     return levels
 
 
-def _look(schedule: Schedule, predict: Predict, xt: Tensor, level: int, kind: Prediction) -> tuple[Tensor, Tensor]:
+def _clean_and_noise(
+    schedule: Schedule, predict: Predict, xt: Tensor, level: int, kind: Prediction
+) -> tuple[Tensor, Tensor]:
     """The denoiser's x_0 and eps."""
     out = predict(xt, torch.full((1,), level, device=xt.device))
     return schedule.to_clean(kind, xt, level, out), schedule.to_noise(kind, xt, level, out)
 
 
-def _unknown(kind: str) -> ValueError:
+def _unknown_kind(kind: str) -> ValueError:
     return ValueError(f"a prediction is of the kind noise, clean or velocity, found {kind!r}")

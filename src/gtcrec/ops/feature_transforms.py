@@ -34,7 +34,7 @@ class ContentProjection(nn.Module):
         super().__init__()
         self.register_buffer("x", torch.from_numpy(x), persistent=False)
         self.register_buffer("present", torch.from_numpy(present), persistent=False)
-        mean, inverse = _moments(self.x, self.present)
+        mean, inverse = _mean_and_inverse_std(self.x, self.present)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("inverse", inverse, persistent=False)
         self.linear = nn.Linear(x.shape[1], dim)
@@ -55,7 +55,7 @@ class _Project(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, x: Tensor, mean: Tensor, items: Tensor) -> Tensor:
         ctx.save_for_backward(x, mean, items)
         h = weight.new_empty(len(items), len(weight))
-        for rows, block in _blocks(x, mean, items):
+        for rows, block in _centered_blocks(x, mean, items):
             torch.mm(block, weight.T, out=h[rows])
         return h
 
@@ -63,12 +63,12 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, mean, items = ctx.saved_tensors
         total = grad.new_zeros(grad.shape[1], x.shape[1])
-        for rows, block in _blocks(x, mean, items):
+        for rows, block in _centered_blocks(x, mean, items):
             total.addmm_(grad[rows].T, block)
         return total, None, None, None
 
 
-def _blocks(x: Tensor, mean: Tensor, items: Tensor) -> Any:
+def _centered_blocks(x: Tensor, mean: Tensor, items: Tensor) -> Any:
     """Slices of `items` with their centred rows of x, in one buffer that is overwritten from block to block."""
     size = max(1, min(_BLOCK_NUMBERS // x.shape[1], len(items)))
     buffer = x.new_empty(size, x.shape[1])
@@ -82,17 +82,17 @@ def column_means(x: Tensor, items: Tensor) -> Tensor:
     """Return the mean of each column of x [n, d] over the rows `items` int64 [m], [d]; 0 without rows."""
     nothing = x.new_zeros(x.shape[1])
     total = nothing.double()
-    for _, block in _blocks(x, nothing, items):
+    for _, block in _centered_blocks(x, nothing, items):
         total += block.sum(dim=0, dtype=torch.float64)
     return (total / max(len(items), 1)).float()
 
 
-def _moments(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_inverse_std(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of each column over the present rows and the inverse of its standard deviation, 0 where it is constant."""
     items = present.nonzero().flatten()
     mean = column_means(x, items)
     squares = x.new_zeros(x.shape[1]).double()
-    for _, block in _blocks(x, mean, items):
+    for _, block in _centered_blocks(x, mean, items):
         squares += block.square_().sum(dim=0, dtype=torch.float64)
     spread = (squares / max(len(items), 1)).sqrt().float()
     return mean, torch.where(spread > 1e-6 * (mean.abs() + 1e-12), 1.0 / spread, 0.0)
@@ -112,8 +112,8 @@ class Directions:
         Raises `DataError` for content of another width.
         """
         if x.shape[1] != len(self.mean):
-            raise DataError(f"wanted content of width {len(self.mean)}, found {x.shape[1]}")
-        y = _turned(torch.from_numpy(x), self.mean, torch.from_numpy(present).nonzero().flatten(), self.basis)
+            raise DataError(f"expected content of width {len(self.mean)}, found {x.shape[1]}")
+        y = _project_rows(torch.from_numpy(x), self.mean, torch.from_numpy(present).nonzero().flatten(), self.basis)
         return torch.where(self.spread > 1e-6, y / self.spread.clamp(min=1e-6), 0.0)
 
 
@@ -124,30 +124,30 @@ def directions(x: Floats, present: Masks, width: int) -> Directions:
     components, whitened (by subspace iteration, in blocks of rows).
     """
     content, has = torch.from_numpy(x), torch.from_numpy(present)
-    mean, inverse = _moments(content, has)
+    mean, inverse = _mean_and_inverse_std(content, has)
     items = has.nonzero().flatten()
     basis = torch.diag(inverse)
     if x.shape[1] > width:
-        basis = inverse[:, None] * _components(content, mean, inverse, items, min(width, len(items)))
-    y = _turned(content, mean, items, basis)[items]
+        basis = inverse[:, None] * _principal_axes(content, mean, inverse, items, min(width, len(items)))
+    y = _project_rows(content, mean, items, basis)[items]
     return Directions(mean, basis, y.square().mean(dim=0).sqrt() if len(items) else y.new_zeros(basis.shape[1]))
 
 
-def _turned(x: Tensor, mean: Tensor, items: Tensor, basis: Tensor) -> Tensor:
+def _project_rows(x: Tensor, mean: Tensor, items: Tensor, basis: Tensor) -> Tensor:
     y = torch.zeros(len(x), basis.shape[1])
-    for rows, block in _blocks(x, mean, items):
+    for rows, block in _centered_blocks(x, mean, items):
         y[items[rows]] = block @ basis
     return y
 
 
-def _components(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, width: int) -> Tensor:
+def _principal_axes(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, width: int) -> Tensor:
     """The first principal axes of standardised content, [d, width], largest variance first."""
     rng = torch.Generator().manual_seed(0)
     axes = torch.randn(x.shape[1], min(width + 16, x.shape[1]), generator=rng)
     for _ in range(_ITERATIONS):
         axes = torch.linalg.qr(axes).Q
         image = torch.zeros_like(axes)  # X^T X axes
-        for _, block in _blocks(x, mean, items):
+        for _, block in _centered_blocks(x, mean, items):
             z = block * inverse
             image.addmm_(z.T, z @ axes)
         axes, before = image, axes

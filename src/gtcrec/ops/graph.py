@@ -105,7 +105,7 @@ def _csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int,
 
 def product(x: Tensor, a: Tensor, at: Tensor) -> Tensor:
     """Return A x for constant torch CSR tensors A and A^T, with which the gradient of x is a CSR product too."""
-    with torch.autocast(x.device.type, enabled=False):  # sums over many neighbours want float32
+    with torch.autocast(x.device.type, enabled=False):  # sums over many neighbors want float32
         found: Tensor = _Product.apply(x.float(), a, at)  # type: ignore[no-untyped-call]
         return found
 
@@ -172,9 +172,9 @@ def light_propagation(
     LightGCN (He et al. 2020), eq. 4 with equal layer weights. With a `scale` their sum times it: 1 gives the sum.
     """
     scale = 1 / (layers + 1) if scale is None else scale
-    with torch.autocast(items.device.type, enabled=False):  # sums over many neighbours want float32
-        given = users.float(), items.float(), *r.sides(), layers, scale
-        both: tuple[Tensor, Tensor] = _LightPropagation.apply(*given)  # type: ignore[no-untyped-call]
+    with torch.autocast(items.device.type, enabled=False):  # sums over many neighbors want float32
+        inputs = users.float(), items.float(), *r.sides(), layers, scale
+        both: tuple[Tensor, Tensor] = _LightPropagation.apply(*inputs)  # type: ignore[no-untyped-call]
         return both
 
 
@@ -191,17 +191,17 @@ class _LightPropagation(torch.autograd.Function):
         user, item = users, items
         for hop in range(1, layers + 1):
             last = scale if hop == layers else 1.0  # entries are fewer than what they make
-            a, at = (r, rt) if last == 1 else (_scaled(r, last), _scaled(rt, last))
+            a, at = (r, rt) if last == 1 else (_scale_values(r, last), _scale_values(rt, last))
             user, item = times(a, item).add_(users, alpha=last), times(at, user).add_(items, alpha=last)
         return user, item
 
     @staticmethod
     def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        given = user.contiguous(), item.contiguous(), ctx.r, ctx.rt, ctx.layers, ctx.scale
-        return (*_LightPropagation.forward(ctx, *given), None, None, None, None)
+        inputs = user.contiguous(), item.contiguous(), ctx.r, ctx.rt, ctx.layers, ctx.scale
+        return (*_LightPropagation.forward(ctx, *inputs), None, None, None, None)
 
 
-def _scaled(a: Tensor, by: float) -> Tensor:
+def _scale_values(a: Tensor, by: float) -> Tensor:
     return _csr_tensor(a.crow_indices(), a.col_indices(), by * a.values(), (a.shape[0], a.shape[1]))
 
 

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtcrec.ops import _contrastive as contrasts
+from gtcrec.ops import _contrastive
 
 __all__ = [
     "MOST_COMBINATIONS",
     "bpr",
     "ceiling",
     "chain",
+    "cosine_info_nce",
     "derangement",
     "info_nce",
     "n_squared",
@@ -60,15 +61,35 @@ def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
 
     In blocks of rows, which are held for the gradient if all of them are at most 64 MiB (4,096 rows).
     """
-    a, b, scale = map(_wide, (a, b, scale))
+    a, b, scale = map(_at_least_float32, (a, b, scale))
     with torch.autocast(a.device.type, enabled=False):  # exponentials want float32 at least
         with torch.no_grad():
-            most = scale.abs() * a.norm(dim=1).max() * b.norm(dim=1).max()  # no logit is further from 0
-        if most <= contrasts.SPREAD:
-            loss: Tensor = contrasts.Symmetric.apply(a, b, scale, most)  # type: ignore[no-untyped-call]
+            bound = scale.abs() * a.norm(dim=1).max() * b.norm(dim=1).max()  # no logit is further from 0
+        if bound <= _contrastive.SPREAD:
+            loss: Tensor = _contrastive.FusedSymmetricInfoNCE.apply(a, b, scale, bound)  # type: ignore[no-untyped-call]
             return loss
     weights = torch.full((len(a),), 1 / len(a), dtype=a.dtype, device=a.device)
-    return (_contrast(a, b, b, scale, weights) + _contrast(b, a, a, scale, weights)) / 2
+    return (_fused_info_nce(a, b, b, scale, weights) + _fused_info_nce(b, a, a, scale, weights)) / 2
+
+
+def cosine_info_nce(a: Tensor, b: Tensor, temperature: float, counts: Tensor | None = None) -> Tensor:
+    """Return the mean over rows i of -ln (exp(cos(a_i, b_i) / tau) / sum_j n_j exp(cos(a_i, b_j) / tau)), a, b [n, d].
+
+    Row i counts n_i = `counts[i]` times, as an anchor and among the others (int64 [n], 0: not at all), by default once;
+    0 where no row counts. `temperature` tau is at least 0.03, so that each exponential is within float32.
+    """
+    if counts is not None:
+        at = counts.nonzero().flatten()
+        if not len(at):
+            return a.sum() * 0.0
+        a, b, counts = F.embedding(at, a), F.embedding(at, b), counts[at]
+    with torch.autocast(a.device.type, enabled=False):  # exponentials want float32
+        a, b = F.normalize(a.float(), dim=1) / temperature, F.normalize(b.float(), dim=1)
+        bound = a.new_tensor(1 / temperature)  # of the logits: no cosine is above 1
+        times = torch.ones_like(bound).expand(len(a)) if counts is None else counts.float()
+        masses = [torch.addmm(-bound, rows, b.T).exp_() @ times for rows in torch.split(a, _ROWS)]
+        loss = torch.cat(masses).log() + bound - (a * b).sum(dim=1)  # [n]
+        return torch.dot(loss, times) / times.sum()
 
 
 def pairwise(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor] | None = None) -> Tensor:
@@ -76,7 +97,7 @@ def pairwise(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor] |
 
     0 where no item has two views.
     """
-    terms = [loss for _, loss in _linked(views, scale, _pairs(len(views)), present)]
+    terms = [loss for _, loss in _link_losses(views, scale, _pair_chain_links(len(views)), present)]
     return torch.stack(terms).mean() if terms else scale * 0.0
 
 
@@ -107,15 +128,15 @@ def total_correlation(
     `present[m]` (bool [n]) marks the items that have view m: an absent view counts as 1 in the product, and
     is no anchor.
     """
-    _count(views)
-    views, has = _filled(views, present)
+    _check_views(views)
+    views, has = _fill_absent(views, present)
     losses: list[Tensor] = []
     for anchor, view in enumerate(views):
         first, *rest = (m for m in range(len(views)) if m != anchor)
-        others = contrasts.product([views[m] for m in (first, *rest)])  # [n, d]
-        negatives = contrasts.product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
-        losses.append(_contrast(view, others, negatives, scale, _weights(has[anchor], view)))
-    return _over_anchors(losses, has)
+        others = _contrastive.view_product([views[m] for m in (first, *rest)])  # [n, d]
+        negatives = _contrastive.view_product([views[first], *(views[m][orders[m]] for m in rest)])  # [n, d]
+        losses.append(_fused_info_nce(view, others, negatives, scale, _anchor_weights(has[anchor], view)))
+    return _mean_over_anchors(losses, has)
 
 
 def n_squared(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor] | None = None) -> Tensor:
@@ -132,21 +153,21 @@ def n_squared(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor] 
     >>> torch.isclose(n_squared(views, torch.tensor(1.0)), torch.tensor(16.0).log()).item()
     True
     """
-    n = _count(views)
+    n = _check_views(views)
     if n ** (len(views) - 1) > MOST_COMBINATIONS:
         raise ValueError(
-            f"wanted at most {MOST_COMBINATIONS} combinations of the other views' rows, "
+            f"expected at most {MOST_COMBINATIONS} combinations of the other views' rows, "
             f"found {n}^{len(views) - 1} from {n} items of {len(views)} views: take fewer items or another alignment"
         )
-    views, has = _filled([_wide(view) for view in views], present)
-    scale = _wide(scale)
-    own = scale * contrasts.product(views).sum(dim=1)  # [n]
+    views, has = _fill_absent([_at_least_float32(view) for view in views], present)
+    scale = _at_least_float32(scale)
+    positive = scale * _contrastive.view_product(views).sum(dim=1)  # [n]
     losses: list[Tensor] = []
     for anchor, view in enumerate(views):
         others = [v for m, v in enumerate(views) if m != anchor]
-        mass: Tensor = contrasts.Combinations.apply(view, scale, *others)  # type: ignore[no-untyped-call]  # [n]
-        losses.append(torch.dot(mass - own, _weights(has[anchor], view)))
-    return _over_anchors(losses, has)
+        mass: Tensor = _contrastive.FusedCombinationsLogSumExp.apply(view, scale, *others)  # type: ignore[no-untyped-call]  # [n]
+        losses.append(torch.dot(mass - positive, _anchor_weights(has[anchor], view)))
+    return _mean_over_anchors(losses, has)
 
 
 def chain(
@@ -166,9 +187,9 @@ def chain(
     least one before it; an absent view counts as 1 in the product. A term without items is 0, and so is its part of
     the bound, which then is `ceiling("chain", n, M, present, orderings)` - loss.
     """
-    _count(views)
-    links = _links(len(views), orderings)
-    terms = [links[link] * loss for link, loss in _linked(views, scale, links, present)]
+    _check_views(views)
+    links = _chain_links(len(views), orderings)
+    terms = [links[link] * loss for link, loss in _link_losses(views, scale, links, present)]
     return torch.stack(terms).sum() if terms else scale * 0.0
 
 
@@ -192,28 +213,29 @@ def ceiling(
     if kind in ("n", "n_squared"):
         some = present is None or any(bool(has.any()) for has in present)
         return math.log(n) * (1 if kind == "n" else views - 1) * some
-    links = _pairs(views) if kind == "pairwise" else _links(views, orderings)
-    counts = {link: n if present is None else int(_comparable(link, present).sum()) for link in links}
+    links = _pair_chain_links(views) if kind == "pairwise" else _chain_links(views, orderings)
+    counts = {link: n if present is None else int(_items_of_link(link, present).sum()) for link in links}
     total = math.fsum(links[link] * math.log(count) for link, count in counts.items() if count)
-    met = sum(links[link] for link, count in counts.items() if count)
-    return total / met if kind == "pairwise" and met else total
+    weight = sum(links[link] for link, count in counts.items() if count)
+    return total / weight if kind == "pairwise" and weight else total
 
 
+_ROWS = 256  # rows of logits at once
 _KINDS = ("n", "n_squared", "chain", "pairwise")
 
 _Link = tuple[tuple[int, ...], int]  # views that are multiplied, and the one that they are compared with
 
 
-def _pairs(count: int) -> dict[_Link, float]:
+def _pair_chain_links(count: int) -> dict[_Link, float]:
     return {((a,), b): 1.0 for a, b in itertools.combinations(range(count), 2)}
 
 
-def _links(count: int, orderings: Sequence[Sequence[int]] | None) -> dict[_Link, float]:
+def _chain_links(count: int, orderings: Sequence[Sequence[int]] | None) -> dict[_Link, float]:
     """Return the comparisons that the orderings ask for, each with its weight."""
     if orderings is None:
         orderings = [[(start + k) % count for k in range(count)] for start in range(count)]
     if not orderings:
-        raise ValueError("wanted at least one ordering of the views, found none")
+        raise ValueError("expected at least one ordering of the views, found none")
     found: Counter[_Link] = Counter()
     for order in orderings:
         if sorted(order) != list(range(count)):
@@ -224,56 +246,58 @@ def _links(count: int, orderings: Sequence[Sequence[int]] | None) -> dict[_Link,
     return {link: times / len(orderings) for link, times in found.items()}
 
 
-def _comparable(link: _Link, present: Sequence[Tensor]) -> Tensor:
+def _items_of_link(link: _Link, present: Sequence[Tensor]) -> Tensor:
     before, last = link
     return present[last] & torch.stack([present[m] for m in before]).any(dim=0)  # [n]
 
 
-def _linked(
+def _link_losses(
     views: Sequence[Tensor], scale: Tensor, links: dict[_Link, float], present: Sequence[Tensor] | None
 ) -> Iterator[tuple[_Link, Tensor]]:
     """Yield each comparison that some item allows, with its InfoNCE loss over those items."""
-    views, _ = _filled(views, present)
+    views, _ = _fill_absent(views, present)
     for link in links:
-        before, last = contrasts.product([views[m] for m in link[0]]), views[link[1]]  # [n, d]
+        before, last = _contrastive.view_product([views[m] for m in link[0]]), views[link[1]]  # [n, d]
         if present is not None:
-            some = _comparable(link, present)
+            some = _items_of_link(link, present)
             if not some.any():
                 continue
             before, last = before[some], last[some]
         yield link, info_nce(before, last, scale)
 
 
-def _count(views: Sequence[Tensor]) -> int:
+def _check_views(views: Sequence[Tensor]) -> int:
     n = len(views[0])
     if len(views) < 2 or n < 2:
-        raise ValueError(f"wanted at least 2 views of at least 2 items, found {len(views)} views of {n} items")
+        raise ValueError(f"expected at least 2 views of at least 2 items, found {len(views)} views of {n} items")
     return n
 
 
-def _filled(views: Sequence[Tensor], present: Sequence[Tensor] | None) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def _fill_absent(
+    views: Sequence[Tensor], present: Sequence[Tensor] | None
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Return the views with 1, the product's neutral element, where they are absent, and who has them."""
     if present is None:
         return views, [torch.ones(len(view), dtype=torch.bool, device=view.device) for view in views]
     return [torch.where(has[:, None], view, 1.0) for view, has in zip(views, present, strict=True)], present
 
 
-def _weights(has: Tensor, like: Tensor) -> Tensor:
+def _anchor_weights(has: Tensor, like: Tensor) -> Tensor:
     here = has.to(like.dtype)
     return here / here.sum().clamp(min=1)  # [n]
 
 
-def _over_anchors(losses: Sequence[Tensor], has: Sequence[Tensor]) -> Tensor:
+def _mean_over_anchors(losses: Sequence[Tensor], has: Sequence[Tensor]) -> Tensor:
     """Return the mean over the anchors that some item has (the loss of any other is 0)."""
     anchors = torch.stack([one.any() for one in has]).sum().clamp(min=1)
     return torch.stack(list(losses)).sum() / anchors
 
 
-def _contrast(*given: Tensor) -> Tensor:
-    with torch.autocast(given[0].device.type, enabled=False):  # exponentials want float32 at least
-        loss: Tensor = contrasts.Contrast.apply(*map(_wide, given))  # type: ignore[no-untyped-call]
+def _fused_info_nce(*tensors: Tensor) -> Tensor:
+    with torch.autocast(tensors[0].device.type, enabled=False):  # exponentials want float32 at least
+        loss: Tensor = _contrastive.FusedInfoNCE.apply(*map(_at_least_float32, tensors))  # type: ignore[no-untyped-call]
         return loss
 
 
-def _wide(given: Tensor) -> Tensor:
-    return given.float() if given.dtype.itemsize < 4 else given
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype.itemsize < 4 else x

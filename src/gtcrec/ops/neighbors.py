@@ -1,4 +1,4 @@
-"""Which items and which users are alike, as sparse matrices: by content, by who liked them, by what they liked.
+"""Nearest neighbors of items and of users, as sparse matrices: by content, by common users, by common items.
 
 Built in blocks; nothing here forms a dense matrix of items x items or users x users.
 """
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse import coo_array, csr_array, diags_array, vstack
+from torch import Tensor
 from torch.nn import functional as F
 
 from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
@@ -17,9 +18,12 @@ from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
 __all__ = [
     "Search",
     "co_interaction_users",
-    "content_neighbours",
+    "content_neighbors",
     "cosine_graph",
+    "empty_csr",
     "item_graph",
+    "mean_rows",
+    "nearest_neighbors",
     "nearest_rows",
     "similar_items",
     "strongest",
@@ -31,26 +35,39 @@ Search = Callable[[Floats, int], Ints]
 
 
 def nearest_rows(unit: Floats, k: int, block: int = 1024) -> Ints:
-    """Return each row's k nearest other rows by inner product, int64 [n, k]; exact, memory O(block * n)."""
-    every = torch.from_numpy(unit)
-    nearest = []
-    for start in range(0, len(unit), block):
-        product = every[start : start + block] @ every.T  # [block, n]
-        own = torch.arange(len(product))
-        product[own, own + start] = -torch.inf
-        nearest.append(product.topk(k, dim=1).indices)
-    return torch.cat(nearest).numpy()
+    """Return each row's k nearest other rows by inner product, int64 [n, k]; see `nearest_neighbors`."""
+    rows = torch.from_numpy(unit)
+    return nearest_neighbors(rows, rows, k, skip_self=True, block=block)[1].numpy()
 
 
-def content_neighbours(x: Floats, present: Masks, k: int, search: Search = nearest_rows) -> csr_array:
+def nearest_neighbors(
+    queries: Tensor, rows: Tensor, k: int, skip_self: bool = False, block: int = 1024
+) -> tuple[Tensor, Tensor]:
+    """Return the k largest inner products of each query with the rows, and which rows these are, [q, k] each.
+
+    `queries` [q, d], `rows` [n, d]; best first, exact, memory O(block * n). With `skip_self` row i is not a neighbor of
+    query i.
+    """
+    values, places = [], []
+    for start in range(0, len(queries), block):
+        products = queries[start : start + block] @ rows.T  # [block, n]
+        if skip_self:
+            products.diagonal(start).fill_(-torch.inf)
+        best = products.topk(k, dim=1)
+        values.append(best.values)
+        places.append(best.indices)
+    return torch.cat(values), torch.cat(places)
+
+
+def content_neighbors(x: Floats, present: Masks, k: int, search: Search = nearest_rows) -> csr_array:
     """Return the k nearest items by cosine, each with weight 1 / (their number), float32 [n_items, n_items].
 
-    An item is not its own neighbour. Items without content have no neighbours and are nobody's.
+    An item is not its own neighbor. Items without content have no neighbors and are nobody's.
     """
     have = np.flatnonzero(present)
     k = min(k, len(have) - 1)
     if k < 1:
-        return _empty(len(x))
+        return empty_csr(len(x), len(x))
     unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
     columns = have[search(unit, k)]  # [h, k]
     indptr = np.concatenate([[0], np.cumsum(present * k)])
@@ -63,19 +80,27 @@ def content_neighbours(x: Floats, present: Masks, k: int, search: Search = neare
 def item_graph(
     features: ItemFeatures, k: int, weights: Mapping[str, float] | None = None, search: Search = nearest_rows
 ) -> csr_array:
-    """Return the mean of the modalities' neighbour graphs, rows summing to one, float32 [n_items, n_items].
+    """Return the mean of the modalities' neighbor graphs, rows summing to one, float32 [n_items, n_items].
 
     `weights` has a weight >= 0 for each modality; without it they are equal. A modality that an item lacks takes no
     part in that item's mean, and an item without content of any weight has an empty row.
     """
-    given = dict.fromkeys(features.names, 1.0) if weights is None else weights
-    total = _empty(features.n_items)
+    weights = dict.fromkeys(features.names, 1.0) if weights is None else weights
+    total = empty_csr(features.n_items, features.n_items)
     for m in features.names:
-        if given[m] > 0:
-            total = total + given[m] * content_neighbours(features.values[m], features.present[m], k, search)
-    parts = np.maximum(total.sum(axis=1), 1e-12)
-    scale = csr_array((1.0 / parts, (np.arange(features.n_items),) * 2))
-    mean: csr_array = (scale @ total).tocsr().astype(np.float32)
+        if weights[m] > 0:
+            total = total + weights[m] * content_neighbors(features.values[m], features.present[m], k, search)
+    return mean_rows(total)
+
+
+def empty_csr(rows: int, columns: int) -> csr_array:
+    """Return a matrix without entries, float32."""
+    return csr_array((rows, columns), dtype=np.float32)  # type: ignore[return-value]
+
+
+def mean_rows(total: csr_array) -> csr_array:
+    """Return a matrix with each row divided by its sum, float32; empty rows stay empty."""
+    mean: csr_array = (diags_array(1.0 / np.maximum(total.sum(axis=1), 1e-12)) @ total).tocsr().astype(np.float32)
     return mean
 
 
@@ -102,14 +127,14 @@ def cosine_graph(x: Floats, present: Masks, k: int, search: Search = nearest_row
 
 
 def co_interaction_users(train: Interactions, top: int, block: int = 4096) -> csr_array:
-    """Return each user's `top` users by number of co-liked items, softmax weights, float32 [n_users, n_users].
+    """Return each user's `top` users by number of common items, softmax weights, float32 [n_users, n_users].
 
-    weight(u, v) = exp(c_uv) / sum over the kept v, c_uv = |liked(u) & liked(v)|. One sparse product, in blocks
+    weight(u, v) = exp(c_uv) / sum over the kept v, c_uv = |items(u) & items(v)|. One sparse product, in blocks
     of users; ties go to the lower user index.
     """
     blocks = []
     for start, counts in _co_counts(train.matrix(), block):
-        rows, columns, values = strongest(counts, top, own=start)
+        rows, columns, values = strongest(counts, top, first_row=start)
         best = np.zeros(counts.shape[0])
         np.maximum.at(best, rows, values)
         weights = np.exp(values - best[rows])  # the largest count becomes 0, so that exp stays small
@@ -130,19 +155,19 @@ def similar_items(train: Interactions, k: int, shrink: float, activity: float, b
     by_item.data = np.maximum(train.user_counts, 1)[train.users] ** (-activity / 2.0)
     for start, counts in _co_counts(by_item.T.tocsr(), block):
         counts.data = counts.data / (norms[counts.row + start] * norms[counts.col] + shrink)
-        rows, columns, values = strongest(counts, k, own=start)
+        rows, columns, values = strongest(counts, k, first_row=start)
         blocks.append(csr_array((values.astype(np.float32), (rows, columns)), shape=counts.shape))
     similar: csr_array = vstack(blocks, format="csr")
     similar.sort_indices()
     return similar
 
 
-def strongest(block: coo_array, k: int, own: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return (rows, columns, values) of the k largest entries of each row, without the diagonal that starts at `own`.
+def strongest(block: coo_array, k: int, first_row: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return (rows, columns, values) of the k largest entries of each row, without the diagonal.
 
-    Ordered by row, then by falling value, then by column.
+    `block` holds the rows from `first_row` on. Ordered by row, then by falling value, then by column.
     """
-    keep = block.row + own != block.col
+    keep = block.row + first_row != block.col
     rows, columns, values = block.row[keep], block.col[keep], block.data[keep]
     order = np.lexsort((columns, -values, rows))
     rows = rows[order]
@@ -156,9 +181,3 @@ def _co_counts(r: csr_array, block: int) -> Iterator[tuple[int, coo_array]]:
     rt = r.T.tocsr()
     for start in range(0, r.shape[0], block):
         yield start, (r[start : start + block] @ rt).tocoo()
-
-
-def _empty(n: int) -> csr_array:
-    return csr_array(
-        (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int32), np.zeros(n + 1, dtype=np.int32)), (n, n)
-    )

@@ -9,9 +9,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtcrec.ops import topk as ranking
-from gtcrec.ops.sharded import _ALONE, join_rows, lookup, shard_rows
-from gtcrec.runtime.process_group import ProcessGroup, gather
+from gtcrec.ops import topk
+from gtcrec.ops.sharded import join_rows, lookup, shard_rows
+from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, gather
 from gtcrec.types import Batch, Interactions, Ints, TopK
 
 __all__ = ["DotScorer", "RerankingScorer", "ShardedScorer", "SparseScorer", "dot_scorer", "gather_batch"]
@@ -26,13 +26,13 @@ class DotScorer:
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
-        return self._rows(index) @ self.items.T
+        return self._user_rows(index) @ self.items.T
 
     def into(self, index: Tensor, out: Tensor) -> None:
         """Write the scores to `out` [b, n_items]."""
-        torch.mm(self._rows(index), self.items.T, out=out)
+        torch.mm(self._user_rows(index), self.items.T, out=out)
 
-    def _rows(self, index: Tensor) -> Tensor:
+    def _user_rows(self, index: Tensor) -> Tensor:
         return F.embedding(index.to(self.users.device), self.users)
 
 
@@ -42,12 +42,12 @@ def dot_scorer(users: Tensor, items: Tensor) -> DotScorer:
 
 
 def gather_batch(batch: Batch, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a batch's rows of `users` [n_users, d], and of `items` [n_items, d] liked and not liked, [b, d] each.
+    """Return a batch's rows of `users` [n_users, d], and of `items` [n_items, d] its positives and negatives, [b, d].
 
     All items are gathered at once, so that they make one gradient of `items`.
     """
-    liked, others = F.embedding(torch.cat([batch.positives, batch.negatives]), items).chunk(2)
-    return F.embedding(batch.users, users), liked, others
+    positives, negatives = F.embedding(torch.cat([batch.positives, batch.negatives]), items).chunk(2)
+    return F.embedding(batch.users, users), positives, negatives
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,39 +68,39 @@ class SparseScorer:
 
 @dataclass(frozen=True, eq=False)
 class RerankingScorer:
-    """Users -> the scores of `folded`, whose best `n` items that a user has not met change places by another score.
+    """Users -> the scores of `base`, each user's best `n` unseen items reordered by another score.
 
-    `told(users [b], items [b, n]) -> [b, n]` is that score; the n items keep their n scores among themselves, so that
-    they stay the best. `met` is a CSR tensor [n_users, n_items] whose entries are the items that users have met.
+    `rescore(users [b], items [b, n]) -> [b, n]` is that score. The n items exchange their n scores, so that they stay
+    the best. `seen` is a CSR tensor [n_users, n_items] whose entries are the items that users have seen.
     """
 
-    folded: DotScorer
-    told: Callable[[Tensor, Tensor], Tensor]
-    met: Tensor
+    base: DotScorer
+    rescore: Callable[[Tensor, Tensor], Tensor]
+    seen: Tensor
     n: int
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
-        scores = self.folded(index)
+        scores = self.base(index)
         for rows in torch.split(torch.arange(len(index)), _RERANKED):
             users = index[rows].to(scores.device)
-            best = scores[rows].masked_fill(self._met(users), -torch.inf).topk(min(self.n, scores.shape[1]))
-            kept = best.values.isfinite()  # all but what users have met, should they have met nearly all
-            told = self.told(users, best.indices).masked_fill(~kept, -torch.inf)  # which stays last
-            items = best.indices.gather(1, told.argsort(dim=1, descending=True, stable=True))
+            best = scores[rows].masked_fill(self._seen_mask(users), -torch.inf).topk(min(self.n, scores.shape[1]))
+            unseen = best.values.isfinite()  # all, unless users have seen nearly all items
+            rescored = self.rescore(users, best.indices).masked_fill(~unseen, -torch.inf)  # which stays last
+            items = best.indices.gather(1, rescored.argsort(dim=1, descending=True, stable=True))
             part = scores[rows]
-            scores[rows] = part.scatter(1, items, torch.where(kept, best.values, part.gather(1, items)))
+            scores[rows] = part.scatter(1, items, torch.where(unseen, best.values, part.gather(1, items)))
         return scores
 
-    def _met(self, users: Tensor) -> Tensor:
-        """Which items the users have met, bool [b, n_items]."""
-        start, columns = self.met.crow_indices().long(), self.met.col_indices().long()
+    def _seen_mask(self, users: Tensor) -> Tensor:
+        """Which items the users have seen, bool [b, n_items]."""
+        start, columns = self.seen.crow_indices().long(), self.seen.col_indices().long()
         counts = start[users + 1] - start[users]
         rows = torch.arange(len(users), device=users.device).repeat_interleave(counts)
         places = torch.arange(len(rows), device=users.device) - (counts.cumsum(0) - counts)[rows] + start[users][rows]
-        met = torch.zeros(len(users), self.met.shape[1], dtype=torch.bool, device=users.device)
-        met[rows, columns[places]] = True
-        return met
+        mask = torch.zeros(len(users), self.seen.shape[1], dtype=torch.bool, device=users.device)
+        mask[rows, columns[places]] = True
+        return mask
 
 
 _RERANKED = 64  # users at once: all contents of all their items are held
@@ -110,7 +110,7 @@ _RERANKED = 64  # users at once: all contents of all their items are held
 class ShardedScorer:
     """Users -> their inner products with all items, of which each worker scores its own; the same in all workers.
 
-    `users` [own, d] and `items` [own, d] are this worker's rows of tables of n_users and n_items rows.
+    `users` [local, d] and `items` [local, d] are this worker's rows of tables of n_users and n_items rows.
     """
 
     users: Tensor
@@ -121,28 +121,28 @@ class ShardedScorer:
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
-        parts = gather(self._own_scores(index).T, self.workers)  # [own, b] of each worker
-        return join_rows([shard_rows(part, rank, len(parts), _ALONE) for rank, part in enumerate(parts)]).T
+        parts = gather(self._local_scores(index).T, self.workers)  # [local, b] of each worker
+        return join_rows([shard_rows(part, rank, len(parts), SINGLE_PROCESS) for rank, part in enumerate(parts)]).T
 
     def recommend(self, users: Ints, k: int, exclude: Sequence[Interactions], block: int) -> TopK:
-        """Do what `ranking.recommend` does: each worker ranks its own items, and the lists are merged."""
-        block = block or ranking.block_users(self.n_items, self.items.device.type)  # as many calls in each worker
-        mine = [self._own_pairs(pairs, users) for pairs in exclude]
-        found = ranking.recommend(self._own_scores, users, k, mine, block)
+        """Do what `topk.recommend` does: each worker ranks its own items, and the lists are merged."""
+        block = block or topk.block_users(self.n_items, self.items.device.type)  # as many calls in each worker
+        local_exclude = [self._local_pairs(pairs, users) for pairs in exclude]
+        best = topk.recommend(self._local_scores, users, k, local_exclude, block)
         size, rank = self.workers.size, self.workers.rank
-        items = np.where(found.items >= 0, found.items * size + rank, -1)
-        both = (torch.from_numpy(side.T.copy()) for side in (items, found.scores))  # [k, b]
+        items = np.where(best.items >= 0, best.items * size + rank, -1)
+        both = (torch.from_numpy(side.T.copy()) for side in (items, best.scores))  # [k, b]
         items, scores = (torch.cat(gather(side, self.workers)).T.numpy() for side in both)  # [b, W k]
         order = np.lexsort((items, -scores), axis=1)[:, :k]  # best first, ties by ascending item
         return TopK(users, *(np.take_along_axis(side, order, axis=1) for side in (items, scores)))
 
-    def _own_scores(self, index: Tensor) -> Tensor:
+    def _local_scores(self, index: Tensor) -> Tensor:
         rows = lookup(self.users, self.n_users, index.to(self.users.device), self.workers)
         return rows @ self.items.T
 
-    def _own_pairs(self, pairs: Interactions, users: Ints) -> Interactions:
-        """The pairs of these users with this worker's items, which are counted as it holds them."""
-        wanted = np.zeros(pairs.n_users, dtype=np.bool_)
-        wanted[users] = True
-        at = (pairs.items % self.workers.size == self.workers.rank) & wanted[pairs.users]
+    def _local_pairs(self, pairs: Interactions, users: Ints) -> Interactions:
+        """The pairs of these users with this worker's items, which are numbered as it holds them."""
+        asked = np.zeros(pairs.n_users, dtype=np.bool_)
+        asked[users] = True
+        at = (pairs.items % self.workers.size == self.workers.rank) & asked[pairs.users]
         return Interactions(pairs.users[at], pairs.items[at] // self.workers.size, pairs.n_users, len(self.items))

@@ -66,17 +66,18 @@ def recommend(scorer: Scorer, users: Ints, k: int, exclude: Sequence[Interaction
     items = np.full((len(users), k), -1, dtype=np.int64)
     scores = np.full((len(users), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():
-        for start, own in _scored(scorer, users, exclude[0].n_items if exclude else 0, block):
-            some = users[start : start + len(own)]
+        for start, scored in _score_blocks(scorer, users, exclude[0].n_items if exclude else 0, block):
+            some = users[start : start + len(scored)]
             for pairs in exclude:
-                own.view(-1).index_fill_(0, torch.from_numpy(seen_places(pairs, some)).to(own.device), -torch.inf)
-            values, best = _best(own, k)
-            here = slice(start, start + len(own)), slice(best.shape[1])
+                seen = torch.from_numpy(seen_places(pairs, some)).to(scored.device)
+                scored.view(-1).index_fill_(0, seen, -torch.inf)
+            values, best = _select_best(scored, k)
+            here = slice(start, start + len(scored)), slice(best.shape[1])
             items[here], scores[here] = best.cpu().numpy(), values.float().cpu().numpy()
     return TopK(users, items, scores)
 
 
-def _scored(scorer: Scorer, users: Ints, n_items: int, block: int) -> Iterator[tuple[int, Tensor]]:
+def _score_blocks(scorer: Scorer, users: Ints, n_items: int, block: int) -> Iterator[tuple[int, Tensor]]:
     """Yield blocks of checked scores, float32 or float64 [b, n_items], each with the place of its first user.
 
     All blocks use the same memory, and the caller may write to it. `n_items` 0: the scorer says.
@@ -85,7 +86,7 @@ def _scored(scorer: Scorer, users: Ints, n_items: int, block: int) -> Iterator[t
     if not len(index):
         return
     first = index[: block or (block_users(n_items) if n_items else 1)]
-    scores = _checked(scorer(first), first, n_items)  # shows what all scores are and where they lie
+    scores = _check_scores(scorer(first), first, n_items)  # shows what all scores are and where they lie
     n_items = scores.shape[1]
     step = block or block_users(n_items, scores.device.type)
     kind = torch.float64 if scores.dtype == torch.float64 else torch.float32
@@ -93,32 +94,32 @@ def _scored(scorer: Scorer, users: Ints, n_items: int, block: int) -> Iterator[t
     memory = torch.empty(rows, n_items, dtype=kind, device=scores.device)
 
     def copied(some: Tensor, out: Tensor) -> None:
-        out.copy_(_checked(scorer(some), some, n_items))
+        out.copy_(_check_scores(scorer(some), some, n_items))
 
     into = scorer.into if isinstance(scorer, WritingScorer) and scores.dtype == kind else copied
-    yield 0, _numbers(memory[: len(first)].copy_(scores), first)
+    yield 0, _check_not_nan(memory[: len(first)].copy_(scores), first)
     for start in range(len(first), len(index), step):
         some = index[start : start + step]
-        own = memory[: len(some)]
-        into(some, own)
-        yield start, _numbers(own, some)
+        out = memory[: len(some)]
+        into(some, out)
+        yield start, _check_not_nan(out, some)
 
 
-def _checked(scores: Tensor, users: Tensor, n_items: int) -> Tensor:
-    """Return the scores if they are floating-point [b, n_items]; any number of items will do for n_items 0."""
+def _check_scores(scores: Tensor, users: Tensor, n_items: int) -> Tensor:
+    """Return the scores; raise `DataError` unless they are floating-point [b, n_items], n_items 0: of any number."""
     wrong_width = scores.dim() == 2 and n_items and scores.shape[1] != n_items
     if scores.dim() != 2 or len(scores) != len(users) or scores.shape[1] < 1 or wrong_width:
         raise DataError(
-            f"wanted scores [{len(users)}, {n_items or 'n_items'}] for {len(users)} users from user {users[0]} on, "
+            f"expected scores [{len(users)}, {n_items or 'n_items'}] for {len(users)} users from user {users[0]} on, "
             f"found {list(scores.shape)}"
         )
     if not scores.is_floating_point():
-        raise DataError(f"wanted floating-point scores for user {users[0]}, found {scores.dtype}")
+        raise DataError(f"expected floating-point scores for user {users[0]}, found {scores.dtype}")
     return scores
 
 
-def _numbers(scores: Tensor, users: Tensor) -> Tensor:
-    """Return the scores if none is NaN."""
+def _check_not_nan(scores: Tensor, users: Tensor) -> Tensor:
+    """Return the scores; raise `DataError` if one is NaN."""
     if scores.sum().isnan():  # cheap; also true for inf - inf, so look closer
         for row, item in scores.isnan().nonzero()[:1].tolist():
             raise DataError(f"the score of user {users[row]} for item {item} is NaN")
@@ -131,20 +132,20 @@ def seen_places(pairs: Interactions, users: Ints) -> Ints:
     return row * pairs.n_items + items
 
 
-def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _select_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and items [b, at most k] of the best places, ties by ascending item; item -1 at value -inf."""
     border = _border(scores, min(k, scores.shape[1]))
     starts = torch.arange(len(scores) + 1, device=scores.device) * scores.shape[1]
-    place = _reached(scores, border)  # [candidates]: the block laid end to end, so by user, then by item
+    place = _places_above(scores, border)  # [candidates]: the block laid end to end, so by user, then by item
     ends = torch.searchsorted(place, starts)  # [b + 1]
     if ends.diff().max() > 4 * k:  # equal scores are rare or everywhere
-        place = _first_of_equals(scores, border, place, ends, k)
+        place = _limit_ties(scores, border, place, ends, k)
         ends = torch.searchsorted(place, starts)
     counts = ends.diff()[:, None]
     filled = torch.arange(int(counts.max()), device=scores.device) < counts  # [b, most candidates of a user]
     values = torch.full_like(filled, -torch.inf, dtype=scores.dtype)
     values.masked_scatter_(filled, scores.view(-1).index_select(0, place))  # indexing by [] takes 5 times as long
-    values, order = (part[:, :k] for part in _sorted(values))
+    values, order = (part[:, :k] for part in _sort_rows(values))
     items = place[(ends[:-1, None] + order).clamp(max=len(place) - 1)] - starts[:-1, None]
     return values, torch.where(values > -torch.inf, items, -1)
 
@@ -160,23 +161,23 @@ def _border(scores: Tensor, k: int) -> Tensor:
     if size > 1:
         parts = scores.shape[1] // size
         scores = scores[:, : size * parts].view(-1, size, parts).amax(dim=1)
-    if _for_numpy(scores):
+    if _on_cpu(scores):
         kth = torch.from_numpy(np.partition(scores.numpy(), -k, axis=1)[:, -k, None])
     else:
         kth = scores.topk(k, dim=1).values[:, -1:]
     return kth.clamp(min=torch.finfo(scores.dtype).min)
 
 
-def _reached(scores: Tensor, border: Tensor) -> Tensor:
+def _places_above(scores: Tensor, border: Tensor) -> Tensor:
     """Places of the scores >= border in the block laid end to end, ascending, int64."""
-    if _for_numpy(scores):
+    if _on_cpu(scores):
         return torch.from_numpy(np.flatnonzero(scores.numpy() >= border.numpy()))
     return (scores >= border).flatten().nonzero().flatten()
 
 
-def _sorted(values: Tensor) -> tuple[Tensor, Tensor]:
+def _sort_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """Values of each row, best first, and their places; equal values keep their order."""
-    if _for_numpy(values):
+    if _on_cpu(values):
         order = torch.from_numpy(np.argsort(-values.numpy(), axis=1))  # does not keep it, so only where none are equal
         best = values.gather(1, order)
         if not ((best[:, 1:] == best[:, :-1]) & (best[:, 1:] > -torch.inf)).any():
@@ -184,12 +185,12 @@ def _sorted(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.sort(dim=1, descending=True, stable=True)
 
 
-def _for_numpy(scores: Tensor) -> bool:
+def _on_cpu(scores: Tensor) -> bool:
     """Whether numpy can read the scores; it selects, sorts and finds what is true several times faster than torch."""
     return scores.device.type == "cpu"
 
 
-def _first_of_equals(scores: Tensor, border: Tensor, place: Tensor, ends: Tensor, k: int) -> Tensor:
+def _limit_ties(scores: Tensor, border: Tensor, place: Tensor, ends: Tensor, k: int) -> Tensor:
     """Leave out the candidates that equal the border and come after k such in their row."""
     row = torch.arange(len(scores), device=place.device).repeat_interleave(ends.diff())
     equal = scores.view(-1)[place] == border.flatten()[row]

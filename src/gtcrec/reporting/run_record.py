@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from gtcrec.errors import RunError
+from gtcrec.errors import RunError, first_fault
+from gtcrec.types import ReportContext
 
 __all__ = [
-    "Data",
+    "DataRecord",
     "EpochLine",
-    "Evaluation",
+    "EvaluationRecord",
     "ExampleItem",
     "ExampleUser",
-    "Result",
+    "ResultRecord",
     "RunRecord",
     "TimingLine",
-    "read",
+    "read_run_record",
 ]
 
 
@@ -27,7 +28,7 @@ class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Evaluation(_Stored):
+class EvaluationRecord(_Stored):
     """One evaluation as `report.json` stores it."""
 
     users: int
@@ -37,8 +38,13 @@ class Evaluation(_Stored):
     slices: dict[str, dict[str, int | float | None]] = {}
     about: dict[str, Any] = {}
 
+    @property
+    def context(self) -> ReportContext:
+        """On what it was measured, and how."""
+        return ReportContext.from_dict(self.about)
 
-class Result(_Stored):
+
+class ResultRecord(_Stored):
     """`report.json`."""
 
     model: str
@@ -46,11 +52,11 @@ class Result(_Stored):
     epochs: int
     stop: str
     parameters: int
-    valid: Evaluation
-    test: Evaluation | None = None
+    valid: EvaluationRecord
+    test: EvaluationRecord | None = None
 
 
-class Data(_Stored):
+class DataRecord(_Stored):
     """`data.json`."""
 
     name: str
@@ -89,10 +95,10 @@ class ExampleItem(_Stored):
 
 
 class ExampleUser(_Stored):
-    """A user of `examples.json`: the items liked in training and the items recommended."""
+    """A user of `examples.json`: the items of the history, stored as `liked`, and the items recommended."""
 
     user: str | int
-    liked: list[ExampleItem]
+    history: list[ExampleItem] = Field(validation_alias=AliasChoices("history", "liked"))
     recommended: list[ExampleItem]
 
 
@@ -108,8 +114,8 @@ class RunRecord:
     """The files of a run folder, read and checked."""
 
     folder: Path
-    result: Result
-    data: Data
+    result: ResultRecord
+    data: DataRecord
     history: list[EpochLine]
     timings: list[TimingLine]
     config: dict[str, Any]
@@ -117,9 +123,16 @@ class RunRecord:
     examples: _Examples
 
     @property
-    def final(self) -> Evaluation:
+    def final(self) -> EvaluationRecord:
         """The test evaluation if there is one, else that on validation."""
         return self.result.test or self.result.valid
+
+    def evaluation(self, part: str) -> EvaluationRecord:
+        """Return the evaluation on "test" or "valid"; raises `RunError` where there is none."""
+        evaluation = self.result.test if part == "test" else self.result.valid
+        if evaluation is None:
+            raise RunError(f"{self.folder}: not measured on test; run `gtcrec evaluate {self.folder}`")
+        return evaluation
 
     @property
     def part(self) -> str:
@@ -132,46 +145,46 @@ class RunRecord:
         return statistics.median(line.train_seconds for line in self.timings) if self.timings else None
 
 
-def read(folder: Path) -> RunRecord:
+def read_run_record(folder: Path) -> RunRecord:
     """Read the files of a run folder.
 
     Raises `RunError` naming the first file that is missing or damaged.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: wanted a run folder, found {'a file' if folder.exists() else 'nothing'}")
+        raise RunError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
     examples = folder / "examples.json"
     return RunRecord(
         folder,
-        _parse(folder / "report.json", Result),
-        _parse(folder / "data.json", Data),
-        _parse_lines(folder / "history.jsonl", EpochLine),
-        _parse_lines(folder / "timings.jsonl", TimingLine),
-        _parse_yaml(folder / "config.yaml"),
-        _parse(folder / "environment.json", dict[str, Any]),
-        _parse(examples, _Examples) if examples.exists() else _Examples(),
+        _parse_json(folder / "report.json", ResultRecord),
+        _parse_json(folder / "data.json", DataRecord),
+        _parse_json_lines(folder / "history.jsonl", EpochLine),
+        _parse_json_lines(folder / "timings.jsonl", TimingLine),
+        _parse_yaml_mapping(folder / "config.yaml"),
+        _parse_json(folder / "environment.json", dict[str, Any]),
+        _parse_json(examples, _Examples) if examples.exists() else _Examples(),
     )
 
 
-def _parse(path: Path, kind: type[T]) -> T:
-    return _validate(_text(path), kind, str(path))
+def _parse_json(path: Path, kind: type[T]) -> T:
+    return _validate_json(_read_text(path), kind, str(path))
 
 
-def _parse_lines(path: Path, kind: type[T]) -> list[T]:
-    lines = _text(path).splitlines()
-    return [_validate(line, kind, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+def _parse_json_lines(path: Path, kind: type[T]) -> list[T]:
+    lines = _read_text(path).splitlines()
+    return [_validate_json(line, kind, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _parse_yaml(path: Path) -> dict[str, Any]:
+def _parse_yaml_mapping(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(_text(path))
+        value = yaml.safe_load(_read_text(path))
     except yaml.YAMLError as error:
         raise RunError(f"{path}: damaged: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
-        raise RunError(f"{path}: damaged: wanted keys and values, found {type(value).__name__}")
+        raise RunError(f"{path}: damaged: expected keys and values, found {type(value).__name__}")
     return value
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -180,10 +193,8 @@ def _text(path: Path) -> str:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
-def _validate(text: str, kind: type[T], where: str) -> T:
+def _validate_json(text: str, kind: type[T], where: str) -> T:
     try:
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RunError(f"{where}: damaged: {place + ': ' if place else ''}{first['msg']}") from error
+        raise RunError(f"{where}: damaged: {first_fault(error)}") from error

@@ -1,28 +1,33 @@
-"""Tables as Markdown and LaTeX."""
+"""One table of cells, as Markdown and LaTeX; the command line and the pages render the same cells.
 
-from collections.abc import Mapping, Sequence
+>>> table = Table("", "", ("run", "ndcg@20"), ((Cell("gtc"), Cell("0.1235", best=True, mark="*")),))
+>>> print("\\n".join(markdown_lines(table)))
+| run | ndcg@20 |
+| --- | ---: |
+| gtc | **0.1235** \\* |
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from gtcrec.reporting.run_comparison import RankedMean
-
-__all__ = ["Cell", "Table", "markdown_rows", "markdown_table", "runs_text"]
+__all__ = ["Cell", "Table", "latex_lines", "markdown_lines"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text of a table; `mark` is "", "*" or "ns"."""
+    """A text of a table; `mark` is "", "*" or "ns", `detail` stands small beside the text."""
 
     text: str
     best: bool = False
     second: bool = False
     mark: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its title and a note; the first column holds names, `left` others that hold text."""
+    """A table with its title and a note, "" for none; the first column holds names, `left` others that hold text."""
 
     title: str
     note: str
@@ -31,32 +36,41 @@ class Table:
     left: tuple[int, ...] = (0,)
 
 
-def markdown_table(table: Table) -> list[str]:
+class _Format(NamedTuple):
+    escape: Callable[[str], str]
+    bold: str
+    underlined: str
+    marks: Mapping[str, str]
+
+    def cell(self, cell: Cell) -> str:
+        text = self.escape(cell.text)
+        text = self.bold.format(text) if cell.best else self.underlined.format(text) if cell.second else text
+        return text + self.marks[cell.mark] + (f" ({self.escape(cell.detail)})" if cell.detail else "")
+
+
+def markdown_lines(table: Table) -> list[str]:
     """Return a table with its title and note as lines of Markdown."""
-    return [f"### {table.title}", "", table.note, "", *markdown_rows(table.headers, table.rows, table.left)]
+    rule = ["---" if place in table.left else "---:" for place in range(len(table.headers))]
+    body = [[_MARKDOWN.cell(cell) for cell in row] for row in table.rows]
+    head = [f"### {table.title}", ""] if table.title else []
+    head += [table.note, ""] if table.note else []
+    return head + [f"| {' | '.join(line)} |" for line in (map(_escape_markdown, table.headers), rule, *body)]
 
 
-def markdown_rows(headers: Sequence[str], rows: Sequence[Sequence[Cell]], left: Sequence[int] = (0,)) -> list[str]:
-    """Return a header, its rule and rows as lines of Markdown; the columns at `left` hold text."""
-    rule = ["---" if place in left else "---:" for place in range(len(headers))]
-    body = [[_markdown_cell(cell) for cell in row] for row in rows]
-    return [f"| {' | '.join(line)} |" for line in ([_bare(h) for h in headers], rule, *body)]
+def latex_lines(table: Table) -> list[str]:
+    r"""Return a table as lines of LaTeX that need \usepackage{booktabs}: a float with a caption if it has a title."""
+    columns = "".join("l" if place in table.left else "r" for place in range(len(table.headers)))
+    head, *body = ([*map(_escape_latex, table.headers)], *([_LATEX.cell(cell) for cell in row] for row in table.rows))
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    lines += [*(" & ".join(row) + r" \\" for row in body), r"\bottomrule", r"\end{tabular}"]
+    if not table.title:
+        return lines
+    caption = _escape_latex(". ".join(filter(None, (table.title, table.note))))
+    return [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", *lines, r"\end{table}"]
 
 
-def _bare(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return text.replace("|", r"\|")
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = _bare(cell.text)
-    text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
-    return text + {"": "", "*": r" \*", "ns": " ns"}[cell.mark]
-
-
-def _latex_cell(cell: Cell) -> str:
-    text = _tex(cell.text)
-    text = rf"\textbf{{{text}}}" if cell.best else rf"\underline{{{text}}}" if cell.second else text
-    return text + {"": "", "*": "$^{*}$", "ns": r"$^{\mathrm{ns}}$"}[cell.mark]
 
 
 _SPECIAL: Mapping[str, str] = {
@@ -70,33 +84,14 @@ _SPECIAL: Mapping[str, str] = {
 }
 
 
-def _tex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     return "".join(_SPECIAL.get(c, c) for c in text)
 
 
-def runs_text(rows: Sequence[tuple[str, Sequence["RankedMean"]]], metrics: Sequence[str], kind: str) -> str:
-    """Return the table of runs as `markdown` or `latex` (booktabs)."""
-
-    def markdown(one: "RankedMean") -> str:
-        text = f"{one.value:.4f}"
-        text = f"**{text}**" if one.best else f"<u>{text}</u>" if one.second else text
-        return text + (r"\*" if one.significant else "")
-
-    def latex(one: "RankedMean") -> str:
-        text = f"{one.value:.4f}"
-        text = rf"\textbf{{{text}}}" if one.best else rf"\underline{{{text}}}" if one.second else text
-        return text + ("$^{*}$" if one.significant else "")
-
-    if kind == "markdown":
-        lines = [["run", *metrics], ["---", *["---:"] * len(metrics)]]
-        lines += [[name.replace("|", r"\|"), *map(markdown, cells)] for name, cells in rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    head = " & ".join(["Run", *(_latex(m) for m in metrics)])
-    body = [" & ".join([_latex(name), *map(latex, cells)]) + r" \\" for name, cells in rows]
-    start = [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", head + r" \\", r"\midrule"]
-    return "\n".join([*start, *body, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex(text: str) -> str:
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join({**special, "\\": r"\textbackslash{}"}.get(c, c) for c in text)
+_MARKDOWN = _Format(_escape_markdown, "**{}**", "<u>{}</u>", {"": "", "*": r" \*", "ns": " ns"})
+_LATEX = _Format(
+    _escape_latex,
+    r"\textbf{{{}}}",
+    r"\underline{{{}}}",
+    {"": "", "*": "$^{*}$", "ns": r"$^{\mathrm{ns}}$"},
+)

@@ -38,9 +38,9 @@ BlockFn = Callable[[pa.Table], pa.Table]
 BlockFnFactory = Callable[[], BlockFn]
 """Makes the stage, once in each worker; must travel to another process where the executor uses some."""
 
-_SUM = 32  # bytes of the sha256 sum that precedes a block's rows in its file
+_DIGEST_BYTES = 32  # bytes of the sha256 sum that precedes a block's rows in its file
 _ERRORS = {one.__name__: one for one in (ConfigError, DataError, GtcrecError, RunError)}
-_TRIES = 3  # after which a block is to blame for its workers' deaths
+_MAX_ATTEMPTS = 3  # after which a block is to blame for its workers' deaths
 _T = TypeVar("_T")
 
 
@@ -59,7 +59,7 @@ class Local:
     def run(self, make: BlockFnFactory, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
         stage = make()
         for number, block in blocks.items():
-            _write(folder, number, stage(block))
+            _write_block(folder, number, stage(block))
             yield number
 
 
@@ -82,14 +82,15 @@ class RayData:
     def run(self, make: BlockFnFactory, blocks: Mapping[int, pa.Table], folder: Path) -> Iterator[int]:
         for old in folder.glob("*.tries"):
             old.unlink()
-        with ray_session(self.address, self.workers), _quiet():
+        with ray_session(self.address, self.workers), _silence_ray_data():
             import ray
 
             rows = [
-                pa.table({"number": [number], "block": [bytes(_to_bytes(block))]}) for number, block in blocks.items()
+                pa.table({"number": [number], "block": [bytes(_table_to_bytes(block))]})
+                for number, block in blocks.items()
             ]
             done = ray.data.from_arrow(rows).map_batches(
-                _Worker,
+                _BlockWorker,
                 fn_constructor_args=(make, folder.resolve()),
                 batch_size=1,
                 batch_format="pyarrow",
@@ -110,7 +111,7 @@ def choose_executor(
     if engine == "ray":
         return RayData(workers, address or None, gpus=int(device.startswith("cuda")))
     if workers > 1:
-        raise ConfigError(f"--engine local is one process, found --workers {workers}; wanted --engine ray")
+        raise ConfigError(f"--engine local is one process, found --workers {workers}; expected --engine ray")
     return Local()
 
 
@@ -123,9 +124,9 @@ class BlockResults:
 
     def __iter__(self) -> Iterator[pa.Table]:
         for number in range(self.count):
-            table = _read(self.folder, number)
+            table = _read_block(self.folder, number)
             if table is None:
-                raise RunError(f"{_place(self.folder, number)}: missing or damaged; start the job again")
+                raise RunError(f"{_block_path(self.folder, number)}: missing or damaged; start the job again")
             yield table
 
 
@@ -147,11 +148,11 @@ def run_in_blocks(
     `assemble` removes it. Raises `ConfigError` when `out` is a folder.
     """
     if out.is_dir():
-        raise ConfigError(f"{out}: wanted the name of a file to write, found a folder")
+        raise ConfigError(f"{out}: expected the name of a file to write, found a folder")
     blocks = {number: rows.slice(start, size) for number, start in enumerate(range(0, len(rows), size))}
     folder = out.with_name(f".{out.name}.blocks")
-    _open(folder, _key(blocks.values(), size, settings))
-    left = {number: block for number, block in blocks.items() if _read(folder, number) is None}
+    _open_block_folder(folder, _job_key(blocks.values(), size, settings))
+    left = {number: block for number, block in blocks.items() if _read_block(folder, number) is None}
     done = len(blocks) - len(left)
     on_block(done, len(blocks))
     for _ in (executor or Local()).run(make, left, folder) if left else ():
@@ -169,7 +170,7 @@ def run_in_blocks(
     return found
 
 
-class _Worker:
+class _BlockWorker:
     """A Ray worker: makes the stage when the first block comes, so that an error in making it is reported as one."""
 
     def __init__(self, make: BlockFnFactory, folder: Path) -> None:
@@ -179,29 +180,29 @@ class _Worker:
     def __call__(self, batch: pa.Table) -> pa.Table:
         number, kind, message = batch["number"][0].as_py(), "", ""
         try:
-            with self._counted(number):
+            with self._count_attempts(number):
                 self.stage = self.stage or self.make()
-                _write(self.folder, number, self.stage(_from_bytes(batch["block"][0].as_buffer())))
+                _write_block(self.folder, number, self.stage(_table_from_bytes(batch["block"][0].as_buffer())))
         except GtcrecError as error:
             kind, message = type(error).__name__, str(error)
         return pa.table({"number": [number], "error": [kind], "message": [message]})
 
     @contextmanager
-    def _counted(self, number: int) -> Iterator[None]:
+    def _count_attempts(self, number: int) -> Iterator[None]:
         """Count on disk the workers that a block kills: Ray by itself would go on with it for ever."""
         tries = self.folder / f"{number:06d}.tries"
         with tries.open("a") as stream:
             stream.write(".")
         try:
-            if tries.stat().st_size > _TRIES:
-                raise RunError(f"block {number}: {_TRIES} workers died over it, for lack of memory perhaps")
+            if tries.stat().st_size > _MAX_ATTEMPTS:
+                raise RunError(f"block {number}: {_MAX_ATTEMPTS} workers died over it, for lack of memory perhaps")
             yield
         finally:
             tries.unlink()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_ray_data() -> Iterator[None]:
     """Keep Ray Data from writing about its progress to the terminal."""
     from ray.data import DataContext
 
@@ -216,16 +217,16 @@ def _quiet() -> Iterator[None]:
         log.setLevel(before[1])
 
 
-def _key(blocks: Iterable[pa.Table], size: int, settings: Mapping[str, Any]) -> str:
+def _job_key(blocks: Iterable[pa.Table], size: int, settings: Mapping[str, Any]) -> str:
     """Return a sum over all that decides the results."""
     about = {"gtcrec": importlib.metadata.version("gtcrec"), "size": size, **settings}
     total = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for block in blocks:
-        total.update(_to_bytes(block))
+        total.update(_table_to_bytes(block))
     return total.hexdigest()
 
 
-def _open(folder: Path, key: str) -> None:
+def _open_block_folder(folder: Path, key: str) -> None:
     """Make the folder of blocks; one that belongs to other rows or settings is thrown away."""
     label = folder / "key"
     if label.is_file() and label.read_text(encoding="utf-8") == key:
@@ -236,33 +237,33 @@ def _open(folder: Path, key: str) -> None:
     write_text(label, key)
 
 
-def _place(folder: Path, number: int) -> Path:
+def _block_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.block"
 
 
-def _write(folder: Path, number: int, table: pa.Table) -> None:
-    body = _to_bytes(table)
-    with atomic_path(_place(folder, number)) as temporary, temporary.open("wb") as stream:
+def _write_block(folder: Path, number: int, table: pa.Table) -> None:
+    body = _table_to_bytes(table)
+    with atomic_path(_block_path(folder, number)) as temporary, temporary.open("wb") as stream:
         stream.write(hashlib.sha256(body).digest())
         stream.write(body)
 
 
-def _read(folder: Path, number: int) -> pa.Table | None:
+def _read_block(folder: Path, number: int) -> pa.Table | None:
     """Return a block's result, or None where there is none that is whole."""
     try:
-        content = memoryview(_place(folder, number).read_bytes())
+        content = memoryview(_block_path(folder, number).read_bytes())
     except FileNotFoundError:
         return None
-    whole = hashlib.sha256(content[_SUM:]).digest() == content[:_SUM]
-    return _from_bytes(pa.py_buffer(content[_SUM:])) if whole else None
+    whole = hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]
+    return _table_from_bytes(pa.py_buffer(content[_DIGEST_BYTES:])) if whole else None
 
 
-def _to_bytes(table: pa.Table) -> Any:
+def _table_to_bytes(table: pa.Table) -> Any:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return sink.getvalue()
 
 
-def _from_bytes(body: Any) -> pa.Table:
+def _table_from_bytes(body: Any) -> pa.Table:
     return pa.ipc.open_stream(body).read_all()

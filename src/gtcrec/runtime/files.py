@@ -7,18 +7,23 @@ sha256 sum of every file in it.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, GtcrecError, RunError
 
 __all__ = [
     "MANIFEST",
     "atomic_path",
     "check_manifest",
-    "fsync_dir",
+    "fsync_path",
+    "is_empty",
+    "link_or_copy",
+    "new_folder",
+    "require_empty",
     "sha256",
     "write_json",
     "write_manifest",
@@ -38,11 +43,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        fsync_dir(temporary)
+        fsync_path(temporary)
         temporary.replace(path)
-        fsync_dir(path.parent)
+        fsync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether nothing stands at a path, or an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def require_empty(folder: Path, error: type[GtcrecError] = RunError, hint: str = "") -> None:
+    """Raise `error` unless `folder` is new or empty; `hint` ends the text."""
+    if not is_empty(folder):
+        raise error(f"{folder}: expected a new or empty folder, found one in use{hint}")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder that becomes `out` at the end; an exception removes it.
+
+    Files must be durable when the block ends. Raises `DataError` for a folder in use.
+    """
+    require_empty(out, DataError)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}.writing")
+    folder.mkdir()
+    try:
+        yield folder
+        folder.replace(out.resolve())
+        fsync_path(out.resolve().parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name where the disk allows it, else copy it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,7 +131,7 @@ def check_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def fsync_dir(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Wait until a file or a folder's names are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

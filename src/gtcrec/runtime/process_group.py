@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gtcrec.errors import ConfigError, RunError
 
 __all__ = [
+    "SINGLE_PROCESS",
     "ProcessGroup",
     "all_gather_object",
     "all_reduce_gradients",
@@ -29,8 +30,8 @@ __all__ = [
     "gather",
     "gather_equal",
     "init_process_group",
-    "need_own",
-    "summary",
+    "refuse_numbered_gpu",
+    "tensor_digest",
 ]
 
 
@@ -55,6 +56,10 @@ class ProcessGroup:
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
 
+SINGLE_PROCESS = ProcessGroup()
+"""The group of a process that works alone."""
+
+
 def find_device(name: str) -> torch.device:
     """Return the device called cpu, cuda or cuda:N. Raises `ConfigError` that lists what torch sees."""
     count = torch.cuda.device_count()
@@ -64,19 +69,19 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def need_own(device: str) -> None:
+def refuse_numbered_gpu(device: str) -> None:
     """Raise `ConfigError` for a numbered GPU: of several workers each has a GPU of its own."""
     if device.startswith("cuda:"):
-        raise ConfigError(f"several workers have a GPU each; wanted device cuda (or cpu), found {device!r}")
+        raise ConfigError(f"several workers have a GPU each; expected device cuda (or cpu), found {device!r}")
 
 
 @contextmanager
 def init_process_group(device: str) -> Iterator[ProcessGroup]:
     """Join the workers that torchrun started this process among; without torchrun it works alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield ProcessGroup()
+        yield SINGLE_PROCESS
         return
-    need_own(device)
+    refuse_numbered_gpu(device)
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # The functions of this module have the group as a default argument. Were it first imported later (optimisers import
@@ -132,7 +137,7 @@ def assert_equal_across_ranks(what: str, value: Any, workers: ProcessGroup) -> N
             raise RunError(f"worker {rank} and worker 0 differ in {what}: {other!r} and {first!r}")
 
 
-def summary(weights: Iterable[Tensor]) -> int:
+def tensor_digest(weights: Iterable[Tensor]) -> int:
     """Return a number that differs as good as always when a bit of the float32 weights does."""
     return sum(int(p.detach().view(torch.int32).sum(dtype=torch.int64)) for p in weights)
 

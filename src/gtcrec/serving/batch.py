@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gtcrec.experiments.model_bundle import FACTS, WEIGHTS
 from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
 from gtcrec.runtime.files import sha256
-
-if TYPE_CHECKING:
-    from gtcrec.experiments.run import Run
+from gtcrec.serving.trained_model import TrainedModel
 
 __all__ = ["BLOCK_USERS", "write_all_lists"]
 
@@ -23,53 +23,45 @@ BLOCK_USERS = 8192
 
 
 def write_all_lists(
-    run: "Run",
+    folder: Path,
     out: Path,
     k: int = 10,
     block_users: int = BLOCK_USERS,
     executor: Executor | None = None,
     on_block: Callable[[int, int], None] = lambda done, total: None,
+    data: str | None = None,
+    device: str | None = None,
 ) -> int:
     """Write the k best items of every user to a Parquet file, a row group a block of users; return the number of rows.
 
-    Memory is bounded by a block, whoever computes it. A killed call is gone on with by an equal one. Raises
-    `RunError` for a run that is not finished.
+    `folder` holds a saved recommender or a finished run. Memory is bounded by a block, whoever computes it. A killed
+    call is gone on with by an equal one. Raises as `TrainedModel.load`.
     """
-    run.need_finished()
-    files = {name: sha256(run.folder / name) for name in ("config.yaml", "model.safetensors")}
-    settings = {"run": files, "data": run.dataset.fingerprint, "device": run.config.train.device, "k": k}
-    users = pa.table({"user": np.arange(len(run.dataset.users))})
-    return run_in_blocks(users, block_users, _MakeStage(run, k), settings, out, _assemble, executor, on_block)
+    make_lists = _MakeLists(str(folder.resolve()), data and str(Path(data).resolve()), device, k)
+    sums = {name: sha256(folder / name) for name in ("config.yaml", FACTS, WEIGHTS) if (folder / name).exists()}
+    settings = {"model": sums, "device": device or "cpu", "k": k}
+    users = pa.table({"user": np.arange(len(make_lists.model.bundle.users))})
+    return run_in_blocks(users, block_users, make_lists, settings, out, _assemble, executor, on_block)
 
 
 @dataclass(frozen=True)
-class _MakeStage:
-    """Makes the stage from the run at hand; in another process, from its folder."""
-
-    run: "Run"
-    k: int
-
-    def __call__(self) -> BlockFn:
-        return lambda users: self.run.recommend_table(users["user"].to_numpy(), self.k)
-
-    def __reduce__(self) -> Any:
-        data, device = Path(self.run.config.data.path), self.run.config.train.device
-        return _Load, (str(self.run.folder.resolve()), str(data.resolve()), device, self.k)
-
-
-@dataclass(frozen=True)
-class _Load:
-    """`_MakeStage` as it travels."""
+class _MakeLists:
+    """Makes the function that lists a block of users; it travels to other processes as the folder's name."""
 
     folder: str
-    data: str
-    device: str
+    data: str | None
+    device: str | None
     k: int
 
-    def __call__(self) -> BlockFn:
-        from gtcrec.experiments.run import Run
+    @cached_property
+    def model(self) -> TrainedModel:
+        return TrainedModel.load(Path(self.folder), self.data, self.device)
 
-        return _MakeStage(Run.load(self.folder, self.data, self.device), self.k)()
+    def __call__(self) -> BlockFn:
+        return lambda users: self.model.recommend(users["user"].to_numpy(), self.k)
+
+    def __reduce__(self) -> Any:
+        return _MakeLists, (self.folder, self.data, self.device, self.k)
 
 
 def _assemble(results: BlockResults, path: Path) -> int:

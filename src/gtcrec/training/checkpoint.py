@@ -20,7 +20,7 @@ from gtcrec.ops.sharded import join_rows, shard_rows
 from gtcrec.runtime.files import atomic_path
 from gtcrec.runtime.process_group import ProcessGroup, all_gather_object
 
-__all__ = ["load", "load_shards", "nested", "save", "save_shards", "under"]
+__all__ = ["add_prefix", "load", "load_shards", "save", "save_shards", "strip_prefix"]
 
 _SHARDS = "shards"  # the fact that names the files of the workers, and their sums
 
@@ -29,7 +29,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     """Write named tensors and JSON-able facts to `path`, atomically; returns the sha256 sum over them."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts)
-    total = _sum(plain, text)
+    total = _digest_tensors(plain, text)
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors would leave the file to its owner alone
@@ -41,7 +41,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote. Raises `RunError` when the file is missing or differs from what was written."""
-    tensors, facts, _ = _load(path)
+    tensors, facts, _ = _read_verified(path)
     return tensors, facts
 
 
@@ -85,47 +85,49 @@ def load_shards(
     if not written and workers.size == 1:
         return tensors, facts
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for number, part in enumerate(_parts(path, written) if written else [tensors]):
+    for number, part in enumerate(_read_shards(path, written) if written else [tensors]):
         for name in filter(is_shard, part):
             rows.setdefault(name, []).append(shard_rows(part[name], number, len(written) or 1, workers))
     rest = {name: tensor for name, tensor in tensors.items() if not is_shard(name)}
     return rest | {name: join_rows(pieces) for name, pieces in rows.items()}, facts
 
 
-def _parts(path: Path, written: Sequence[tuple[str, str]]) -> Iterator[dict[str, Tensor]]:
+def _read_shards(path: Path, written: Sequence[tuple[str, str]]) -> Iterator[dict[str, Tensor]]:
     """What the files beside `path` hold, whose names and sums it gave."""
-    for name, wanted in written:
-        part, _, total = _load(path.with_name(name))
-        if total != wanted:
-            raise RunError(f"{path.with_name(name)}: not of {path.name}: its sha256 sum is {total}, wanted {wanted}")
+    for name, expected in written:
+        part, _, total = _read_verified(path.with_name(name))
+        if total != expected:
+            raise RunError(
+                f"{path.with_name(name)}: not of {path.name}: its sha256 sum is {total}, expected {expected}"
+            )
         yield part
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("gtcrec", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-    if _sum(tensors, about.get("facts", "")) != about.get("sha256"):
+    if _digest_tensors(tensors, about.get("facts", "")) != about.get("sha256"):
         raise RunError(f"{path}: damaged: its content differs from the sha256 sum written with it")
     facts: dict[str, Any] = json.loads(about["facts"])
     return tensors, facts, about["sha256"]
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors renamed to "prefix/name"."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors named "prefix/name", renamed to "name"."""
     start = f"{prefix}/"
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _sum(tensors: Mapping[str, Tensor], text: str) -> str:
+def _digest_tensors(tensors: Mapping[str, Tensor], text: str) -> str:
     total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

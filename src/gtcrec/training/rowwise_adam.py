@@ -29,7 +29,7 @@ class RowwiseAdam(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     if not p.grad.is_sparse or p.grad.sparse_dim() != 1:
-                        raise ValueError(f"wanted a row-sparse gradient, found a {p.grad.layout} one")
+                        raise ValueError(f"expected a row-sparse gradient, found a {p.grad.layout} one")
                     self._update(p, *_summed(p.grad), group)
 
     def _update(self, p: Tensor, rows: Tensor, grad: Tensor, group: dict[str, Any]) -> None:

@@ -19,27 +19,27 @@ __all__ = ["Batches", "Negatives"]
 
 
 class Negatives:
-    """Draws, for each user, an item that the user has not liked, uniformly and without rejection.
+    """Draws, for each user, an item that is none of the user's positives, uniformly and without rejection.
 
-    The r-th unliked item of a user with liked items s_0 < s_1 < ... is r + |{j: s_j - j <= r}|; the count is one
-    binary search over all users' s_j - j, laid end to end. With `met`, items without a training pair are not drawn:
-    s_j is then the place among the others.
+    The r-th other item of a user with positives s_0 < s_1 < ... is r + |{j: s_j - j <= r}|; the count is one
+    binary search over all users' s_j - j, laid end to end. With `warm_only`, items without a training pair are not
+    drawn: s_j is then the place among the others.
     """
 
-    def __init__(self, train: Interactions, met: bool = False) -> None:
-        drawn = np.flatnonzero(train.item_counts) if met else np.arange(train.n_items)
+    def __init__(self, train: Interactions, warm_only: bool = False) -> None:
+        drawn = np.flatnonzero(train.item_counts) if warm_only else np.arange(train.n_items)
         self.n_items = len(drawn)
         self.items = torch.from_numpy(drawn)
         self.indptr = torch.from_numpy(train.indptr)
         rank = np.arange(len(train)) - train.indptr[train.users]
-        liked = np.searchsorted(drawn, train.items)
-        self.keys = torch.from_numpy(train.users * (self.n_items + 1) + liked - rank)
+        positives = np.searchsorted(drawn, train.items)
+        self.keys = torch.from_numpy(train.users * (self.n_items + 1) + positives - rank)
 
     def draw(self, users: Tensor, rng: torch.Generator) -> Tensor:
-        """Return one item for each of `users` int64 [b]; each must leave some item unliked."""
+        """Return one item for each of `users` int64 [b]; each must leave some item out."""
         start = self.indptr[users]
-        unliked = self.n_items - (self.indptr[users + 1] - start)
-        r = (torch.rand(len(users), generator=rng, dtype=torch.float64) * unliked).long()
+        unseen = self.n_items - (self.indptr[users + 1] - start)
+        r = (torch.rand(len(users), generator=rng, dtype=torch.float64) * unseen).long()
         below = torch.searchsorted(self.keys, users * (self.n_items + 1) + r, right=True)
         return self.items[r + below - start]
 
@@ -47,15 +47,17 @@ class Negatives:
 class Batches:
     """The training pairs, cut into `steps` batches of `size` in an order and with negatives of each epoch's own.
 
-    Users who liked every item have no negatives and are left out. `met`: no negative is an item without a training
-    pair. Raises `ConfigError` when nothing is left.
+    Users whose positives are all items have no negatives and are left out. `warm_only`: no negative is an item without
+    a training pair. Raises `ConfigError` when nothing is left.
     """
 
-    def __init__(self, train: Interactions, size: int, seed: int, met: bool = False) -> None:
-        self._negatives = Negatives(train, met)
+    def __init__(self, train: Interactions, size: int, seed: int, warm_only: bool = False) -> None:
+        self._negatives = Negatives(train, warm_only)
         usable: Ints = np.flatnonzero(train.user_counts[train.users] < self._negatives.n_items)
         if not len(usable):
-            raise ConfigError("nothing to train on: no user has both a liked and an unliked item in the training pairs")
+            raise ConfigError(
+                "nothing to train on: no user has both a positive and a negative item in the training pairs"
+            )
         self.size, self.seed = size, seed
         self.steps = math.ceil(len(usable) / size)
         self._usable = torch.from_numpy(usable)

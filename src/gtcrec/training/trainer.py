@@ -1,9 +1,7 @@
 """Training: the loop, its state, and a generator that yields after each epoch.
 
-The same loop serves one process and several (`gtcrec.runtime.process_group`), any device, and every model that has
-`loss`. A model may also have `refresh()`, which recomputes from the weights what its steps hold fixed, `after_step()`,
-which is called when a step has moved the weights, `sparse_parameters()`, the weights whose gradients are row-sparse,
-and `tables`, the `RowShardedEmbedding` over these, if each worker is to hold its own rows of them.
+The same loop serves one process and several (`gtcrec.runtime.process_group`), any device, and every `TrainableModel`. A
+model without parameters to train is validated once.
 """
 
 import math
@@ -15,31 +13,30 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from gtcrec.errors import GtcrecError, RunError
-from gtcrec.evaluation.evaluator import evaluate_split, valid_users
+from gtcrec.errors import ConfigError, GtcrecError, RunError
+from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.evaluation.protocol import EvaluateConfig
+from gtcrec.models.renamed import rename_settings
 from gtcrec.ops.sharded import RowShardedEmbedding, combine_rows
-from gtcrec.runtime.memory import keep_freed_memory
 from gtcrec.runtime.process_group import (
+    SINGLE_PROCESS,
     ProcessGroup,
     all_gather_object,
     all_reduce_gradients,
     assert_equal_across_ranks,
     find_device,
     gather,
-    summary,
+    tensor_digest,
 )
 from gtcrec.training import checkpoint
 from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.training.sampling import Batches, Negatives
-from gtcrec.types import Batch, Split
+from gtcrec.types import Batch, Split, TrainableModel
 
 __all__ = ["Epoch", "Negatives", "TrainConfig", "Training", "epochs", "fit"]
-
-_ALONE = ProcessGroup()
 
 
 class TrainConfig(BaseModel):
@@ -50,20 +47,29 @@ class TrainConfig(BaseModel):
     epochs: int = Field(1000, ge=1, description="at most so many passes over the training pairs")
     batch_size: int = Field(2048, ge=1, description="pairs a step")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
-    decay: Literal["none", "linear"] = Field("none", description="linear: the learning rate falls to 0 over `epochs`")
+    lr_decay: Literal["none", "linear"] = Field(
+        "none", description="linear: the learning rate falls to 0 over `epochs`"
+    )
     patience: int = Field(50, ge=1, description="validations without a better one before training stops")
     valid_metric: str = Field("recall@20", description="chooses the best epoch")
     valid_every: int = Field(1, ge=1, description="epochs between validations")
     valid_users: int = Field(0, ge=0, description="validate on at most so many users, drawn once; 0: on all")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
-    negatives: Literal["all", "met"] = Field(
-        "all", description="met: no negative is an item without a training pair, as new items are to be recommended"
+    negative_items: Literal["all", "warm"] = Field(
+        "all", description="warm: no negative is an item without a training pair, as new items are to be recommended"
     )
     refresh_every: int = Field(0, ge=0, description="steps between refreshes of what steps hold fixed; 0: an epoch")
-    tables: Literal["whole", "sharded"] = Field("whole", description="sharded: each worker holds a part of the rows")
+    embedding_sharding: Literal["none", "row_wise"] = Field(
+        "none", description="row_wise: each worker holds a part of the rows of the embeddings"
+    )
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the loss; weights stay float32")
     seed: int = Field(0, ge=0, description="of the weights, the batches and the negatives")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, settings: Any) -> Any:
+        return rename_settings(settings, cls) if isinstance(settings, Mapping) else settings
 
 
 @dataclass(frozen=True)
@@ -85,18 +91,23 @@ class Training:
     """A model's training so far: optimisers, epochs done, best epoch and its weights. Moves the model to its device."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        keep_freed_memory()
         self.config = config
         self.device = find_device(config.device)
         self.model = model.to(self.device)
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
-        self.rows: list[nn.Parameter] = list(getattr(model, "sparse_parameters", list)())
-        tables: list[RowShardedEmbedding] = list(getattr(model, "tables", ()))
-        self.holders = tables[0].workers if tables else _ALONE  # among whom the rows of tables are spread
+        hooks = model if isinstance(model, TrainableModel) else None
+        self.hooks = hooks
+        self.rows: list[nn.Parameter] = hooks.sparse_parameters() if hooks else []
+        tables: list[RowShardedEmbedding] = list(hooks.sharded_tables()) if hooks else []
+        self.holders = tables[0].workers if tables else SINGLE_PROCESS  # among whom the rows of tables are spread
         self.sharded = tables if self.holders.size > 1 else []
         sparse = {id(p) for p in self.rows}
         self.dense = [p for p in model.parameters() if p.requires_grad and id(p) not in sparse]
+        if (self.dense or self.rows) and not hooks:
+            raise ConfigError(
+                f"{type(model).__name__} has parameters to train: it must inherit gtcrec.types.TrainableModel"
+            )
         self.optimizers: list[torch.optim.Optimizer] = []
         if self.dense:
             self.optimizers.append(torch.optim.Adam(self.dense, lr=config.learning_rate, fused=True))
@@ -106,7 +117,7 @@ class Training:
     @property
     def parameters(self) -> int:
         """How many numbers are trained, those of other workers included."""
-        rows = sum(table.n * table.own.shape[1] for table in self.sharded) or sum(p.numel() for p in self.rows)
+        rows = sum(table.n * table.local.shape[1] for table in self.sharded) or sum(p.numel() for p in self.rows)
         return rows + sum(p.numel() for p in self.dense)
 
     @property
@@ -121,16 +132,18 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Write all that `load` needs to go on exactly from here, on any device and with any number of workers."""
-        tensors = checkpoint.under("model", self.model.state_dict()) | checkpoint.under("best", self.best_weights)
+        tensors = checkpoint.add_prefix("model", self.model.state_dict()) | checkpoint.add_prefix(
+            "best", self.best_weights
+        )
         for place, optimizer in enumerate(self.optimizers):
             for index, slots in optimizer.state_dict()["state"].items():
-                tensors |= checkpoint.under(f"optimizer/{place}/{index}", slots)
+                tensors |= checkpoint.add_prefix(f"optimizer/{place}/{index}", slots)
         history = [{**vars(epoch), "losses": dict(epoch.losses), "valid": dict(epoch.valid)} for epoch in self.history]
         self.save_tensors(path, tensors, {"history": history, "config": self.config.model_dump()})
 
     def save_tensors(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write tensors that are named as in a checkpoint; of sharded tables each worker writes its rows."""
-        if self.config.tables == "sharded":
+        if self.config.embedding_sharding == "row_wise":
             checkpoint.save_shards(path, tensors, self._is_shard, facts, str(len(self.history)), self.holders)
         else:
             checkpoint.save(path, tensors, facts)
@@ -151,25 +164,26 @@ class Training:
         """Take over the state that `save` wrote. Raises `RunError` when a file is damaged."""
         tensors, facts = self.load_tensors(path)
         self.history = [Epoch(**entry) for entry in facts["history"]]
-        self.best_weights = checkpoint.nested("best", tensors)
+        self.best_weights = checkpoint.strip_prefix("best", tensors)
         try:
-            self.model.load_state_dict(checkpoint.nested("model", tensors))
+            self.model.load_state_dict(checkpoint.strip_prefix("model", tensors))
         except RuntimeError as error:
             raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
         for place, optimizer in enumerate(self.optimizers):
             state = optimizer.state_dict()
             count = len(state["param_groups"][0]["params"])
-            slots = {index: checkpoint.nested(f"optimizer/{place}/{index}", tensors) for index in range(count)}
+            slots = {index: checkpoint.strip_prefix(f"optimizer/{place}/{index}", tensors) for index in range(count)}
             optimizer.load_state_dict({**state, "state": {i: slot for i, slot in slots.items() if slot}})
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Let the model recompute what its steps hold fixed, if it has such."""
-        getattr(self.model, "refresh", lambda: None)()
+        if self.hooks:
+            self.hooks.refresh()
 
     def set_learning_rate(self, number: int) -> None:
         """Give the optimisers the learning rate of an epoch, counted from 1."""
-        left = 1 - (number - 1) / self.config.epochs if self.config.decay == "linear" else 1.0
+        left = 1 - (number - 1) / self.config.epochs if self.config.lr_decay == "linear" else 1.0
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * left
@@ -190,13 +204,13 @@ class Training:
             combine_rows(self.sharded, share, workers)
         for optimizer in self.optimizers:
             optimizer.step()
-        getattr(self.model, "after_step", lambda: None)()
         return {name: value.detach() * share for name, value in terms.items()}
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         batch = Batch(*(side.to(self.device) for side in batch))
+        assert self.hooks is not None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            terms: dict[str, Tensor] = self.model.loss(batch, rng)  # type: ignore[operator]
+            terms = self.hooks.loss(batch, rng)
         terms = {name: value.float() for name, value in terms.items()}
         total = torch.stack([value for name, value in terms.items() if not name.startswith("log.")]).sum()
         return terms | {"total": total}
@@ -209,7 +223,7 @@ def epochs(
     training: Training | None = None,
     on_step: Callable[[int, int], None] = lambda done, steps: None,
     evaluation: EvaluateConfig | None = None,
-    workers: ProcessGroup = _ALONE,
+    workers: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Epoch]:
     """Train `model`, yielding after each epoch; when the iterator ends the model has its best weights.
 
@@ -221,19 +235,22 @@ def epochs(
     evaluation = evaluation or EvaluateConfig()
     batches = None
     if training.optimizers:
-        batches = Batches(split.train, config.batch_size, config.seed, met=config.negatives == "met")
-    _agree(training, workers)
+        batches = Batches(split.train, config.batch_size, config.seed, warm_only=config.negative_items == "warm")
+    _check_workers_agree(training, workers)
     while not training.stop:
         number = len(training.history) + 1
         clock = _Clock()
         losses = _train_epoch(training, batches, number, on_step, workers) if batches else {}
         spent = clock.lap("train")
         valid: Mapping[str, float] = {}
-        if number % config.valid_every == 0 or number == config.epochs or not batches:
-            valid = _validate(training, split, evaluation, workers)
+        validates = len(split.valid) > 0 and (
+            number % config.valid_every == 0 or number == config.epochs or not batches
+        )
+        if validates:
+            valid = _measure_validation(training, split, evaluation, workers)
             spent |= clock.lap("eval")
-        _append(training, number, losses, valid, _of_all(spent, workers))
-        _agree(training, workers)
+        _record_epoch(training, number, losses, valid, _total_cost(spent, workers), can_judge=len(split.valid) > 0)
+        _check_workers_agree(training, workers)
         yield training.history[-1]
     model.load_state_dict(training.best_weights)
 
@@ -246,12 +263,12 @@ def fit(model: nn.Module, split: Split, config: TrainConfig) -> Training:
     return training
 
 
-def _agree(training: Training, workers: ProcessGroup) -> None:
+def _check_workers_agree(training: Training, workers: ProcessGroup) -> None:
     """Make sure that all workers are at the same epoch with the same weights."""
     if workers.size > 1:
         assert_equal_across_ranks("epochs done", len(training.history), workers)
         equal = [*training.dense, *([] if training.sharded else training.rows)]
-        assert_equal_across_ranks("their weights", summary(equal), workers)
+        assert_equal_across_ranks("their weights", tensor_digest(equal), workers)
 
 
 def _train_epoch(
@@ -267,14 +284,14 @@ def _train_epoch(
         for name, value in training.step(batch, share, rng, workers).items():
             sums[name] = sums.get(name, torch.zeros(())) + value
         on_step(step + 1, batches.steps)
-    means = {name: value / batches.steps for name, value in _sum(sums, workers).items()}
+    means = {name: value / batches.steps for name, value in _sum_over_workers(sums, workers).items()}
     if not math.isfinite(means["total"]):
         wrong = next(name for name, value in means.items() if not math.isfinite(value))
         raise GtcrecError(f"epoch {number}: loss term {wrong!r} is {means[wrong]}; try a lower learning_rate")
     return means
 
 
-def _sum(sums: Mapping[str, Tensor], workers: ProcessGroup) -> dict[str, float]:
+def _sum_over_workers(sums: Mapping[str, Tensor], workers: ProcessGroup) -> dict[str, float]:
     """Each name's sum over the workers, of which some may lack it."""
     own = {name: float(value) for name, value in sums.items()}
     if workers.size == 1:
@@ -284,13 +301,13 @@ def _sum(sums: Mapping[str, Tensor], workers: ProcessGroup) -> dict[str, float]:
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
-def _validate(
+def _measure_validation(
     training: Training, split: Split, evaluation: EvaluateConfig, workers: ProcessGroup
 ) -> Mapping[str, float]:
     """Mean metrics over the validation users, of whom each worker takes a part, or of sharded tables its items."""
     config = training.config
     metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
-    users = valid_users(split, evaluation, config.valid_users, config.seed)
+    users = validation_users(split, evaluation, config.valid_users, config.seed)
 
     def measure(some: Any) -> Any:
         scorer = training.model.scorer()  # type: ignore[operator]
@@ -305,31 +322,32 @@ def _validate(
     return {name: float(column.mean()) for name, column in zip(metrics, columns, strict=True)}
 
 
-def _append(
+def _record_epoch(
     training: Training,
     number: int,
     losses: dict[str, float],
     valid: Mapping[str, float],
     seconds: dict[str, float],
+    can_judge: bool,
 ) -> None:
-    """Judge the epoch against the best so far and add it to the history."""
+    """Judge the epoch against the best so far and add it to the history; without validation the last is the best."""
     config = training.config
     metric, past = config.valid_metric, training.best
-    best = bool(valid) and (past is None or valid[metric] > past.valid[metric])
+    best = not can_judge or (bool(valid) and (past is None or valid[metric] > past.valid[metric]))
     if best:
         training.best_weights = {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
     best_number = number if best else past.number if past else 0
     stop = ""
     if not training.optimizers:
         stop = "nothing to train"
-    elif (number - best_number) // config.valid_every >= config.patience:
+    elif can_judge and (number - best_number) // config.valid_every >= config.patience:
         stop = f"no better {metric} in {config.patience} validations"
     elif number >= config.epochs:
         stop = f"all {config.epochs} epochs done"
     training.history.append(Epoch(number, losses, valid, best, stop, seconds))
 
 
-def _of_all(spent: dict[str, float], workers: ProcessGroup) -> dict[str, float]:
+def _total_cost(spent: dict[str, float], workers: ProcessGroup) -> dict[str, float]:
     """What all workers spent: the CPU seconds of all, the longest wall time."""
     if workers.size == 1:
         return spent

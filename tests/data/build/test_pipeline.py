@@ -13,10 +13,9 @@ import pytest
 
 from gtcrec.cli.main import execute
 from gtcrec.data import SplitConfig, load, split
-from gtcrec.data.build import fill, gather, items
-from gtcrec.data.build import interactions as pairs
+from gtcrec.data.build import interactions, items, pipeline
 from gtcrec.data.build.pipeline import BuildConfig, build
-from gtcrec.data.formats import streaming as stream
+from gtcrec.data.formats import tables as stream
 from gtcrec.errors import DataError
 from helpers.building import ACTS, ALL, ITEMS, built, dropped, rows, write
 
@@ -116,8 +115,8 @@ def test_the_size_of_the_parts_in_which_tables_are_read_changes_nothing(
     config = BuildConfig(core=0, min_rating=3, keep=("genre",), numbers=("price",))
     whole = {kind: build(*paths, tmp_path / kind / "whole", config) for kind, paths in forms.items()}
     for place, name, size in (
-        (stream, "_BLOCK", 40), (gather, "_PART", 2), (items, "_IDS", 2), (items, "_ROWS", 1), (items, "_GROUP", 1),
-        (pairs, "_GROUP", 2),
+        (stream, "_BLOCK", 40), (interactions, "_PART", 2), (interactions, "_GROUP", 2), (items, "_IDS", 2),
+        (items, "_ROWS", 1), (items, "_GROUP", 1),
     ):  # fmt: skip
         monkeypatch.setattr(place, name, size)
     for kind, paths in forms.items():
@@ -307,7 +306,7 @@ def test_an_end_while_content_is_encoded_leaves_a_folder_that_the_same_call_comp
 ) -> None:
     config = BuildConfig(core=0, tags=("genre",), numbers=("price",))
     whole = built(tmp_path / "whole", config=config)
-    real, calls = fill.encode, []
+    real, calls = pipeline.encode, []
 
     def stop_at_second(*given: Any, **named: Any) -> Any:
         calls.append(given[1].name)
@@ -315,7 +314,7 @@ def test_an_end_while_content_is_encoded_leaves_a_folder_that_the_same_call_comp
             raise KeyboardInterrupt
         return real(*given, **named)
 
-    monkeypatch.setattr(fill, "encode", stop_at_second)
+    monkeypatch.setattr(pipeline, "encode", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         built(tmp_path / "cut", config=config)
     assert load(tmp_path / "cut/out").features.names == ("tags",)
@@ -344,18 +343,3 @@ def test_the_command_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFix
     assert "error: split.strategy: Input should be 'auto', " in capsys.readouterr().err
     assert execute([*words[:-1], str(tmp_path / "new"), "--ratios", "0.5,0.1,0.1"]) == 1
     assert "ratios must add up to 1" in capsys.readouterr().err
-
-
-def test_the_benchmark_builds_what_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
-    script = __import__("build")
-    for kind in ("parquet", "csv"):
-        tables = [tmp_path / f"{name}.{kind}" for name in ("items", "interactions")]
-        script.write(tables[0], script.draw_items(200))
-        script.write(tables[1], script.draw_interactions(5000, 100, 200))
-        found = script.point(*tables, tmp_path / kind)
-        assert len(load(tmp_path / kind).interactions) == found["kept"]["interactions"] > 1000
-        assert {"without a user id", "of an item that the items table lacks"} < set(dropped(found))
-        assert found["wall"] > 0
-        assert found["peak"] > 2**20
-    assert (tmp_path / "csv/tags_feat.npy").read_bytes() == (tmp_path / "parquet/tags_feat.npy").read_bytes()

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from gtcrec.data import SplitConfig, load
 from gtcrec.data.build import pipeline as module
 from gtcrec.data.build.pipeline import BuildConfig, build
-from gtcrec.data.formats import streaming as stream
+from gtcrec.data.formats import tables as stream
 from gtcrec.errors import DataError
 from helpers.building import ACTS, ALL, ITEMS, built, dropped, rows, write
 
@@ -137,7 +137,10 @@ def test_nested_json_is_read_where_it_is_plain_and_refused_where_it_is_not(tmp_p
     for config, said in (
         (BuildConfig(core=0, keep=("more",)), "more in line 1 must hold a number or text, found an object"),
         (BuildConfig(core=0, keep=("text",)), "text in line 1 must hold a number or text, found a list"),
-        (BuildConfig(core=0, tags=("tags",), tag_separator="a"), "tags in line 1: 'a' holds 'a', which stands between"),
+        (
+            BuildConfig(core=0, tags=("tags",), tag_separator="a"),
+            "tags in line 1 of items.jsonl: 'a' holds 'a', which stands",
+        ),
     ):
         with pytest.raises(DataError) as caught:
             build(items, acts, tmp_path / "out2", config)
@@ -190,7 +193,7 @@ def test_an_image_outside_the_root_is_refused(tmp_path: Path, path: str) -> None
         ),
         ("sku,x\n1,2\n", ACTS, {}, "set --items-item-col to its name"),
         (ITEMS, "user,item,time\nann,007,2nd of May\n", {}, "time must be a finite number, found '2nd of May' (line 2"),
-        ("item_id,x\n,1\n,2\n", ACTS, {}, "wanted items with an id in item_id, found none in 2 rows"),
+        ("item_id,x\n,1\n,2\n", ACTS, {}, "expected items with an id in item_id, found none in 2 rows"),
         (ITEMS, ACTS, {"title": "genre", "keep": ("title",)}, "'title' and 'genre' would both be called 'title'"),
         (ITEMS, f"user_id,item_id\n{'x' * 300},007\n", {}, "user_id in line 2 of acts.csv must have at most 256 char"),
     ],
@@ -212,7 +215,7 @@ def test_files_of_another_kind_or_damaged_ones_are_refused(tmp_path: Path) -> No
         ("cut.csv.gz", "cannot be read: Compressed file ended"),
         ("no.csv.gz", "cannot be read: Not a gzipped file"),
         ("no.parquet", "cannot be read: "),
-        ("acts.xls", "wanted .csv, .tsv, .jsonl, .parquet (text also as .gz), found '.xls'"),
+        ("acts.xls", "expected .csv, .tsv, .jsonl, .parquet (text also as .gz), found '.xls'"),
         ("gone.csv", "no such file"),
     ):
         with pytest.raises(DataError) as caught:
@@ -222,10 +225,10 @@ def test_files_of_another_kind_or_damaged_ones_are_refused(tmp_path: Path) -> No
 
 
 def test_unknown_encodings_and_patterns_are_refused() -> None:
-    with pytest.raises(ValidationError, match="unknown encoding 'utf-9', wanted one such as utf-8, latin-1"):
+    with pytest.raises(ValidationError, match="unknown encoding 'utf-9', expected one such as utf-8, latin-1"):
         BuildConfig(encoding="utf-9")
     for image in ("images/{}.jpg", "{a:5}", "{a!r}"):
-        with pytest.raises(ValidationError, match="wanted columns' names between the braces"):
+        with pytest.raises(ValidationError, match="expected columns' names between the braces"):
             BuildConfig(image=image)
     with pytest.raises(ValidationError, match="expected '}' before end of string"):
         BuildConfig(image="a{b")
@@ -238,11 +241,14 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
     before = {one: one.read_bytes() for one in (tmp_path / "out").iterdir()}
     (tmp_path / "other").mkdir()
     (tmp_path / "other/manifest.json").write_text("[1, ")
-    with pytest.raises(DataError, match="other: wanted a new or empty folder"):
+    with pytest.raises(DataError, match="other: expected a new or empty folder"):
         build(items, acts, tmp_path / "other", ALL)
     for config, said in (
         (ALL, "out: is there already, built like this of these tables"),
-        (BuildConfig(core=0, min_rating=3), "out: wanted a new or empty folder, found one in use, not built like this"),
+        (
+            BuildConfig(core=0, min_rating=3),
+            "out: expected a new or empty folder, found one in use, not built like this",
+        ),
     ):
         with pytest.raises(DataError, match=said):
             build(items, acts, tmp_path / "out", config)

@@ -17,7 +17,7 @@ def cell(image: Image.Image, row: int, column: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("rgb", "wanted"),
+    ("rgb", "expected"),
     [
         ((255, 255, 255), (100, 0, 0)),
         ((0, 0, 0), (0, 0, 0)),
@@ -27,8 +27,8 @@ def cell(image: Image.Image, row: int, column: int) -> np.ndarray:
         ((119, 119, 119), (50.03, 0, 0)),
     ],
 )
-def test_colours_are_those_of_cielab(rgb: tuple[int, int, int], wanted: tuple[float, float, float]) -> None:
-    assert lab(np.array(rgb, dtype=np.uint8)) == pytest.approx(wanted, abs=0.03)
+def test_colours_are_those_of_cielab(rgb: tuple[int, int, int], expected: tuple[float, float, float]) -> None:
+    assert lab(np.array(rgb, dtype=np.uint8)) == pytest.approx(expected, abs=0.03)
 
 
 def test_a_black_image_is_not_all_zeros() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 import gtcrec
 from gtcrec.cli.main import execute
-from gtcrec.data import load, write_catalogue
+from gtcrec.data import load, write_catalog
 from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.runtime.files import sha256
@@ -231,7 +231,7 @@ def test_what_cannot_be_encoded_is_refused(
 
 
 def test_names_are_wanted_for_the_file_and_for_a_function(table: Path) -> None:
-    with pytest.raises(ConfigError, match=r"features\.npy: wanted a name that ends in _feat\.npy, such as text_feat"):
+    with pytest.raises(ConfigError, match=r"features\.npy: expected a name that ends in _feat\.npy, such as text_feat"):
         encode(table, table.parent / "features.npy", LENGTHS, lengths)
     with pytest.raises(ConfigError, match="a function needs a name: set `encoder`"):
         encode(table, table.parent / "x_feat.npy", LENGTHS.model_copy(update={"encoder": ""}), lengths)
@@ -254,7 +254,7 @@ def test_rows_must_stand_in_the_order_of_the_numbers_that_an_inter_file_uses(tab
 
 
 def test_a_folder_with_a_manifest_can_be_read_afterwards(tmp_path: Path) -> None:
-    shop = write_catalogue(tmp_path / "shop", n_users=60, n_items=40)
+    shop = write_catalog(tmp_path / "shop", n_users=60, n_items=40)
     encode(shop / "items.csv", shop / "text_feat.npy", EncodeConfig(text=("title",), encoder="lengths"), lengths)
     assert load(shop).features.values["text"].shape == (40, 2)
     (shop / "items.csv").write_text("item_id\n")
@@ -288,7 +288,7 @@ class TestCommand:
         line = ["data", "encode", str(table), "--out", "x_feat.npy"]
         for more in ([], ["--text", "title", "--image", "title"]):
             assert execute([*line, *more]) == 2
-            assert "wanted one of --text, --image, --file, --tags and --numbers" in capsys.readouterr().err
+            assert "expected one of the keys text, image, file, tags and numbers" in capsys.readouterr().err
 
     def test_a_function_is_found_beside_the_command(
         self, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -103,7 +103,7 @@ def test_a_damaged_matrix_is_not_reused(table: Path, name: str, damage) -> None:
 
 def test_a_matrix_elsewhere_is_reused_if_asked_for(table: Path) -> None:
     shutil.move(table.parent / "text_feat.npy", table.parent / "old_feat.npy")
-    with pytest.raises(DataError, match=r"old_feat\.npy: wanted a matrix to reuse, with the \.json and \.keys\.npy"):
+    with pytest.raises(DataError, match=r"old_feat\.npy: expected a matrix to reuse, with the \.json and \.keys\.npy"):
         again(table, reuse=table.parent / "old_feat.npy")
     shutil.move(table.parent / "old_feat.npy", table.parent / "text_feat.npy")
     (table.parent / "next").mkdir()
@@ -142,5 +142,5 @@ def test_a_manifest_that_names_the_files_is_renewed_with_them(table: Path) -> No
 
 def test_a_folder_in_the_place_of_the_file_is_refused(table: Path) -> None:
     (table.parent / "x_feat.npy").mkdir()
-    with pytest.raises(ConfigError, match=r"x_feat\.npy: wanted the name of a file to write, found a folder"):
+    with pytest.raises(ConfigError, match=r"x_feat\.npy: expected the name of a file to write, found a folder"):
         encode(table, table.parent / "x_feat.npy", EncodeConfig(tags=("title",)))

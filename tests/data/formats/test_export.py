@@ -160,7 +160,7 @@ def test_pandas_reads_recbole_files_as_recbole_does(tmp_path: Path) -> None:
 def test_ids_that_a_tab_separated_file_cannot_hold_are_refused(tmp_path: Path, write) -> None:
     for wrong in ("a\tb", "a\nb", "", "x" * 257):
         data = toy(tmp_path, items=["a", "b", "c", "d", wrong])
-        with pytest.raises(DataError, match=r"item '.*' cannot stand in a tab-separated file: wanted 1 to 256"):
+        with pytest.raises(DataError, match=r"item '.*' cannot stand in a tab-separated file: expected 1 to 256"):
             write(data, tmp_path / "shop")
     assert not (tmp_path / "shop").exists()
 
@@ -184,7 +184,7 @@ def test_a_folder_in_use_is_refused_and_a_failure_leaves_nothing(tmp_path: Path,
     used = tmp_path / "used"
     used.mkdir()
     (used / "x").touch()
-    with pytest.raises(DataError, match="used: wanted a new or empty folder, found one in use"):
+    with pytest.raises(DataError, match="used: expected a new or empty folder, found one in use"):
         write(data, used)
 
     def fail(*given: object) -> None:
@@ -203,8 +203,8 @@ def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (folder / "toy.inter").write_text("userID\titemID\tx_label\n0\t2\t0\n0\t0\t1\n")
     np.save(folder / "image_feat.npy", np.array([[1.0], [0], [2]]))
     for mask, said in (
-        (np.array([True, False]), r"image_present.npy: wanted bool \[3\], .* found bool \[2\]"),
-        (np.array([1, 0, 1]), r"image_present.npy: wanted bool \[3\], .* found int64 \[3\]"),
+        (np.array([True, False]), r"image_present.npy: expected bool \[3\], .* found bool \[2\]"),
+        (np.array([1, 0, 1]), r"image_present.npy: expected bool \[3\], .* found int64 \[3\]"),
         (np.array([True, False, False]), "image_feat.npy: row 2 holds numbers, though image_present.npy says"),
     ):
         np.save(folder / "image_present.npy", mask)
@@ -215,7 +215,7 @@ def test_a_mask_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load(folder)
     with (folder / "image_present.npy").open("wb") as stream:
         np.savez(stream, np.ones(3))
-    with pytest.raises(DataError, match=r"image_present.npy: wanted bool \[3\], .* found an archive"):
+    with pytest.raises(DataError, match=r"image_present.npy: expected bool \[3\], .* found an archive"):
         load(folder)
     np.save(folder / "image_present.npy", np.array([True, True, True]))
     assert load(folder).features.present["image"].tolist() == [True, True, True]

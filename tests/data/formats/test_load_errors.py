@@ -53,7 +53,7 @@ def test_a_folder_without_interactions(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     table(tmp_path, "", "x.xlsx")
-    assert "wanted .inter, .csv, .tsv, .jsonl or .parquet, found '.xlsx'" in refused(tmp_path / "x.xlsx")
+    assert "expected .inter, .csv, .tsv, .jsonl or .parquet, found '.xlsx'" in refused(tmp_path / "x.xlsx")
 
 
 def test_several_files_that_could_be_meant(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_several_files_that_could_be_meant(tmp_path: Path) -> None:
     table(tmp_path, "user,item\na,b\n")
     assert "found both x.inter and interactions.csv; name the file to read" in refused(tmp_path)
     table(tmp_path, "user\titem\na\tb\n", "interactions.tsv")
-    assert "wanted one interactions file, found interactions.csv, interactions.tsv" in refused(tmp_path)
+    assert "expected one interactions file, found interactions.csv, interactions.tsv" in refused(tmp_path)
     for name in ("interactions.csv", "interactions.tsv"):
         (tmp_path / name).unlink()
     table(tmp_path, HEAD + GOOD, "y.inter")
@@ -70,7 +70,7 @@ def test_several_files_that_could_be_meant(tmp_path: Path) -> None:
 
 def test_a_missing_column_names_what_is_there_what_is_wanted_and_the_key(tmp_path: Path) -> None:
     text = refused(table(tmp_path, "usr_id,item_id\na,b\n"))
-    assert "no user column; found 'usr_id', 'item_id', wanted one of 'userID', 'user_id'" in text
+    assert "no user column; found 'usr_id', 'item_id', expected one of 'userID', 'user_id'" in text
     assert text.endswith("set data.user to its name (did you mean 'usr_id'?)")
 
 
@@ -87,7 +87,7 @@ def test_two_columns_that_could_be_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["3", "train", "", "-1"])
 def test_an_unknown_label(tmp_path: Path, label: str) -> None:
     text = refused(inter(tmp_path, f"{HEAD}{GOOD}1\t0\t5\t10\t{label}\n"))
-    assert text.startswith(f"unknown label {label!r} in x_label (line 3 of x.inter): wanted 0 (train)")
+    assert text.startswith(f"unknown label {label!r} in x_label (line 3 of x.inter): expected 0 (train)")
 
 
 def test_an_item_id_beyond_the_feature_rows(tmp_path: Path) -> None:
@@ -142,7 +142,8 @@ def test_a_dense_id_that_would_need_a_huge_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["good", "1_000", "2020-01-01"])
 def test_a_rating_or_time_that_is_no_number(tmp_path: Path, column: str, row: str, value: str) -> None:
     text = refused(inter(tmp_path, HEAD + GOOD + row.format(value) + "\n"))
-    assert text == f"{column} must be a finite number, found {value!r} (line 3 of x.inter)"
+    hint = "; a time may also be a date such as 2024-05-01T10:00:00" if column == "timestamp" else ""
+    assert text == f"{column} must be a finite number, found {value!r} (line 3 of x.inter){hint}"
 
 
 def test_a_time_that_is_infinite_or_missing(tmp_path: Path) -> None:
@@ -219,10 +220,10 @@ def test_feature_rows_that_do_not_match_the_items(tmp_path: Path) -> None:
     table(tmp_path, "user,item\na,b\na,c\n")
     np.save(tmp_path / "image_feat.npy", np.ones((3, 2)))
     assert refused(tmp_path).endswith(
-        "image_feat.npy has 3 rows, wanted 2, the number of distinct items in interactions.csv"
+        "image_feat.npy has 3 rows, expected 2, the number of distinct items in interactions.csv"
     )
     table(tmp_path, "item,title\nb,x\nc,y\n", "items.csv")
-    assert refused(tmp_path).endswith("image_feat.npy has 3 rows, wanted 2, the number of rows in items.csv")
+    assert refused(tmp_path).endswith("image_feat.npy has 3 rows, expected 2, the number of rows in items.csv")
     np.save(tmp_path / "text_feat.npy", np.ones((2, 2)))
     assert refused(tmp_path).endswith("different numbers of rows: image_feat.npy 3, text_feat.npy 2")
 
@@ -230,11 +231,11 @@ def test_feature_rows_that_do_not_match_the_items(tmp_path: Path) -> None:
 def test_a_mapping_file_that_misses_an_id_or_a_column(tmp_path: Path) -> None:
     inter(tmp_path, HEAD + GOOD + "1\t1\t5\t1\t0\n")
     table(tmp_path, "user_id\tuserID\nann\t0\n", "u_id_mapping.csv")
-    assert refused(tmp_path).endswith("u_id_mapping.csv: no row for userID 1, wanted all from 0 to 1")
+    assert refused(tmp_path).endswith("u_id_mapping.csv: no row for userID 1, expected all from 0 to 1")
     table(tmp_path, "user_id\tuserID\nann\t0\nann\t1\n", "u_id_mapping.csv")
     assert "user_id 'ann' stands twice" in refused(tmp_path)
     table(tmp_path, "user_id,userID\nann,0\n", "u_id_mapping.csv")
-    assert "wanted tab-separated columns 'userID' and an external id" in refused(tmp_path)
+    assert "expected tab-separated columns 'userID' and an external id" in refused(tmp_path)
 
 
 def test_a_modality_without_a_file(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_nan_and_infinity_are_refused_with_their_place(tmp_path: Path, value: fl
     x = np.ones((4, 3))
     x[2, 1] = value
     text = refused(saved(tmp_path, x))
-    assert text.endswith(f"wanted finite numbers, found {value} at row 2, column 1 (counted from 0)")
+    assert text.endswith(f"expected finite numbers, found {value} at row 2, column 1 (counted from 0)")
 
 
 def test_numbers_beyond_float32_are_refused(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def test_objects_are_refused_without_unpickling(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("array", [np.array([["a"]]), np.array([[1j]]), np.array([[True]])])
 def test_other_types_are_refused(tmp_path: Path, array: np.ndarray) -> None:
-    assert f"wanted float16/32/64 or integers, found dtype {array.dtype}" in refused(saved(tmp_path, array))
+    assert f"expected float16/32/64 or integers, found dtype {array.dtype}" in refused(saved(tmp_path, array))
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 1), (0, 4), (4, 0)])
 def test_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    assert f"wanted a matrix [items, width], found shape {list(shape)}" in refused(saved(tmp_path, np.ones(shape)))
+    assert f"expected a matrix [items, width], found shape {list(shape)}" in refused(saved(tmp_path, np.ones(shape)))
 
 
 def test_a_truncated_or_lengthened_file_is_refused(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_ratings_and_column_names_are_set_as_for_other_tables(tmp_path: Path) ->
         (parts(test_inter=HEAD + "bob\t\t1\t2\n"), "item_id is empty in line 2 of shop.test.inter"),
         (
             parts(valid_inter="user_id:token\titem_id:token\nann\tq\n"),
-            "shop.valid.inter: wanted the columns of shop.train.inter, user_id, item_id, rating, timestamp",
+            "shop.valid.inter: expected the columns of shop.train.inter, user_id, item_id, rating, timestamp",
         ),
         (parts(inter=f"{HEAD}ann\tp\t5\t10\n"), "found shop.inter and shop.train.inter; name the file to read"),
         (

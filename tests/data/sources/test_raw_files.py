@@ -14,7 +14,7 @@ from gtcrec.cli.main import app
 from gtcrec.data import load
 from gtcrec.data.build.pipeline import BuildConfig, build
 from gtcrec.data.sources.convert import convert
-from gtcrec.data.sources.huggingface import HuggingConfig
+from gtcrec.data.sources.huggingface import HuggingFaceConfig
 from gtcrec.errors import ConfigError, DataError
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
@@ -158,9 +158,9 @@ def test_amazon_wants_reviews_and_metadata(tmp_path: Path) -> None:
         convert("amazon", [meta], tmp_path / "out")
     with pytest.raises(DataError, match=r"nothing: no such file"):
         convert("amazon", [tmp_path / "nothing"], tmp_path / "out")
-    with pytest.raises(DataError, match=r"other.json: wanted Amazon reviews or metadata, found a record of name"):
+    with pytest.raises(DataError, match=r"other.json: expected Amazon reviews or metadata, found a record of name"):
         convert("amazon", [packed(tmp_path / "other.json", {"name": 1})], tmp_path / "out")
-    with pytest.raises(DataError, match=r"empty.json: wanted a record a line, found none"):
+    with pytest.raises(DataError, match=r"empty.json: expected a record a line, found none"):
         convert("amazon", [packed(tmp_path / "empty.json", "")], tmp_path / "out")
 
 
@@ -230,25 +230,25 @@ def test_movielens_tables_are_read_from_the_archive(tmp_path: Path) -> None:
 def test_wrong_movielens_files_are_named(tmp_path: Path) -> None:
     folder = ml100k(tmp_path / "ml")
     (folder / "u.data").write_text("196\t242\t3\t881250949\n1\t2\t3\n1\t2\tgood\t4\n\t2\t3\t4\n")
-    with pytest.raises(DataError, match=r"u.data: line 2 has 3 cells, wanted 4"):
+    with pytest.raises(DataError, match=r"u.data: line 2 has 3 cells, expected 4"):
         convert("movielens", [folder], tmp_path / "out")
     report = convert("movielens", [folder], tmp_path / "out", skip_bad_lines=True)
     assert report["bad lines"] == 3
     assert [one.split(": ")[1] for one in report["examples"]] == [
-        "line 2 has 3 cells, wanted 4", "line 3 must have a number, found 'good'", "line 4 has an empty id",
+        "line 2 has 3 cells, expected 4", "line 3 must have a number, found 'good'", "line 4 has an empty id",
     ]  # fmt: skip
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: wanted u.data and u.item, .* found nothing"):
+    with pytest.raises(DataError, match=r"empty: expected u.data and u.item, .* found nothing"):
         convert("movielens", [tmp_path / "empty"], tmp_path / "no")
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         convert("movielens", [tmp_path / "nowhere"], tmp_path / "no")
-    with pytest.raises(DataError, match=r"u.data: wanted a folder or a .zip archive"):
+    with pytest.raises(DataError, match=r"u.data: expected a folder or a .zip archive"):
         convert("movielens", [folder / "u.data"], tmp_path / "no")
     tabled = tmp_path / "tabled"
     tabled.mkdir()
     (tabled / "ratings.csv").write_text("1,296,5.0,1147880044\n")
     (tabled / "movies.csv").write_text("movieId,title,genres\n")
-    with pytest.raises(DataError, match=r"ratings.csv: wanted a header that begins with userId or movieId"):
+    with pytest.raises(DataError, match=r"ratings.csv: expected a header that begins with userId or movieId"):
         convert("movielens", [tabled], tmp_path / "no")
 
 
@@ -284,14 +284,18 @@ def test_microlens_lists_have_places_for_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("x_pairs.csv", "who,what\n1,2\n", "x_pairs.csv: wanted a header such as user,item,timestamp, found who,what"),
+        (
+            "x_pairs.csv",
+            "who,what\n1,2\n",
+            "x_pairs.csv: expected a header such as user,item,timestamp, found who,what",
+        ),
         ("x_pairs.csv", "user,item,timestamp\n1,2\n", "x_pairs.csv: line 2 has 2 cells, the header has 3"),
         ("x_pairs.csv", "user,item,timestamp\n1,,3\n", "x_pairs.csv: line 2 has an empty id"),
         ("x_pairs.csv", "user,item,timestamp\n1,2,x\n", "x_pairs.csv: line 2 must have a time, found 'x'"),
         ("x_pairs.tsv", "1 2 3\n", "x_pairs.tsv: line 1 must have a user, a tab and the items"),
-        ("y_titles.csv", "1\n", "wanted one file of titles, found x_titles.csv, y_titles.csv"),
+        ("y_titles.csv", "1\n", "expected one file of titles, found x_titles.csv, y_titles.csv"),
         ("x_titles.csv", "1\n", "x_titles.csv: line 1 must have an id and a text"),
-        ("x_pairs.txt", "1\n", "wanted a file of pairs .*_pairs.csv, .*_pairs.tsv., found x_pairs.txt, x_titles.csv"),
+        ("x_pairs.txt", "1\n", "expected a file of pairs .*_pairs.csv, .*_pairs.tsv., found x_pairs.txt, x_titles.csv"),
     ],
 )
 def test_wrong_microlens_files_are_named(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -324,7 +328,7 @@ def hugging(folder: Path) -> Path:
     return folder
 
 
-BOOKS = HuggingConfig(
+BOOKS = HuggingFaceConfig(
     interactions="data/*.parquet", items="books/*.parquet", user="reader", item="book", rating="stars", time="when"
 )
 
@@ -374,7 +378,7 @@ def test_wrong_hugging_face_folders_are_named(tmp_path: Path) -> None:
         convert("hf", [tmp_path / "nowhere"], tmp_path / "out")
     folder = hugging(tmp_path / "in")
     with pytest.raises(DataError, match=r"in: found no .parquet file that is called x/\*"):
-        convert("hf", [folder], tmp_path / "out", config=HuggingConfig(interactions="x/*"))
+        convert("hf", [folder], tmp_path / "out", config=HuggingFaceConfig(interactions="x/*"))
     with pytest.raises(DataError, match=r"has other columns than all.parquet; name the files with --interactions"):
         convert("hf", [folder], tmp_path / "out")
     with pytest.raises(DataError, match=r"no column 'nobody' .--user-col."):
@@ -414,15 +418,15 @@ def test_a_recbole_file_alone_gives_items_without_a_description(tmp_path: Path) 
     assert tables(tmp_path / "out")[1] == [{"item_id": "p"}]
     (tmp_path / "y.inter").write_text("userID\titemID\n0\t1\n")
     with pytest.raises(
-        DataError, match=r"y.inter: wanted RecBole's header, such as user_id:token, found userID, itemID"
+        DataError, match=r"y.inter: expected RecBole's header, such as user_id:token, found userID, itemID"
     ):
         convert("recbole", [tmp_path / "y.inter"], tmp_path / "no")
-    with pytest.raises(DataError, match=r"wanted one .inter file, .* found x.inter, y.inter"):
+    with pytest.raises(DataError, match=r"expected one .inter file, .* found x.inter, y.inter"):
         convert("recbole", [tmp_path], tmp_path / "no")
 
 
 def test_kinds_sources_and_empty_tables_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown kind 'netflix', wanted one of amazon, movielens"):
+    with pytest.raises(ConfigError, match=r"unknown kind 'netflix', expected one of amazon, movielens"):
         convert("netflix", [tmp_path], tmp_path / "out")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"movielens takes one source, found 2"):
         convert("movielens", [tmp_path, tmp_path], tmp_path / "out")
@@ -450,3 +454,28 @@ def test_the_command_leads_from_raw_files_to_a_data_folder(tmp_path: Path) -> No
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(load(built).interactions) == 9
+
+
+def test_splits_of_hugging_face_may_be_folders_and_words_not_used_are_noted(tmp_path: Path) -> None:
+    rows = pa.table({"user_id": ["a", "b"], "item_id": ["x", "y"]})
+    for part in ("train", "test"):
+        (tmp_path / f"in/default/{part}").mkdir(parents=True)
+        pq.write_table(rows, tmp_path / f"in/default/{part}/0000.parquet")
+    convert("hf", [tmp_path / "in"], tmp_path / "out")
+    assert pq.read_table(tmp_path / "out/interactions.parquet")["x_label"].to_pylist() == [2, 2, 0, 0]
+    (tmp_path / "in/default/test").rename(tmp_path / "in/default/more")
+    report = convert("hf", [tmp_path / "in"], tmp_path / "out2")
+    assert report["notes"] == {"files named after a part, such as train, whose parts are not used": 1}
+    assert "x_label" not in pq.read_table(tmp_path / "out2/interactions.parquet").column_names
+
+
+def test_columns_of_hugging_face_files_get_a_type_that_holds_all(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, price in (("a", pa.nulls(1)), ("b", pa.array([1.5])), ("c", pa.array([2]))):
+        rows = pa.table({"user_id": ["u"], "item_id": [name], "price": price})
+        pq.write_table(rows, tmp_path / f"in/{name}.parquet")
+    convert("hf", [tmp_path / "in"], tmp_path / "out")
+    assert pq.read_table(tmp_path / "out/items.parquet")["price"].to_pylist() == [None, 1.5, 2]
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["d"], "price": [["x"]]}), tmp_path / "in/d.parquet")
+    with pytest.raises(DataError, match=r"d\.parquet: does not fit a\.parquet: .*price"):
+        convert("hf", [tmp_path / "in"], tmp_path / "out2")

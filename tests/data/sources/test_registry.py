@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from gtcrec.cli.main import app
 from gtcrec.data.sources import registry as catalogue
 from gtcrec.data.sources.download import SUMS, get
-from gtcrec.data.sources.registry import CATALOGUE, PublicData, PublicFile, find_public
+from gtcrec.data.sources.registry import PUBLIC_DATA, PublicData, PublicFile, find_public_data
 from gtcrec.errors import ConfigError, DataError
 
 DATA = bytes(range(256)) * 10_000
@@ -157,7 +157,7 @@ def test_another_part_than_the_wanted_one_is_refused(server, tmp_path: Path) -> 
     handler.shift = 5
     (tmp_path / "data.bin.part.mark").write_text('"one"')
     (tmp_path / "data.bin.part").write_bytes(DATA[:100])
-    with pytest.raises(DataError, match="wanted bytes from 100, the server sends another part; delete"):
+    with pytest.raises(DataError, match="expected bytes from 100, the server sends another part; delete"):
         get([PublicFile(url)], tmp_path)
 
 
@@ -211,11 +211,11 @@ def test_a_connection_that_breaks_in_the_middle_is_told_from_none(tmp_path: Path
 
 def test_only_https_is_followed_except_on_this_machine(server, tmp_path: Path) -> None:
     _, url = server
-    with pytest.raises(DataError, match=r"http://example.invalid/x: wanted an https address, found http"):
+    with pytest.raises(DataError, match=r"http://example.invalid/x: expected an https address, found http"):
         get([PublicFile("http://example.invalid/x")], tmp_path)
-    with pytest.raises(DataError, match=r"file:///etc/passwd: wanted an https address, found file"):
+    with pytest.raises(DataError, match=r"file:///etc/passwd: expected an https address, found file"):
         get([PublicFile("file:///etc/passwd")], tmp_path)
-    with pytest.raises(DataError, match=r"http://example.invalid/data.bin: wanted an https address, found http"):
+    with pytest.raises(DataError, match=r"http://example.invalid/data.bin: expected an https address, found http"):
         get([PublicFile(url.replace("data.bin", "moved"))], tmp_path)
 
 
@@ -226,8 +226,8 @@ def test_a_damaged_list_of_sums_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_entry_has_a_page_a_licence_a_kind_and_https_addresses() -> None:
-    assert len(CATALOGUE) >= 15
-    for name, one in CATALOGUE.items():
+    assert len(PUBLIC_DATA) >= 15
+    for name, one in PUBLIC_DATA.items():
         assert name == one.name
         assert one.licence
         assert one.page.startswith("https://")
@@ -236,10 +236,10 @@ def test_every_entry_has_a_page_a_licence_a_kind_and_https_addresses() -> None:
             assert file.url.startswith("https://")
             assert re.fullmatch(r"|md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", file.checksum)
         assert len({file.name for file in one.files}) == len(one.files)
-    assert find_public("movielens-100k").size == 4_924_029
-    assert find_public("amazon-2014-baby").size == 0
+    assert find_public_data("movielens-100k").size == 4_924_029
+    assert find_public_data("amazon-2014-baby").size == 0
     with pytest.raises(ConfigError, match=r"no public data set 'movielens-1mm' .did you mean 'movielens-1m'.."):
-        find_public("movielens-1mm")
+        find_public_data("movielens-1mm")
 
 
 def test_the_commands_list_and_get(server, tmp_path: Path, monkeypatch) -> None:
@@ -254,9 +254,9 @@ def test_the_commands_list_and_get(server, tmp_path: Path, monkeypatch) -> None:
         "size not known, checksum: none known",
     ):
         assert words in listed.output
-    assert len(json.loads(run.invoke(app, ["data", "list", "--json"]).output)) == len(CATALOGUE)
+    assert len(json.loads(run.invoke(app, ["data", "list", "--json"]).output)) == len(PUBLIC_DATA)
     one = PublicData("tiny", "Tiny", "movielens", "https://example.invalid", "free", (PublicFile(url),))
-    monkeypatch.setitem(catalogue.CATALOGUE, "tiny", one)
+    monkeypatch.setitem(catalogue.PUBLIC_DATA, "tiny", one)
     result = run.invoke(app, ["data", "get", "tiny", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "data.bin").read_bytes() == DATA

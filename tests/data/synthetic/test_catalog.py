@@ -1,4 +1,4 @@
-"""Planted catalogues: the truth is in the data, the files are the same for a seed and can be read back."""
+"""SyntheticCatalog catalogues: the truth is in the data, the files are the same for a seed and can be read back."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtcrec.data import Planted, load, planted, split, write_catalogue
+from gtcrec.data import SyntheticCatalog, load, make_catalog, split, write_catalog
 from gtcrec.data.synthetic.catalog import CARES
 from gtcrec.data.synthetic.rendering import ATTRIBUTES, encode_png, text_features
 from gtcrec.errors import DataError
@@ -18,8 +18,8 @@ SMALL = {"n_users": 60, "n_items": 50, "per_user": 8, "seed": 3}
 
 
 @cache
-def truth() -> Planted:
-    return planted()
+def truth() -> SyntheticCatalog:
+    return make_catalog()
 
 
 def liked(group: int, attribute: str) -> float:
@@ -90,8 +90,8 @@ def test_an_image_is_missing_here_and_there() -> None:
 
 
 def test_the_written_folder_reads_back_as_the_planted_data(tmp_path: Path) -> None:
-    folder = write_catalogue(tmp_path / "shop", **SMALL)
-    made, read = planted(**SMALL), load(folder)
+    folder = write_catalog(tmp_path / "shop", **SMALL)
+    made, read = make_catalog(**SMALL), load(folder)
     assert read.fingerprint == made.dataset.fingerprint
     assert read.name == "shop"
     assert read.users.ids[0] == "u0000"
@@ -106,8 +106,7 @@ def test_the_written_folder_reads_back_as_the_planted_data(tmp_path: Path) -> No
 
 def test_the_same_seed_writes_the_same_bytes_and_another_one_does_not(tmp_path: Path) -> None:
     one, two, three = (
-        check_manifest(write_catalogue(tmp_path / str(k), **{**SMALL, "seed": seed}))
-        for k, seed in enumerate((3, 3, 4))
+        check_manifest(write_catalog(tmp_path / str(k), **{**SMALL, "seed": seed})) for k, seed in enumerate((3, 3, 4))
     )
     assert (tmp_path / "0" / "manifest.json").read_bytes() == (tmp_path / "1" / "manifest.json").read_bytes()
     assert one == two
@@ -116,7 +115,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_one_does_not(tmp_path: 
 
 
 def test_a_written_catalogue_that_was_damaged_is_refused(tmp_path: Path) -> None:
-    folder = write_catalogue(tmp_path, **SMALL)
+    folder = write_catalog(tmp_path, **SMALL)
     broken = bytearray((folder / "image_feat.npy").read_bytes())
     broken[-1] ^= 1
     (folder / "image_feat.npy").write_bytes(broken)
@@ -126,10 +125,10 @@ def test_a_written_catalogue_that_was_damaged_is_refused(tmp_path: Path) -> None
 
 def test_a_folder_in_use_and_impossible_sizes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="wanted a new or empty folder, found one in use"):
-        write_catalogue(tmp_path)
-    with pytest.raises(DataError, match=r"wanted at least 1 user, 20 items and 4 to n_items / 2.*found 10, 20, 11"):
-        planted(n_users=10, n_items=20)
+    with pytest.raises(DataError, match="expected a new or empty folder, found one in use"):
+        write_catalog(tmp_path)
+    with pytest.raises(DataError, match=r"expected at least 1 user, 20 items and 4 to n_items / 2.*found 10, 20, 11"):
+        make_catalog(n_users=10, n_items=20)
 
 
 def test_png_bytes_decode_to_the_same_pixels(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gtcrec.data import split
-from gtcrec.data.synthetic.ground_truth import plant_chance, plant_parts, plant_xor
+from gtcrec.data.synthetic.ground_truth import disjoint_interests, null_interests, xor_interests
 from gtcrec.errors import DataError
 
 
@@ -16,7 +16,7 @@ def values_of(plant, bits):
 
 
 def test_a_user_of_parts_likes_two_clusters_of_the_part_that_is_relevant():
-    plant = plant_parts(0, n_users=40, n_items=300, parts=3, width=4, clusters=10, train=5, held=2, noise=0.0)
+    plant = disjoint_interests(0, n_users=40, n_items=300, parts=3, width=4, clusters=10, train=5, held=2, noise=0.0)
     pairs, content = plant.dataset.interactions, plant.dataset.features.values["content"]
     assert pairs.user_counts.tolist() == [9] * 40
     for user in range(40):
@@ -30,7 +30,7 @@ def test_a_user_of_parts_likes_two_clusters_of_the_part_that_is_relevant():
 
 
 def test_the_exclusive_or_of_both_codes_says_what_a_user_likes_and_neither_code_alone_does():
-    plant = plant_xor(0, n_users=200, n_items=600, bits=3, train=4)
+    plant = xor_interests(0, n_users=200, n_items=600, bits=3, train=4)
     image, text = values_of(plant, 3)
     pairs = plant.dataset.interactions
     for code, alike in ((image ^ text, True), (image, False), (text, False)):
@@ -45,7 +45,7 @@ def test_the_exclusive_or_of_both_codes_says_what_a_user_likes_and_neither_code_
 
 
 def test_content_says_nothing_where_nothing_is_planted():
-    plant = plant_chance(0, n_users=300, n_items=200)
+    plant = null_interests(0, n_users=300, n_items=200)
     pairs = plant.dataset.interactions
     for x in plant.dataset.features.values.values():
         centres = np.stack([x[pairs.items_of(user)].mean(axis=0) for user in range(300)])
@@ -53,7 +53,7 @@ def test_content_says_nothing_where_nothing_is_planted():
         assert centres.var() * 16 == pytest.approx(1.0, abs=0.15)
 
 
-@pytest.mark.parametrize("draw", [plant_parts, plant_xor, plant_chance])
+@pytest.mark.parametrize("draw", [disjoint_interests, xor_interests, null_interests])
 def test_a_plant_is_the_same_for_a_seed_and_brings_its_own_split(draw):
     one, again, other = draw(1, n_users=50), draw(1, n_users=50), draw(2, n_users=50)
     assert one.dataset.fingerprint == again.dataset.fingerprint != other.dataset.fingerprint
@@ -65,7 +65,7 @@ def test_a_plant_is_the_same_for_a_seed_and_brings_its_own_split(draw):
 
 
 def test_too_few_items_for_a_plant_are_refused():
-    with pytest.raises(DataError, match=r"wanted at least 16 items in two clusters, found \d+; draw more items"):
-        plant_parts(0, n_items=100)
-    with pytest.raises(DataError, match=r"wanted at least 6 items of each value, found \d+; draw more items"):
-        plant_xor(0, n_items=100)
+    with pytest.raises(DataError, match=r"expected at least 16 items in two clusters, found \d+; draw more items"):
+        disjoint_interests(0, n_items=100)
+    with pytest.raises(DataError, match=r"expected at least 6 items of each value, found \d+; draw more items"):
+        xor_interests(0, n_items=100)

@@ -10,22 +10,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from gtcrec.cli.main import execute
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, RunError
 from gtcrec.evaluation.statistics import holm
-from gtcrec.experiments.analysis.ablation import Measured
-from gtcrec.experiments.analysis.missing_modalities import Study, plan, table
+from gtcrec.experiments.analysis.missing_modalities import compare_points, plan
+from gtcrec.experiments.measured_run import MeasuredRun
 from gtcrec.experiments.run import Run
+from gtcrec.experiments.scheduler import WorkerPool
 from gtcrec.reporting import figures
-from gtcrec.reporting.run_record import read
+from gtcrec.reporting.run_record import read_run_record
+from helpers.bench import measured_run
 
-SMALL = ["epochs=1", "dim=8", "batch_size=512"]
+SMALL = ["epochs=1", "embedding_dim=8", "batch_size=512"]
 SET = [word for one in SMALL for word in ("--set", one)]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalogue(tmp_path_factory.mktemp("data") / "shop", n_users=60, n_items=40)
+    return write_catalog(tmp_path_factory.mktemp("data") / "shop", n_users=60, n_items=40)
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +42,17 @@ def line(data: Path, out: Path) -> list[str]:
     own = [word for one in SMALL for word in ("--set", f"vbpr:{one}")]
     peers = ["--model", "vbpr", "--also", "contentknn"]
     grid = ["--shares", "0,0.6", "--modality", "image", "--seeds", "1"]
-    return ["missing", "--data", str(data), "--out", str(out), *peers, *grid, *own]
+    return ["analyze", "missing-modalities", "--data", str(data), "--out", str(out), *peers, *grid, *own]
 
 
 def test_each_modality_is_hidden_alone_and_all_together_and_nothing_once(data: Path, tmp_path: Path) -> None:
     found = plan(str(data), tmp_path, ["gtc", "vbpr"], [0, 0.9, 0.3], [0])
-    assert [(one.model, one.hidden, one.share) for one in found.points] == [
+    assert [(one.model, one.masked, one.missing_rate) for one in found.points] == [
         (model, hidden, share)
         for model in ("gtc", "vbpr")
         for hidden, share in [("", 0), *((m, x) for m in ("image", "text", "image+text") for x in (0.3, 0.9))]
     ]
-    hidden = {one.variant.name: one.variant.config.data.hidden for one in found.points}
+    hidden = {one.variant.name: one.variant.config.data.missing_rate for one in found.points}
     assert hidden["gtc-intact"] == {}
     assert hidden["gtc-text-90"] == {"text": 0.9}
     assert hidden["vbpr-image+text-30"] == {"image": 0.3, "text": 0.3}
@@ -58,7 +60,7 @@ def test_each_modality_is_hidden_alone_and_all_together_and_nothing_once(data: P
 
 def test_each_seed_hides_other_items_at_every_share_alike(data: Path, tmp_path: Path) -> None:
     found = plan(str(data), tmp_path, ["vbpr"], [0.3, 0.9], [2, 5], ["image"])
-    assert [(run.folder.name, run.config.train.seed, run.config.data.hidden_seed) for run in found.plan.runs] == [
+    assert [(run.folder.name, run.config.train.seed, run.config.data.missing_seed) for run in found.runs] == [
         ("vbpr-intact-2", 2, 0), ("vbpr-intact-5", 5, 0),
         ("vbpr-image-30-2", 2, 2), ("vbpr-image-30-5", 5, 5),
         ("vbpr-image-90-2", 2, 2), ("vbpr-image-90-5", 5, 5),
@@ -67,37 +69,37 @@ def test_each_seed_hides_other_items_at_every_share_alike(data: Path, tmp_path: 
 
 def test_a_setting_may_be_of_one_model(data: Path, tmp_path: Path) -> None:
     given = ["epochs=7", "vbpr:epochs=9", "vbpr:dim=8", "contentknn:neighbours=5"]
-    found = plan(str(data), tmp_path, ["gtc", "vbpr", "contentknn"], [0], [0], given=given)
-    configs = [run.config for run in found.plan.runs]
+    found = plan(str(data), tmp_path, ["gtc", "vbpr", "contentknn"], [0], [0], settings=given)
+    configs = [run.config for run in found.runs]
     assert [one.train.epochs for one in configs] == [7, 9, 7]
-    assert [one.settings.get("dim") for one in configs] == [128, 8, None]
-    assert configs[2].settings["neighbours"] == 5
+    assert [one.settings.get("embedding_dim") for one in configs] == [128, 8, None]
+    assert configs[2].settings["num_neighbors"] == 5
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"models": ["gtcc"]}, r"^unknown model 'gtcc' \(did you mean 'gtc'\?\)"),
-        ({"models": ["gtc", "gtc"]}, "^wanted distinct models, found gtc, gtc$"),
-        ({"shares": [0.3, 0.3]}, "^wanted distinct shares, found 0.3, 0.3$"),
+        ({"models": ["gtc", "gtc"]}, "^expected distinct models, found gtc, gtc$"),
+        ({"shares": [0.3, 0.3]}, "^expected distinct shares, found 0.3, 0.3$"),
         (
             {"shares": [0.3, 1.0]},
-            r"^wanted shares in \[0, 1\), found 1.0; to leave a modality out, use data.modalities",
+            r"^expected shares in \[0, 1\), found 1.0; to leave a modality out, use data.modalities",
         ),
-        ({"hidden": ["image", "image"]}, "^wanted distinct modalities, found image, image$"),
+        ({"masked": ["image", "image"]}, "^expected distinct modalities, found image, image$"),
         (
-            {"hidden": ["image+txt"]},
-            r"^no content 'txt' to hide \(did you mean 'text'\?\); the data have: image, text$",
+            {"masked": ["image+txt"]},
+            r"^no content 'txt' to mask \(did you mean 'text'\?\); the data have: image, text$",
         ),
-        ({"given": ["seed=3"]}, "^the study's seeds are those of --seeds, found the setting 'seed=3'"),
-        ({"given": ["gtc:train.seed=3"]}, "found the setting 'gtc:train.seed=3'"),
-        ({"given": ["data.hidden_seed=3"]}, "found the setting 'data.hidden_seed=3'"),
-        ({"given": ["vbrp:dim=8"]}, r"^'vbrp:dim=8': the study has no model 'vbrp'.*; has gtc$"),
+        ({"settings": ["seed=3"]}, "^the study's seeds are those of --seeds, found the setting 'seed=3'"),
+        ({"settings": ["gtc:train.seed=3"]}, "found the setting 'gtc:train.seed=3'"),
+        ({"settings": ["data.hidden_seed=3"]}, "found the setting 'data.hidden_seed=3'"),
+        ({"settings": ["vbrp:dim=8"]}, r"^'vbrp:dim=8': the study has no model 'vbrp'.*; has gtc$"),
         (
-            {"given": ["data.hidden={image: 0.5}"]},
-            r"^what is hidden is for --shares and --modality, found data.hidden=",
+            {"settings": ["data.hidden={image: 0.5}"]},
+            r"^what is masked is for --shares and --modality, found data.missing_rate=",
         ),
-        ({"given": ["data.modalities=[]"]}, "shop: its data have no content, so there is none to hide$"),
+        ({"settings": ["data.modalities=[]"]}, "shop: its data have no content, so there is none to mask$"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(
@@ -111,18 +113,25 @@ def test_what_cannot_be_planned_is_refused(
 def test_shares_that_are_no_numbers_are_wrong_usage(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert execute(["missing", "--data", str(data), "--out", str(tmp_path / "out"), "--shares", "0,x"]) == 2
+    assert (
+        execute(
+            ["analyze", "missing-modalities", "--data", str(data), "--out", str(tmp_path / "out"), "--shares", "0,x"]
+        )
+        == 2
+    )
     said = " ".join(re.sub("[│╭╰─╮╯]", " ", capsys.readouterr().err).split())
-    assert "--shares: wanted numbers such as 0,0.3,0.6,0.9, found '0,x'" in said
+    assert "--shares: expected numbers such as 0,0.3,0.6,0.9, found '0,x'" in said
 
 
 def test_a_table_without_any_run_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute([*line(data, tmp_path / "out"), "--table-only"]) == 1
-    assert "wanted runs that have been measured on valid, found none" in capsys.readouterr().err
+    assert "expected runs that have been measured on valid, found none" in capsys.readouterr().err
 
 
 def test_the_run_folders_were_trained_with_what_was_left(studied: Path) -> None:
-    whole, *hidden = (read(studied / name) for name in ("vbpr-intact-1", "vbpr-image-60-1", "contentknn-image-60-1"))
+    whole, *hidden = (
+        read_run_record(studied / name) for name in ("vbpr-intact-1", "vbpr-image-60-1", "contentknn-image-60-1")
+    )
     n_present = whole.data.counts["modalities"]["image"]["present"]
     for record in hidden:
         assert record.data.counts["modalities"]["image"]["present"] == n_present - int(0.6 * n_present)
@@ -135,17 +144,17 @@ def test_the_run_folders_were_trained_with_what_was_left(studied: Path) -> None:
 def test_a_run_of_hidden_content_is_evaluated_and_resumed_as_any_other(studied: Path, data: Path) -> None:
     run = Run.load(studied / "vbpr-image-60-1")
     assert run.finished
-    assert (run.config.data.hidden, run.config.data.hidden_seed) == ({"image": 0.6}, 1)
-    assert run.dataset.fingerprint == read(run.folder).data.fingerprint
+    assert (run.config.data.missing_rate, run.config.data.missing_seed) == ({"image": 0.6}, 1)
+    assert run.dataset.fingerprint == read_run_record(run.folder).data.fingerprint
 
 
 def test_the_same_command_trains_nothing_again_and_other_settings_are_refused(
     data: Path, studied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "create", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(WorkerPool, "start", lambda *_: pytest.fail("trained again"))
     assert execute(line(data, studied)) == 0
-    with pytest.raises(RunError, match=r"vbpr-intact-1: holds a run with settings.dim = 8, wanted 16"):
-        plan(str(data), studied, ["vbpr"], [0], [1], given=["epochs=1", "dim=16", "batch_size=512"])
+    with pytest.raises(RunError, match=r"vbpr-intact-1: holds a run with settings.embedding_dim = 8, expected 16"):
+        plan(str(data), studied, ["vbpr"], [0], [1], settings=["epochs=1", "dim=16", "batch_size=512"])
 
 
 def test_the_files_hold_each_model_against_its_own_share_0(data: Path, studied: Path) -> None:
@@ -157,18 +166,18 @@ def test_the_files_hold_each_model_against_its_own_share_0(data: Path, studied: 
     ]
     rows = pq.read_table(studied / "missing.parquet").to_pylist()
     page = (studied / "missing.md").read_text()
-    assert "![What is lost as content is hidden](missing.svg)" in page
+    assert "![What is lost as content is masked](missing.svg)" in page
     for one, row in zip(facts["points"], rows, strict=True):
-        mean = read(studied / f"{one['name']}-1").result.valid.means["ndcg@20"]
-        assert one["effects"]["ndcg@20"]["mean"] == row["mean"] == pytest.approx(mean)
+        mean = read_run_record(studied / f"{one['name']}-1").result.valid.means["ndcg@20"]
+        assert one["estimates"]["ndcg@20"]["mean"] == row["mean"] == pytest.approx(mean)
         assert (row["model"], row["hidden"], row["share"]) == (one["model"], one["hidden"], one["share"])
         assert f"| {one['name']} | {one['what']} | {mean:.4f} |" in page
-        test = one["effects"]["ndcg@20"]["test"]
-        assert (test is None) == (not one["hidden"])
-        if test:
-            assert test["base"] == f"{one['model']}-intact"
-            assert (row["difference"], row["p_holm"]) == (test["difference"], test["p_holm"])
-            assert [row["difference_low"], row["difference_high"]] == test["interval"]
+        stored = one["estimates"]["ndcg@20"]
+        assert ("p" in stored) == bool(one["hidden"])
+        if one["hidden"]:
+            assert stored["base"] == f"{one['model']}-intact"
+            names = ("difference", "difference_low", "difference_high", "relative", "p", "p_holm")
+            assert [row[name] for name in names] == [stored[name] for name in names]
     drawn = (studied / "missing.svg").read_text()
     texts = re.findall(r"<!-- (.*?) -->", drawn)
     assert [text for text in texts if ": image" in text] == ["vbpr: image", "contentknn: image"]
@@ -177,20 +186,9 @@ def test_the_files_hold_each_model_against_its_own_share_0(data: Path, studied: 
 # The table, from figures that can be worked out by hand.
 
 
-def measured(study: Study, values: dict[str, list[float]], **more: object) -> list[Measured]:
-    """A run of seed 0 for each name with these values of hit@1; what is hidden changes the fingerprint."""
-    facts = {"data": "shop", "pairs": {"liked": "a"}, "best_epoch": 1, "cpu_seconds": 1.0, "parameters": 1, **more}
-    return [
-        Measured(
-            name,
-            0,
-            fingerprint=name,
-            users=np.arange(len(own)),
-            per_user={"hit@1": np.array(own)},
-            **facts,  # type: ignore[arg-type]
-        )
-        for name, own in values.items()
-    ]
+def measured(values: dict[str, list[float]], data: str = "") -> list[MeasuredRun]:
+    """A run of seed 0 for each name with these values of hit@1; what is masked changes data and fingerprint."""
+    return [measured_run(name, 0, own, data=data or name, fingerprint=name) for name, own in values.items()]
 
 
 def test_holm_is_over_the_points_of_one_model(data: Path, tmp_path: Path) -> None:
@@ -198,27 +196,27 @@ def test_holm_is_over_the_points_of_one_model(data: Path, tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     base = rng.random(200)
     shifted = {"vbpr-image-30": base + rng.normal(0.05, 0.4, 200), "vbpr-image-90": base - rng.normal(0.2, 0.4, 200)}
-    runs = measured(study, {"vbpr-intact": base.tolist(), **{name: x.tolist() for name, x in shifted.items()}})
-    rows = [row for _, row in table(study, runs, ["hit@1"])]
-    tests = [test for row in rows if (test := row.effects["hit@1"].test)]
+    runs = measured({"vbpr-intact": base.tolist(), **{name: x.tolist() for name, x in shifted.items()}})
+    rows = [row for _, row in compare_points(study, runs, ["hit@1"])]
+    tests = [one.against.test for row in rows if (one := row.estimates["hit@1"]).against]
     assert [test.difference for test in tests] == pytest.approx([float((x - base).mean()) for x in shifted.values()])
     assert [test.p_holm for test in tests] == holm([test.p for test in tests]).tolist()
     assert tests[0].p_holm > tests[0].p or tests[1].p_holm > tests[1].p
-    assert rows[2].effects["hit@1"].sure
+    assert rows[2].estimates["hit@1"].significant
 
 
 def test_models_of_different_users_are_not_set_side_by_side(data: Path, tmp_path: Path) -> None:
     study = plan(str(data), tmp_path, ["vbpr", "contentknn"], [0], [0])
-    runs = [*measured(study, {"vbpr-intact": [0.1, 0.2]}), *measured(study, {"contentknn-intact": [0.1, 0.2, 0.3]})]
+    runs = [*measured({"vbpr-intact": [0.1, 0.2]}), *measured({"contentknn-intact": [0.1, 0.2, 0.3]})]
     with pytest.raises(RunError, match="vbpr-intact-0 and contentknn-intact-0 were measured on different users"):
-        table(study, runs, ["hit@1"])
+        compare_points(study, runs, ["hit@1"])
 
 
 def test_one_content_hidden_must_have_been_the_same_for_all_models(data: Path, tmp_path: Path) -> None:
     study = plan(str(data), tmp_path, ["vbpr", "contentknn"], [0, 0.3], [0], ["image"])
-    runs = measured(study, {"vbpr-image-30": [0.1], "contentknn-image-30": [0.1]})
+    runs = measured({"vbpr-image-30": [0.1], "contentknn-image-30": [0.1]}, data="x")
     with pytest.raises(RunError, match="vbpr-image-30-0 and contentknn-image-30-0 saw different data"):
-        table(study, runs, ["hit@1"])
+        compare_points(study, runs, ["hit@1"])
 
 
 def test_a_plot_has_a_line_a_model_and_hidden_content_with_its_name() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,22 @@ import pytest
 import torch
 from torch import nn
 
-from gtcrec import models, resolve
+from gtcrec import models
 from gtcrec.cli.main import execute
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import DataError, RunError
-from gtcrec.experiments.analysis.modality_importance import KINDS, Kind, knockout, replaced
+from gtcrec.experiments.analysis.modality_importance import KINDS, Kind, modality_importance, replace_content
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
-from gtcrec.reporting.run_record import read
+from gtcrec.reporting.run_record import read_run_record
+from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
-SMALL = ["epochs=2", "dim=8", "batch_size=512"]
+SMALL = ["epochs=2", "embedding_dim=8", "batch_size=512"]
 
 
 def train(data: Path, model: str, folder: Path, given: list[str] | None = None) -> Run:
-    run = Run.create(resolve(str(data), model, given=given or []), folder)
+    run = Run.create(load_config(str(data), model, assignments=given or []), folder)
     for _ in run.epochs():
         pass
     return run
@@ -31,7 +34,7 @@ def train(data: Path, model: str, folder: Path, given: list[str] | None = None) 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalogue(tmp_path_factory.mktemp("data") / "shop", n_users=80, n_items=50)
+    return write_catalog(tmp_path_factory.mktemp("data") / "shop", n_users=80, n_items=50)
 
 
 @pytest.fixture(scope="module")
@@ -74,21 +77,24 @@ def content(n: int = 400, missing: float = 0.3) -> ItemFeatures:
 def test_only_the_present_rows_of_one_modality_change(kind: Kind) -> None:
     before = content()
     kept = before.values["image"].copy()
-    after = replaced(before, "image", kind, np.random.default_rng(0))
+    after = replace_content(before, "image", kind, np.random.default_rng(0))
     has = before.present["image"]
     assert np.array_equal(after.present["image"], has)
     assert not after.values["image"][~has].any()
     assert (after.values["image"][has] != kept[has]).any(axis=1).all()
     assert np.array_equal(after.values["text"], before.values["text"])
     assert np.array_equal(before.values["image"], kept)
-    again = replaced(before, "image", kind, np.random.default_rng(0))
+    again = replace_content(before, "image", kind, np.random.default_rng(0))
     assert np.array_equal(again.values["image"], after.values["image"])
 
 
 def test_noise_has_the_mean_and_spread_of_each_column_and_nothing_else() -> None:
     before = content(4000)
     has = before.present["text"]
-    x, y = before.values["text"][has], replaced(before, "text", "noise", np.random.default_rng(0)).values["text"][has]
+    x, y = (
+        before.values["text"][has],
+        replace_content(before, "text", "noise", np.random.default_rng(0)).values["text"][has],
+    )
     error = x.std(axis=0) / np.sqrt(len(x))
     assert (np.abs(y.mean(axis=0) - x.mean(axis=0)) < 4 * error).all()
     assert y.std(axis=0) == pytest.approx(x.std(axis=0), rel=0.06)
@@ -98,7 +104,7 @@ def test_noise_has_the_mean_and_spread_of_each_column_and_nothing_else() -> None
 def test_constant_is_the_mean_row() -> None:
     before = content()
     has = before.present["image"]
-    after = replaced(before, "image", "constant", np.random.default_rng(0)).values["image"][has]
+    after = replace_content(before, "image", "constant", np.random.default_rng(0)).values["image"][has]
     assert (after == after[0]).all()
     assert after[0] == pytest.approx(before.values["image"][has].mean(axis=0), abs=1e-5)
 
@@ -108,7 +114,7 @@ def test_other_hands_each_row_to_another_item(n: int) -> None:
     x = np.arange(n, dtype=np.float32)[:, None] + 1
     before = ItemFeatures(n, {"image": x}, {"image": np.ones(n, dtype=np.bool_)})
     for seed in range(20):
-        after = replaced(before, "image", "other", np.random.default_rng(seed)).values["image"]
+        after = replace_content(before, "image", "other", np.random.default_rng(seed)).values["image"]
         assert sorted(after[:, 0]) == x[:, 0].tolist()
         assert (after != x).all()
 
@@ -116,14 +122,14 @@ def test_other_hands_each_row_to_another_item(n: int) -> None:
 def test_one_item_has_none_to_exchange_with() -> None:
     present = {"image": np.array([False, True, False])}
     one = ItemFeatures(3, {"image": np.ones((3, 2), dtype=np.float32) * present["image"][:, None]}, present)
-    with pytest.raises(DataError, match="image: wanted at least 2 items that have it to exchange, found 1"):
-        replaced(one, "image", "other", np.random.default_rng(0))
+    with pytest.raises(DataError, match="image: expected at least 2 items that have it to exchange, found 1"):
+        replace_content(one, "image", "other", np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", ["popular", "lightgcn", "freedom", "gtc"])
 def test_the_intact_figures_are_those_of_the_report(runs: Mapping[str, Run], name: str) -> None:
-    found = knockout(Run.load(runs[name].folder))
-    result = read(runs[name].folder).result
+    found = modality_importance(Run.load(runs[name].folder))
+    result = read_run_record(runs[name].folder).result
     assert found.intact == result.valid.means
     assert found.users == result.valid.users
     assert result.test is None
@@ -132,20 +138,20 @@ def test_the_intact_figures_are_those_of_the_report(runs: Mapping[str, Run], nam
 
 @pytest.mark.parametrize("name", ["popular", "lightgcn"])
 def test_a_model_that_looks_at_no_content_loses_exactly_nothing(runs: Mapping[str, Run], name: str) -> None:
-    found = knockout(runs[name], ["recall@20", "ndcg@5"])
+    found = modality_importance(runs[name], ["recall@20", "ndcg@5"])
     assert [(one.modality, one.kind) for one in found.losses] == [
         (modality, kind) for _ in range(2) for modality in ("image", "text") for kind in KINDS
     ]
     for one in found.losses:
         assert one.mean == found.intact[one.test.metric]
         assert (one.test.difference, one.test.interval, one.test.p) == (0, (0, 0), 1)
-        assert (one.relative, one.interval, one.sure) == (0, (0, 0), False)
+        assert (one.relative, one.interval, one.significant) == (0, (0, 0), False)
 
 
 def test_a_model_that_has_content_alone_to_go_by_loses_much(cold: Path, tmp_path: Path) -> None:
     # Neither the item graph nor the alignment may teach the items' embeddings their colour in training.
     given = ["epochs=40", "dim=8", "batch_size=128", "learning_rate=0.02", "item_neighbours=0", "alignment=none"]
-    found = knockout(train(cold, "gtc", tmp_path / "run", given), ["recall@10"])
+    found = modality_importance(train(cold, "gtc", tmp_path / "run", given), ["recall@10"])
     # All 20 warm items of the user's colour are training's: the ten cold ones are left, and ten of the other colour.
     assert found.intact["recall@10"] > 0.9
     assert [(one.modality, one.kind) for one in found.losses] == [("colour", kind) for kind in KINDS]
@@ -154,31 +160,32 @@ def test_a_model_that_has_content_alone_to_go_by_loses_much(cold: Path, tmp_path
         assert one.interval is not None
         assert one.relative < -0.3
         assert one.interval[0] < one.relative < one.interval[1] < 0
-        assert one.sure
+        assert one.significant
         assert one.mean == pytest.approx(found.intact["recall@10"] * (1 + one.relative))
 
 
 def test_knocking_out_leaves_the_run_as_it_was(runs: Mapping[str, Run]) -> None:
     run = Run.load(runs["gtc"].folder)
-    users = run.dataset.users.ids[:5].tolist()
-    before = run.recommend(users, 5)
-    first, second = knockout(run, ["ndcg@20"], seed=1), knockout(run, ["ndcg@20"], seed=1)
+    users = np.arange(5)
+    before = TrainedModel.of_run(run).recommend(users, 5)
+    first, second = modality_importance(run, ["ndcg@20"], seed=1), modality_importance(run, ["ndcg@20"], seed=1)
     assert first == second
-    assert knockout(run, ["ndcg@20"], seed=2).losses != first.losses
-    assert Run.load(run.folder).recommend(users, 5) == before == run.recommend(users, 5)
+    assert modality_importance(run, ["ndcg@20"], seed=2).losses != first.losses
+    for one in (Run.load(run.folder), run):
+        assert TrainedModel.of_run(one).recommend(users, 5) == before
 
 
 def test_a_run_without_content_is_refused(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(shop, "popular", tmp_path / "bare", ["data.modalities=[]"])
-    assert execute(["knockout", str(tmp_path / "bare")]) == 1
+    assert execute(["analyze", "importance", str(tmp_path / "bare")]) == 1
     wanted = f"error: {tmp_path / 'bare'}: its data have no content, so there is none to replace\n"
     assert capsys.readouterr().err == wanted
 
 
 def test_an_unfinished_run_is_refused(shop: Path, tmp_path: Path) -> None:
-    run = Run.create(resolve(str(shop), "bpr", given=SMALL), tmp_path / "run")
+    run = Run.create(load_config(str(shop), "bpr", assignments=SMALL), tmp_path / "run")
     with pytest.raises(RunError, match="run: training has not ended"):
-        knockout(run)
+        modality_importance(run)
 
 
 class Hoarder(nn.Module):
@@ -193,29 +200,35 @@ class Hoarder(nn.Module):
 
 
 def test_a_model_that_saves_its_content_is_refused(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = models.Entry(Hoarder, models.find("popular").config, "keeps content")
-    monkeypatch.setitem(models.MODELS, "popular", entry)  # type: ignore[arg-type]
+    spec = replace(models.get_spec("popular"), model=Hoarder)
+    monkeypatch.setattr("gtcrec.models.baselines.popular.SPEC", spec)
     run = train(shop, "popular", tmp_path / "run")
-    with pytest.raises(RunError, match="popular: its saved weights contain content: 'sums' changes with text; wanted"):
-        knockout(run)
+    with pytest.raises(
+        RunError, match="popular: its saved weights contain content: 'sums' changes with text; expected"
+    ):
+        modality_importance(run)
 
 
 def test_the_command_prints_one_table_or_json(runs: Mapping[str, Run], capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(runs["gtc"].folder)
-    assert execute(["knockout", folder, "--json", "--metric", "ndcg@20", "--seed", "3"]) == 0
+    assert execute(["analyze", "importance", folder, "--json", "--metric", "ndcg@20", "--seed", "3"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    expected = knockout(runs["gtc"], ["ndcg@20"], seed=3)
+    expected = modality_importance(runs["gtc"], ["ndcg@20"], seed=3)
     assert facts["on"] == "valid"
     assert facts["intact"] == expected.intact
     assert [one["relative"] for one in facts["losses"]] == [one.relative for one in expected.losses]
-    assert execute(["knockout", folder, "--metric", "ndcg@20", "--seed", "3"]) == 0
+    assert execute(["analyze", "importance", folder, "--metric", "ndcg@20", "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"validation, \d+ users, 95 % interval", lines[0])
     assert lines[1].split() == ["content", "replaced", "by", "ndcg@20", "against", "intact"]
     assert lines[2].split() == ["intact", f"{expected.intact['ndcg@20']:.4f}"]
     for line, one in zip(lines[3:], expected.losses, strict=True):
         low, high = one.interval or (0.0, 0.0)
-        share = f"{one.relative:+.1%} [{low:+.1%}, {high:+.1%}]{'*' if one.sure else ''}"
+        share = f"{one.relative:+.1%} [{low:+.1%}, {high:+.1%}]{'*' if one.significant else ''}"
         assert line.split() == [one.modality, one.kind, f"{one.mean:.4f}", *share.split()]
-    assert execute(["knockout", folder, "--metric", "ndcg@7"]) == 1
+    assert execute(["analyze", "importance", folder, "--metric", "ndcg@20", "--seed", "3", "--format", "markdown"]) == 0
+    assert (
+        "| content | replaced by | ndcg@20 | against intact |\n| --- | --- | ---: | ---: |" in capsys.readouterr().out
+    )
+    assert execute(["analyze", "importance", folder, "--metric", "ndcg@7"]) == 1
     assert "error: 'ndcg@7' is not measured" in capsys.readouterr().err

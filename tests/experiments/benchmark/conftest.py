@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from gtcrec.data import write_catalogue
-from gtcrec.experiments.benchmark.worker import train_and_test
+from gtcrec.data import write_catalog
+from gtcrec.experiments.worker import train_and_measure
 from helpers.bench import planned, write_file
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalogue(tmp_path_factory.mktemp("data") / "shop", n_users=150, n_items=80, per_user=8)
+    return write_catalog(tmp_path_factory.mktemp("data") / "shop", n_users=150, n_items=80, per_user=8)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def done(data: Path) -> Path:
     """A file whose runs have all been trained and tested, in this process."""
     file = write_file(data.parent)
     for wanted in planned(file).trained:
-        train_and_test(wanted)
+        train_and_measure(wanted)
     return file
 
 

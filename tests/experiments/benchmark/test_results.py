@@ -13,10 +13,10 @@ import pytest
 from gtcrec.cli.main import execute
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.statistics import bootstrap_interval, holm, paired_test
-from gtcrec.experiments.benchmark.results import measured, results
+from gtcrec.experiments.benchmark.results import read_tested, results
 from gtcrec.experiments.benchmark.tables import latex, markdown
-from gtcrec.reporting import benchmark_figures, figures
-from gtcrec.reporting.run_record import read
+from gtcrec.reporting import figures
+from gtcrec.reporting.run_record import read_run_record
 from helpers.bench import RUNS, planned, write_file
 
 # The results.
@@ -24,7 +24,7 @@ from helpers.bench import RUNS, planned, write_file
 
 def test_users_are_averaged_over_seeds_paired_and_corrected_over_models(done: Path) -> None:
     plan = planned(done)
-    runs = measured(plan.runs["shop"])
+    runs = read_tested(plan.runs["shop"])
     found = results(plan, "shop", runs)
     assert [row.name for row in found.rows] == ["bpr", "popular", "wide"]
     assert [row.seeds for row in found.rows] == [(0, 1), (0,), (0, 1)]
@@ -47,7 +47,7 @@ def test_users_are_averaged_over_seeds_paired_and_corrected_over_models(done: Pa
             p,
         )
         assert one.against.interval == test.relative_interval
-        assert one.sure == (p < 0.05)
+        assert one.significant == (p < 0.05)
     wide = found.rows[2].estimates["ndcg@20"]
     assert wide.mean == pytest.approx(average["wide"].mean())
     assert wide.sd == pytest.approx(statistics.stdev(float(one.mean()) for one in values["wide"]))
@@ -59,20 +59,20 @@ def test_users_are_averaged_over_seeds_paired_and_corrected_over_models(done: Pa
 
 def test_costs_are_those_of_the_folders(done: Path) -> None:
     plan = planned(done)
-    bpr, popular, _ = results(plan, "shop", measured(plan.runs["shop"])).rows
-    records = [read(done.parent / f"out/shop/bpr-{seed}") for seed in (0, 1)]
+    bpr, popular, _ = results(plan, "shop", read_tested(plan.runs["shop"])).rows
+    records = [read_run_record(done.parent / f"out/shop/bpr-{seed}") for seed in (0, 1)]
     medians = [statistics.median(line.train_cpu_seconds for line in one.timings) for one in records]
-    assert bpr.costs.epoch_cpu_seconds == pytest.approx(sum(medians) / 2)
-    assert (bpr.costs.epochs, bpr.costs.parameters) == (1, records[0].result.parameters)
-    assert bpr.costs.total_cpu_seconds > bpr.costs.setup_cpu_seconds > 0
-    assert (popular.costs.epoch_cpu_seconds, popular.costs.epochs, popular.costs.best_epochs) == (None, 0, (None,))
+    assert bpr.costs["epoch_cpu_seconds"] == pytest.approx(sum(medians) / 2)
+    assert (bpr.costs["epochs"], bpr.costs["parameters"]) == (1, records[0].result.parameters)
+    assert bpr.costs["total_cpu_seconds"] > bpr.costs["setup_cpu_seconds"] > 0
+    assert [popular.costs[name] for name in ("epoch_cpu_seconds", "epochs", "best_epochs")] == [None, 0, (None,)]
 
 
 def test_the_files_hold_every_run_and_the_summary(done: Path) -> None:
     assert execute(["benchmark", str(done), "--table-only"]) == 0
     out = done.parent / "out"
     rows = pq.read_table(out / "results.parquet").to_pylist()
-    test = read(out / "shop/wide-1").result.test
+    test = read_run_record(out / "shop/wide-1").result.test
     assert test is not None
     own = {(row["slice"], row["metric"]): row for row in rows if (row["name"], row["seed"]) == ("wide", 1)}
     assert {m: own["", m]["value"] for m in test.means} == test.means
@@ -91,14 +91,14 @@ def test_the_files_hold_every_run_and_the_summary(done: Path) -> None:
 
 def test_the_tables_mark_best_second_and_what_is_not_significant(done: Path) -> None:
     plan = planned(done)
-    found = results(plan, "shop", measured(plan.runs["shop"]))
+    found = results(plan, "shop", read_tested(plan.runs["shop"]))
     text = markdown([found])
     for row in found.rows:
         one = row.estimates["recall@20"]
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {row.name} | recall@20 |"))
         assert f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]" in line
         if one.against:
-            assert line.endswith(f"{one.against.test.p_holm:.4f} {chr(92) + '*' if one.sure else 'ns'} |")
+            assert line.endswith(f"{one.against.test.p_holm:.4f} {chr(92) + '*' if one.significant else 'ns'} |")
     ranked = sorted({round(row.estimates["recall@20"].mean, 4) for row in found.rows}, reverse=True)
     means = text[text.index("### Means") : text.index("### Paired")]
     assert re.search(rf"\*\*{ranked[0]:.4f}( ± 0\.\d+)?\*\*", means)
@@ -129,9 +129,9 @@ def test_nothing_measured_and_no_folder_are_refused(
 ) -> None:
     file = write_file(tmp_path, data={"shop": str(data)})
     assert execute(["benchmark", str(file), "--table-only"]) == 1
-    assert "wanted runs that have been measured on test, found none" in capsys.readouterr().err
+    assert "expected runs that have been measured on test, found none" in capsys.readouterr().err
     assert execute(["benchmark", str(write_file(tmp_path, out=""))]) == 2
-    assert "wanted --out FOLDER, or `out` in the file" in capsys.readouterr().err
+    assert "expected --out FOLDER, or `out` in the file" in capsys.readouterr().err
 
 
 def test_runs_of_other_users_pairs_or_makers_are_refused(copied: Path) -> None:
@@ -145,24 +145,24 @@ def test_runs_of_other_users_pairs_or_makers_are_refused(copied: Path) -> None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     runs = planned(copied).runs["shop"]
-    rewritten("report.json", lambda text: re.sub(r'"liked": "\w+"', '"liked": "0"', text))
-    with pytest.raises(RunError, match="bpr-0 and bpr-1 saw different training or test pairs; wanted the same split"):
-        measured(runs)
+    rewritten("report.json", lambda text: re.sub(r'"relevant": "\w+"', '"relevant": "0"', text))
+    with pytest.raises(RunError, match="bpr-0 and bpr-1 saw different training or relevant pairs; expected the same"):
+        read_tested(runs)
     table = pq.read_table(folder / "per_user_test.parquet")
     pq.write_table(table.slice(1), folder / "per_user_test.parquet")
     rewritten("data.json", str)
     with pytest.raises(DataError, match=r"per_user_test.parquet: damaged or edited"):
-        measured(runs)
+        read_tested(runs)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"].pop("per_user_test.parquet")
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RunError, match="bpr-0 and bpr-1 were measured on different users; wanted the same users"):
-        measured(runs)
+    with pytest.raises(RunError, match="bpr-0 and bpr-1 were measured on different users; expected the same users"):
+        read_tested(runs)
     manifest["files"].pop("costs.json")
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "costs.json").unlink()
-    with pytest.raises(RunError, match=r"costs.json: missing; wanted a run that `gtcrec benchmark` made"):
-        measured(runs)
+    with pytest.raises(RunError, match=r"costs.json: missing; expected a run that `gtcrec benchmark` made"):
+        read_tested(runs)
 
 
 # The page.
@@ -191,20 +191,18 @@ def test_without_matplotlib_the_page_says_that_it_has_no_plots(done: Path, monke
 
 def test_equal_results_give_equal_plots_and_none_gives_none() -> None:
     pytest.importorskip("matplotlib")
-    bars = [
-        ("recall@20", [benchmark_figures.Bar("a", 0.1, 0.05, 0.2, True), benchmark_figures.Bar("b", 0.2, 0.1, 0.3)])
-    ]
+    bars = [("recall@20", [figures.Mark("a", 0.1, 0.05, 0.2, True), figures.Mark("b", 0.2, 0.1, 0.3)])]
     curves = [("a", [(5, 0.1), (10, 0.2)]), ("b", [(5, 0.2), (10, 0.3)])]
-    points = [benchmark_figures.Point("a", 10.0, 0.1, 0.05, 0.2), benchmark_figures.Point("b", 100.0, 0.2, 0.1, 0.3)]
+    points = [(10.0, bars[0][1][0]), (100.0, bars[0][1][1])]
     for draw in (
-        lambda: benchmark_figures.bars(bars),
-        lambda: benchmark_figures.rank_curves(curves, "recall@k", "a"),
-        lambda: benchmark_figures.points(points, "recall@20", "seconds", True),
+        lambda: figures.bars(bars),
+        lambda: figures.rank_curves(curves, "recall@k", "a"),
+        lambda: figures.points(points, "recall@20", "seconds", True),
     ):
         drawn = draw()
         assert drawn == draw()
         texts = re.findall(r"<!-- (.*?) -->", drawn.decode())
         assert {"a", "b"} <= set(texts)
-    assert benchmark_figures.bars([("recall@20", [])]) == b""
-    assert benchmark_figures.rank_curves([], "recall@k") == b""
-    assert benchmark_figures.points([], "recall@20", "seconds") == b""
+    assert figures.bars([("recall@20", [])]) == b""
+    assert figures.rank_curves([], "recall@k") == b""
+    assert figures.points([], "recall@20", "seconds") == b""

@@ -1,6 +1,5 @@
 """`gtcrec benchmark`: its file, its runs and what they cost, and going on after kills."""
 
-import fcntl
 import json
 import os
 import re
@@ -9,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -17,13 +19,21 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gtcrec.cli.benchmark import _watched
+from gtcrec.cli.benchmark import show_runs
 from gtcrec.cli.main import execute
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig, plan, read_file
-from gtcrec.experiments.benchmark.scheduler import _Crew, work
-from gtcrec.experiments.benchmark.worker import RESULTS, is_tested, keep_results, main, peak_bytes, train_and_test
+from gtcrec.experiments.planned_run import PlannedRun, is_evaluated
 from gtcrec.experiments.run import Run
+from gtcrec.experiments.scheduler import WorkerPool, train_runs
+from gtcrec.experiments.worker import (
+    RESULTS,
+    keep_results,
+    peak_bytes,
+    run_lock,
+    train_and_measure,
+    train_locked,
+)
 from gtcrec.models.registry import MODELS
 from gtcrec.runtime.files import check_manifest
 from helpers.bench import RUNS, SMALL, planned, write_file
@@ -50,11 +60,11 @@ def test_names_and_paths_alone_stand_for_entries(data: Path) -> None:
 def test_settings_lie_over_the_data_set_over_all_over_the_config_file(data: Path, tmp_path: Path) -> None:
     tuned = tmp_path / "best.yaml"
     tuned.write_text("model: bpr\nsettings: {dim: 4, reg: 0.5}\ntrain: {epochs: 9, patience: 7, learning_rate: 0.5}\n")
-    models = {"bpr": {"config": {"shop": str(tuned)}, "settings": {"dim": 12}, "train": {"batch_size": 64}}}
+    models = {"bpr": {"config": {"shop": str(tuned)}, "settings": {"embedding_dim": 12}, "train": {"batch_size": 64}}}
     source = {"path": str(data), "train": {"epochs": 5}, "split": {"strategy": "leave_one_out"}}
     config = planned(write_file(data.parent, models=models, data={"shop": source, "bare": str(data)})).runs
     shop, bare = config["shop"][0].config, config["bare"][0].config
-    assert shop.settings == {**bare.settings, "dim": 12, "reg": 0.5}
+    assert shop.settings == {**bare.settings, "embedding_dim": 12, "reg": 0.5}
     train = shop.train
     assert (train.epochs, train.patience, train.learning_rate, train.batch_size) == (5, 7, 0.02, 64)
     assert (shop.split.strategy, bare.split.strategy) == ("leave_one_out", "auto")
@@ -73,7 +83,9 @@ def test_one_config_stands_for_a_file_for_each_data_set_and_line(data: Path, tmp
         config=str(tmp_path / "{data}" / "{model}.yaml"),
     )
     found = {
-        (name, one.variant): one.config.settings["dim"] for name, runs in planned(file).runs.items() for one in runs
+        (name, one.variant): one.config.settings["embedding_dim"]
+        for name, runs in planned(file).runs.items()
+        for one in runs
     }
     assert found == {("a", "bpr"): 4, ("a", "mine"): 5, ("b", "bpr"): 6, ("b", "mine"): 5}
 
@@ -85,7 +97,7 @@ def test_only_names_models_data_sets_or_both(data: Path) -> None:
         for word in ("wide", "b", "a/bpr")
     }
     assert names == {"wide": ["a/wide", "b/wide"], "b": ["b/bpr", "b/popular", "b/wide"], "a/bpr": ["a/bpr"]}
-    with pytest.raises(ConfigError, match=r"--only: wanted a model, .* found 'widr' \(did you mean 'wide'\?\)"):
+    with pytest.raises(ConfigError, match=r"--only: expected a model, .* found 'widr' \(did you mean 'wide'\?\)"):
         planned(file, ("widr",))
 
 
@@ -97,9 +109,12 @@ def test_only_names_models_data_sets_or_both(data: Path) -> None:
         ({"data": {"a": {"paths": "x"}}}, r"bench.yaml: data.a.path: Field required"),
         ({"data": {"a": {"path": "x", "spilt": {}}}}, r"unknown key 'data.a.spilt' \(did you mean 'split'\?\)"),
         ({"seeds": [0, -1]}, r"bench.yaml: seeds.1: Input should be greater than or equal to 0, found -1"),
-        ({"seeds": [1, 1]}, r"bench.yaml: seeds: wanted distinct numbers, found \[1, 1\]"),
+        ({"seeds": [1, 1]}, r"bench.yaml: seeds: expected distinct numbers, found \[1, 1\]"),
         ({"metrics": ["recal@5"]}, r"unknown metric 'recal@5' \(did you mean 'recall'\?\)"),
-        ({"base": "bpt"}, r"base: wanted one of the models, bpr, popular, wide; found 'bpt' \(did you mean 'bpr'\?\)"),
+        (
+            {"base": "bpt"},
+            r"base: expected one of the models, bpr, popular, wide; found 'bpt' \(did you mean 'bpr'\?\)",
+        ),
         ({"models": ["bpr", "wibe"]}, r"bench.yaml: models.wibe: unknown model 'wibe'"),
         ({"models": {"../x": "bpr", "bpr": None}}, r"bench.yaml: models.../x: String should match pattern"),
         (
@@ -107,8 +122,8 @@ def test_only_names_models_data_sets_or_both(data: Path) -> None:
             r"bpr.config: no data set 'shp' \(did you mean 'shop'\?\)",
         ),
         (
-            {"models": {"bpr": {"settings": {"dmi": 1}}}},
-            r"bpr on shop: bpr has no setting 'dmi' \(did you mean",
+            {"models": {"bpr": {"settings": {"embeding_dim": 1}}}},
+            r"bpr on shop: bpr has no setting 'embeding_dim' \(did you mean",
         ),
         ({"models": {"bpr": {"config": "none.yaml"}}}, r"bpr on shop: none.yaml: cannot be read"),
         ({"train": {"seed": 3}}, r"bpr on shop: train.seed: the seeds stand under `seeds`"),
@@ -125,11 +140,11 @@ def test_a_file_that_is_none_and_the_config_of_another_model_are_refused(data: P
     with pytest.raises(ConfigError, match=r"none.yaml: cannot be read: .*No such file"):
         read_file(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ConfigError, match=r"list.yaml: wanted keys and values, found list"):
+    with pytest.raises(ConfigError, match=r"list.yaml: expected keys and values, found list"):
         read_file(tmp_path / "list.yaml")
     (tmp_path / "best.yaml").write_text("model: lightgcn\n")
     file = write_file(tmp_path, data={"shop": str(data)}, models={"bpr": {"config": str(tmp_path / "best.yaml")}})
-    with pytest.raises(ConfigError, match=r"best.yaml: wanted a config file with model: bpr, found 'lightgcn'"):
+    with pytest.raises(ConfigError, match=r"best.yaml: expected a config file with model: bpr, found 'lightgcn'"):
         planned(file)
 
 
@@ -140,7 +155,7 @@ def test_a_run_that_differs_from_the_file_is_refused_by_key(copied: Path) -> Non
     changed = yaml.safe_load(copied.read_text())
     changed["train"]["epochs"] = 3
     copied.write_text(yaml.safe_dump(changed))
-    with pytest.raises(RunError, match=r"shop/bpr-0: holds a run with train.epochs = 1, wanted 3; give the settings"):
+    with pytest.raises(RunError, match=r"shop/bpr-0: holds a run with train.epochs = 1, expected 3; give the settings"):
         planned(copied)
 
 
@@ -148,7 +163,7 @@ def test_a_run_that_has_ended_is_not_repeated(copied: Path, monkeypatch: pytest.
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(subprocess, "Popen", never)
+    monkeypatch.setattr(WorkerPool, "start", never)
     before = {path: path.stat().st_mtime_ns for path in (copied.parent / "out" / "shop").rglob("*") if path.is_file()}
     assert execute(["benchmark", str(copied)]) == 0
     after = {path: path.stat().st_mtime_ns for path in before}
@@ -164,7 +179,7 @@ def test_a_run_is_measured_on_test_once_and_its_costs_are_sealed(copied: Path, m
     assert "costs.json" in json.loads((folder / "manifest.json").read_text())["files"]
     calls: list[Path] = []
     monkeypatch.setattr(Run, "evaluate", lambda run: calls.append(run.folder))
-    train_and_test(wanted)
+    train_and_measure(wanted)
     assert calls == []
 
 
@@ -175,7 +190,7 @@ def test_what_a_killed_process_left_half_written_is_swept(copied: Path) -> None:
     made.mkdir()
     other = wanted.folder.with_name(".bpr-1.77.tmp")
     other.mkdir()
-    train_and_test(wanted)
+    train_and_measure(wanted)
     assert not made.exists()
     assert not (wanted.folder / ".report.json.77.tmp").exists()
     assert other.exists()
@@ -183,12 +198,19 @@ def test_what_a_killed_process_left_half_written_is_swept(copied: Path) -> None:
 
 def test_a_run_that_another_process_does_is_left_to_it_and_then_taken(copied: Path) -> None:
     wanted = planned(copied).trained[0]
-    with (wanted.folder.with_name(".bpr-0.lock")).open("w") as lock, _Crew(1, lambda *_: None) as crew:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert not crew.take(wanted)
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        assert crew.take(wanted)
-        assert crew.ended(5.0) == []
+    shutil.rmtree(wanted.folder)
+    told: list[object] = []
+    with run_lock(wanted.folder):
+        train_locked(told.append, wanted, "test", "all")
+        assert told == [{"busy": True}]
+        assert not wanted.folder.exists()
+        other = ThreadPoolExecutor(1)
+        working = other.submit(train_runs, [wanted], 1, lambda run, event: told.append(event))
+        time.sleep(2)
+        assert told == [{"busy": True}]
+    assert working.result() == []
+    assert told[-1] == {"ended": "done"}
+    assert is_evaluated(wanted.folder, "test")
 
 
 def test_a_run_that_fails_is_named_with_its_reason(copied: Path) -> None:
@@ -197,28 +219,38 @@ def test_a_run_that_fails_is_named_with_its_reason(copied: Path) -> None:
     shutil.rmtree(wanted.folder)
     gone = wanted.config.data.model_copy(update={"path": "gone"})
     wrong = type(wanted)("bpr", 0, wanted.config.model_copy(update={"data": gone}), wanted.folder)
-    ((failed, why),) = work([wrong, *plan.trained[1:]], 1)
+    ((failed, why),) = train_runs([wrong, *plan.trained[1:]], 1)
     assert failed is wrong
     assert why.startswith("gone: ")
 
 
-def test_the_worker_tells_each_epoch_and_an_error_as_a_line(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_worker_tells_each_epoch(copied: Path) -> None:
     wanted = planned(copied).trained[0]
     shutil.rmtree(wanted.folder)
-    task = {"variant": "bpr", "seed": 0, "folder": str(wanted.folder), "keep": "all"}
-    task["config"] = wanted.config.model_dump(mode="json")
-    monkeypatch.setattr(sys, "argv", ["x", json.dumps(task)])
-    main()
-    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [(line["epoch"], line["of"]) for line in lines] == [(0, 1), (1, 1)]
-    assert is_tested(wanted.folder)
+    events: list[Mapping[str, Any]] = []
+    train_locked(events.append, wanted, "test", "all")
+    assert [(event["epoch"], event["of"]) for event in events] == [(0, 1), (1, 1)]
+    assert is_evaluated(wanted.folder, "test")
+
+
+def untested(wanted: PlannedRun) -> PlannedRun:
+    """The run as it was before its evaluation on test, its model damaged."""
+    report = json.loads((wanted.folder / "report.json").read_text())
+    (wanted.folder / "report.json").write_text(json.dumps({k: v for k, v in report.items() if k != "test"}))
     (wanted.folder / "model.safetensors").write_bytes(b"?")
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    assert "model.safetensors: damaged or edited" in json.loads(capfd.readouterr().out)["error"]
+    return wanted
+
+
+def test_an_error_in_a_worker_is_the_reason_of_its_run_and_the_others_go_on(copied: Path) -> None:
+    first, second, *_ = planned(copied).trained
+    shutil.rmtree(second.folder)
+    events: list[tuple[str, Mapping[str, Any]]] = []
+    failed = train_runs([untested(first), second], 2, lambda run, event: events.append((run.name, event)))
+    ((run, why),) = failed
+    assert run is first
+    assert "model.safetensors: damaged or edited" in why
+    assert [name for name, event in events if event == {"ended": "failed"}] == ["bpr-0"]
+    assert [name for name, event in events if event == {"ended": "done"}] == ["bpr-1"]
 
 
 def test_kept_results_give_the_same_tables_without_the_models(copied: Path, data: Path, tmp_path: Path) -> None:
@@ -229,7 +261,7 @@ def test_kept_results_give_the_same_tables_without_the_models(copied: Path, data
     assert execute(["benchmark", str(file)]) == 0
     same_tables(whole, kept := tmp_path / "kept/out")
     for run in planned(file).trained:
-        assert is_tested(run.folder)
+        assert is_evaluated(run.folder, "test")
         assert sorted(path.name for path in run.folder.iterdir()) == sorted([*RESULTS, "manifest.json"])
         same = pq.read_table(run.folder / "per_user_test.parquet")
         assert same.equals(pq.read_table(whole / "shop" / run.folder.name / "per_user_test.parquet"))
@@ -246,10 +278,10 @@ def test_after_a_kill_while_files_are_removed_the_run_is_whole_and_they_go_next_
         patched.setattr(Path, "unlink", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             keep_results(wanted.folder)
-    assert is_tested(wanted.folder)
+    assert is_evaluated(wanted.folder, "test")
     assert sorted(check_manifest(wanted.folder)["files"]) == sorted(RESULTS)
     assert (wanted.folder / "model.safetensors").exists()
-    assert work([wanted], 1, keep="results") == []
+    assert train_runs([wanted], 1, keep="results") == []
     assert sorted(path.name for path in wanted.folder.iterdir()) == sorted([*RESULTS, "manifest.json"])
 
 
@@ -259,13 +291,13 @@ def test_progress_is_a_line_a_run_or_on_a_terminal_a_bar_of_each_at_work(
     shutil.rmtree(copied.parent / "out/shop/wide-0")
     found = planned(copied)
     events = [{"epoch": 1, "of": 7, "value": 0.25, "best": True}, {"epoch": 2, "of": 7, "value": 0.2, "best": False}]
-    with _watched(found) as on_event:
+    with show_runs(found.trained, found.out, "test") as on_event:
         for event in (*events, {"ended": "done"}):
             on_event(found.trained[3], event)
     assert capsys.readouterr().err == "5/5  shop/wide-0  done  recall@20 0.2500\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "150")
-    with _watched(found) as on_event:
+    with show_runs(found.trained, found.out, "test") as on_event:
         for event in events:
             on_event(found.trained[3], event)
         time.sleep(0.3)  # the bars are drawn several times a second
@@ -302,7 +334,7 @@ def kill_at_random_and_restart(file: Path, out: Path, kills: int, jobs: int, see
         if rng.random() < 0.7:
             os.killpg(process.pid, signal.SIGKILL)
         else:
-            process.kill()  # its trainings go on without it
+            process.kill()  # its trainings end with it
         assert process.wait() == -signal.SIGKILL
     assert start(file, out, jobs).wait() == 0
 
@@ -318,11 +350,11 @@ def same_tables(one: Path, other: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_killed_once_and_started_again_it_gives_the_same_tables(data: Path, tmp_path: Path) -> None:
-    models = {"bpr": {"settings": {"dim": 8}}, "popular": None}
+    models = {"bpr": {"settings": {"embedding_dim": 8}}, "popular": None}
     train = {**SMALL["train"], "epochs": 3}  # type: ignore[dict-item]
     file = write_file(tmp_path, data={"shop": str(data)}, models=models, seeds=[0], train=train)
     for wanted in planned(file).trained:
-        train_and_test(wanted)
+        train_and_measure(wanted)
     assert execute(["benchmark", str(file)]) == 0
     kill_at_random_and_restart(file, tmp_path / "killed", kills=1, jobs=1, seed=0)
     same_tables(tmp_path / "out", tmp_path / "killed")
@@ -343,13 +375,14 @@ def test_killed_five_times_at_random_and_started_again_it_gives_the_same_tables(
 
 
 def test_the_peers_file_names_every_model_that_there_is() -> None:
-    config = read_file(Path(__file__).parents[3] / "benchmarks" / "peers.yaml")
+    config = read_file(Path(__file__).parents[3] / "benchmarks" / "configs" / "peers.yaml")
     assert set(config.models) == set(MODELS)
     assert (list(config.data), config.seeds, config.base) == (["tiktok", "sports", "ml100k"], (0, 1, 2), "gtc")
 
 
 def test_the_documented_file_is_a_benchmark() -> None:
     page = (Path(__file__).parents[3] / "docs" / "benchmarking.md").read_text()
-    text = page.partition("```yaml\n")[2].partition("```")[0]
-    config = BenchmarkConfig.model_validate(yaml.safe_load(text))
-    assert (config.base, config.models["gtc-one"].model) == ("gtc", "gtc")
+    texts = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    short, whole = (BenchmarkConfig.model_validate(yaml.safe_load(text)) for text in texts)
+    assert (short.base, list(short.models)) == ("gtc", ["gtc", "itemknn"])
+    assert (whole.base, whole.models["gtc-one"].model) == ("gtc", "gtc")

@@ -21,18 +21,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gtcrec import data, models, resolve
+from gtcrec import data, models
 from gtcrec.cli.main import execute
-from gtcrec.data import write_catalogue
+from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split
+from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.experiments.tuning import study as tune
-from gtcrec.experiments.tuning.study import Plan, TuningSplit, best, plan, tried
+from gtcrec.experiments.tuning.study import TuningPlan, TuningSplit, best, list_trials, plan
 from gtcrec.experiments.tuning.trials import Outcome, Trial, Trials
 from gtcrec.types import Interactions
 
-SMALL = ["epochs=3", "dim=8", "batch_size=512"]
+SMALL = ["epochs=3", "embedding_dim=8", "batch_size=512"]
 SET = [word for one in SMALL for word in ("--set", one)]
 SPACE = {"a": tuple(range(6)), "b": ("x", "y", "z")}
 START = {"a": 2, "b": 1}
@@ -40,18 +41,18 @@ START = {"a": 2, "b": 1}
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_catalogue(tmp_path_factory.mktemp("data") / "shop", n_users=80, n_items=50)
+    return write_catalog(tmp_path_factory.mktemp("data") / "shop", n_users=80, n_items=50)
 
 
 @pytest.fixture(scope="module")
-def studied(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def studied(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> TuningPlan:
     """A whole study of BPR, 12 trials."""
     found = plan(str(shop), "bpr", tmp_path_factory.mktemp("study") / "bpr", 12, SMALL)
     assert [trial.number for trial in tune.tune(found)] == list(range(1, 13))
     return found
 
 
-def told(found: Plan) -> list[dict[str, str]]:
+def told(found: TuningPlan) -> list[dict[str, str]]:
     """The table of trials without the time that they took."""
     with (found.out / "trials.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
@@ -86,19 +87,21 @@ def work(trials: Trials, wanted: int) -> list[dict[str, Any]]:
 # What is tried, and on what.
 
 
-def test_the_first_trial_has_the_defaults_and_the_best_is_never_below_them(studied: Plan) -> None:
-    trials = tried(studied)
+def test_the_first_trial_has_the_defaults_and_the_best_is_never_below_them(studied: TuningPlan) -> None:
+    trials = list_trials(studied)
     assert trials[0].settings == {"train.learning_rate": 1e-3, "reg": studied.config.settings["reg"]}
-    assert studied.configured(trials[0].settings) == studied.config
+    assert studied.configure(trials[0].settings) == studied.config
     values = [trial.value or 0 for trial in trials]
     assert best(trials) == trials[values.index(max(values))]
     assert max(values) > values[0]
 
 
-def test_a_trial_is_worth_what_a_run_with_its_settings_reaches_on_validation(studied: Plan, tmp_path: Path) -> None:
-    top = best(tried(studied))
-    config = resolve(file=studied.out / "best.yaml")
-    assert config == studied.configured(top.settings)
+def test_a_trial_is_worth_what_a_run_with_its_settings_reaches_on_validation(
+    studied: TuningPlan, tmp_path: Path
+) -> None:
+    top = best(list_trials(studied))
+    config = load_config(file=studied.out / "best.yaml")
+    assert config == studied.configure(top.settings)
     run = Run.create(config, tmp_path / "run")
     list(run.epochs())
     assert run.training.best is not None
@@ -107,8 +110,8 @@ def test_a_trial_is_worth_what_a_run_with_its_settings_reaches_on_validation(stu
     assert (run.training.best.number, run.epochs_done) == (top.outcome.best_epoch, top.outcome.epochs)
 
 
-def test_every_model_trains_as_often_and_no_settings_twice(studied: Plan) -> None:
-    settings = [json.dumps(trial.settings) for trial in tried(studied)]
+def test_every_model_trains_as_often_and_no_settings_twice(studied: TuningPlan) -> None:
+    settings = [json.dumps(trial.settings) for trial in list_trials(studied)]
     assert (len(settings), len(set(settings))) == (12, 12)
 
 
@@ -137,7 +140,7 @@ def test_the_sampler_learns_from_the_trials_before(tmp_path: Path) -> None:
     assert np.mean(late) > 10  # drawn evenly they would have 7.5, standard error 0.5
 
 
-def test_a_seed_decides_the_trials(shop: Path, tmp_path: Path, studied: Plan) -> None:
+def test_a_seed_decides_the_trials(shop: Path, tmp_path: Path, studied: TuningPlan) -> None:
     again, other = (plan(str(shop), "bpr", tmp_path / str(seed), 12, SMALL, seed=seed) for seed in (0, 1))
     for found in (again, other):
         list(tune.tune(found))
@@ -149,28 +152,28 @@ def test_a_seed_decides_the_trials(shop: Path, tmp_path: Path, studied: Plan) ->
 def test_settings_given_by_hand_are_not_searched_and_the_default_is_among_the_values(
     shop: Path, tmp_path: Path
 ) -> None:
-    whole = plan(str(shop), "bpr", tmp_path, given=["reg=0.02"])
+    whole = plan(str(shop), "bpr", tmp_path, settings=["reg=0.02"])
     assert list(whole.space) == ["train.learning_rate"]
-    assert list(plan(str(shop), "bpr", tmp_path, given=["learning_rate=1e-2"]).space) == ["reg"]
-    assert list(plan(str(shop), "bpr", tmp_path, given=["train.learning_rate=1e-2"]).space) == ["reg"]
+    assert list(plan(str(shop), "bpr", tmp_path, settings=["learning_rate=1e-2"]).space) == ["reg"]
+    assert list(plan(str(shop), "bpr", tmp_path, settings=["train.learning_rate=1e-2"]).space) == ["reg"]
     (tmp_path / "base.yaml").write_text("train: {learning_rate: 0.0015}\nmodel: bpr\nsettings: {reg: 5}\n")
     from_file = plan(str(shop), None, tmp_path, file=tmp_path / "base.yaml")
     assert from_file.space["train.learning_rate"] == (0.0005, 0.001, 0.0015, 0.002, 0.005)
-    assert from_file.space["reg"] == (*models.find("bpr").space["reg"], 5.0)
+    assert from_file.space["reg"] == (*models.get_spec("bpr").search_space["reg"], 5.0)
 
 
 def test_a_space_of_ones_own_replaces_the_models(shop: Path, tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text("dim: [4, 8, 8.0]\ntrain.batch_size: [256]\n")
+    (tmp_path / "space.yaml").write_text("embedding_dim: [4, 8, 8.0]\ntrain.batch_size: [256]\n")
     found = plan(str(shop), "bpr", tmp_path / "out", 9, ["epochs=1"], space=tmp_path / "space.yaml")
-    assert found.space == {"dim": (4, 8, 64), "train.batch_size": (256, 2048)}
-    assert found.wanted == 6
+    assert found.space == {"embedding_dim": (4, 8, 64), "train.batch_size": (256, 2048)}
+    assert found.size == 6
 
 
-@pytest.mark.parametrize("name", list(models.MODELS))
+@pytest.mark.parametrize("name", models.list_models())
 def test_each_models_space_can_be_searched(name: str, shop: Path, tmp_path: Path) -> None:
     found = plan(str(shop), name, tmp_path)
-    assert set(found.space) == set(models.MODELS[name].space)
-    assert found.configured(found.open().claim(1).settings) == found.config  # type: ignore[union-attr]
+    assert set(found.space) == set(models.get_spec(name).search_space)
+    assert found.configure(found.open().claim(1).settings) == found.config  # type: ignore[union-attr]
 
 
 def test_the_split_that_tuning_sees_has_no_test_pairs(shop: Path) -> None:
@@ -215,10 +218,12 @@ def test_other_test_pairs_make_the_same_study(tmp_path: Path) -> None:
 # Going on.
 
 
-def test_a_study_done_in_pieces_has_the_trials_of_an_unbroken_one(shop: Path, tmp_path: Path, studied: Plan) -> None:
+def test_a_study_done_in_pieces_has_the_trials_of_an_unbroken_one(
+    shop: Path, tmp_path: Path, studied: TuningPlan
+) -> None:
     found = plan(str(shop), "bpr", tmp_path / "out", 5, SMALL)
     assert list(tune.tune(found, minutes=0)) == []
-    assert tried(found) == []
+    assert list_trials(found) == []
     assert len(list(tune.tune(found))) == 5
     assert told(found) == told(studied)[:5]
     more = replace(found, trials=12)
@@ -247,7 +252,7 @@ list(tune.tune(tune.plan(shop, "bpr", Path(out), 12, given), watch=watch))
 
 
 def test_a_study_killed_in_a_trial_ends_with_the_trials_of_an_unbroken_one(
-    shop: Path, tmp_path: Path, studied: Plan
+    shop: Path, tmp_path: Path, studied: TuningPlan
 ) -> None:
     out = tmp_path / "out"
     line = [sys.executable, "-c", KILLED, str(shop), str(out), *SMALL]
@@ -267,7 +272,7 @@ def test_a_study_killed_in_a_trial_ends_with_the_trials_of_an_unbroken_one(
 
 @pytest.mark.slow
 def test_a_study_killed_at_random_moments_ends_with_the_trials_of_an_unbroken_one(
-    shop: Path, tmp_path: Path, studied: Plan
+    shop: Path, tmp_path: Path, studied: TuningPlan
 ) -> None:
     line = [sys.executable, "-m", "gtcrec", "tune", "--data", str(shop), "--model", "bpr", "--trials", "12", *SET]
     moments, kills, out = random.Random(), 0, tmp_path / "out"
@@ -292,8 +297,9 @@ def dead(folder: Path) -> Iterator[Trials]:
     """A worker of another process, as far as locks go, that dies at the end of the block."""
     trials = Trials(folder, SPACE, START, seed=0)
     yield trials
-    os.close(trials._descriptor)  # as the kernel does
-    trials._worker = ""
+    assert trials._worker is not None
+    trials._worker.release()  # as the system does
+    trials._worker = None
 
 
 def test_a_dead_workers_trial_is_tried_again_with_its_settings_and_a_living_ones_is_not(tmp_path: Path) -> None:
@@ -327,7 +333,7 @@ def test_another_machines_trial_is_taken_over_only_when_asked_for(
         assert lost is not None
         assert second is not None
         assert (lost.number, second.number) == (1, 2)
-        trials.bury(others=True)
+        trials.reap_dead_trials(others=True)
         again = trials.claim(9)
         assert again is not None
         assert (again.number, again.settings) == (1, lost.settings)
@@ -376,7 +382,7 @@ def test_two_workers_share_the_trials_and_each_is_tried_once(tmp_path: Path) -> 
     assert states(tmp_path) == ["COMPLETE"] * 15
 
 
-def pids(found: Plan) -> set[int]:
+def pids(found: TuningPlan) -> set[int]:
     """The processes that try settings now."""
     return {int(file.name.split("-")[-2]) for file in (found.out / "workers").iterdir()}
 
@@ -387,12 +393,12 @@ def test_processes_share_the_trials_and_a_killed_one_costs_none(
 ) -> None:
     found = plan(str(shop), "bpr", tmp_path / "out", 16, ["epochs=40", "patience=40", *SMALL[1:]])
     numbers = []
-    for trial in tune.tune(found, workers=2):
+    for trial in tune.tune(found, jobs=2):
         numbers.append(trial.number)
         if len(numbers) == 1:
             os.kill(min(pids(found)), signal.SIGKILL)
     assert sorted(numbers) == list(range(1, 17))
-    assert len({json.dumps(trial.settings) for trial in tried(found)}) == 16
+    assert len({json.dumps(trial.settings) for trial in list_trials(found)}) == 16
     assert set(states(found.out)) <= {"COMPLETE", "FAIL"}
     assert [row["trial"] for row in told(found)] == [str(number) for number in range(1, 17)]
     assert "Traceback" not in capsys.readouterr().err
@@ -401,24 +407,24 @@ def test_processes_share_the_trials_and_a_killed_one_costs_none(
 @pytest.mark.slow
 def test_a_study_whose_processes_all_died_says_how_to_go_on(shop: Path, tmp_path: Path) -> None:
     found = plan(str(shop), "bpr", tmp_path / "out", 16, ["epochs=40", "patience=40", *SMALL[1:]])
-    trials = tune.tune(found, workers=2)
+    trials = tune.tune(found, jobs=2)
     first = next(trials)
     while pids(found):
         for pid in pids(found):
             os.kill(pid, signal.SIGKILL)
         with found.open() as opened:
             time.sleep(0.2)
-            opened.bury()
+            opened.reap_dead_trials()
     with pytest.raises(RunError, match="out: a worker ended with exit code -9; the same command goes on from here"):
         list(trials)
-    assert first.number in [trial.number for trial in tried(found)]
+    assert first.number in [trial.number for trial in list_trials(found)]
 
 
 @pytest.mark.slow
 def test_an_error_of_a_process_is_raised_here(shop: Path, tmp_path: Path) -> None:
     found = plan(str(shop), "bpr", tmp_path / "out", 3, [*SMALL, "device=cuda:77"])
     with pytest.raises(ConfigError, match="there is no device 'cuda:77'"):
-        list(tune.tune(found, workers=2))
+        list(tune.tune(found, jobs=2))
 
 
 # Trials that end otherwise.
@@ -428,7 +434,7 @@ def test_a_training_that_breaks_down_is_a_failed_trial_and_counts(shop: Path, tm
     (tmp_path / "space.yaml").write_text("train.learning_rate: [1e30, 1e-3]\n")
     found = plan(str(shop), "bpr", tmp_path / "out", 5, SMALL, space=tmp_path / "space.yaml")
     list(tune.tune(found))
-    good, bad = tried(found)
+    good, bad = list_trials(found)
     assert (good.state, bad.state, bad.value) == ("done", "failed", None)
     assert bad.outcome is not None
     assert re.match(r"epoch \d: loss term '\w+' is (nan|inf); try a lower learning_rate", bad.outcome.error)
@@ -441,14 +447,14 @@ def test_a_training_that_breaks_down_is_a_failed_trial_and_counts(shop: Path, tm
 
 
 def test_settings_that_exclude_each_other_are_a_failed_trial(shop: Path, tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text("filter: [trained, off]\nema: [0.0, 0.5]\n")
-    given = ["epochs=1", "dim=4", "batch_size=1024"]
+    (tmp_path / "space.yaml").write_text("filter: [trained, off]\nrerank: [0, 5]\n")
+    given = ["epochs=1", "dim=4", "batch_size=1024", "pair_weight=0.5"]
     found = plan(str(shop), "gtc", tmp_path / "out", 4, given, space=tmp_path / "space.yaml")
     list(tune.tune(found))
-    failed = [trial for trial in tried(found) if trial.state == "failed"]
-    assert [trial.settings for trial in failed] == [{"filter": "off", "ema": 0.5}]
+    failed = [trial for trial in list_trials(found) if trial.state == "failed"]
+    assert [trial.settings for trial in failed] == [{"filter": "off", "rerank_top_n": 5}]
     assert [trial.outcome and trial.outcome.error for trial in failed] == [
-        "gtc: ema needs filter=trained, whose weights move, found filter=off"
+        "gtc: rerank_top_n needs filter=trained and pair_diffusion_weight > 0, which trains what it asks"
     ]
     assert [row["state"] for row in told(found)].count("done") == 3
 
@@ -494,14 +500,14 @@ def test_a_pruned_trial_trains_no_further(shop: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("regg: [1]", r"space.yaml: unknown setting 'regg' \(did you mean 'reg'\?\); bpr has: dim, reg, "),
+        ("regg: [1]", r"space.yaml: unknown setting 'regg' \(did you mean 'reg'\?\); bpr has: embedding_dim, reg, "),
         ("learning_rate: [1]", r"unknown setting 'learning_rate' \(did you mean 'train.learning_rate'\?\)"),
         ("train.epochs: [1, 2]", "space.yaml: train.epochs must be the same for all trials; give it with --set"),
         ("split.seed: [1, 2]", "space.yaml: unknown setting 'split.seed'"),
         ("reg: [0.1, -1]", "space.yaml: bpr: reg: Input should be greater than or equal to 0, found -1"),
-        ("reg: 0.1", "space.yaml: reg: wanted a list of values, found 0.1"),
-        ("reg: []", r"space.yaml: reg: wanted a list of values, found \[\]"),
-        ("- reg", "space.yaml: wanted settings and their values, found list"),
+        ("reg: 0.1", "space.yaml: reg: expected a list of values, found 0.1"),
+        ("reg: []", r"space.yaml: reg: expected a list of values, found \[\]"),
+        ("- reg", "space.yaml: expected settings and their values, found list"),
         ("reg: [", "space.yaml: not YAML"),
         (None, "space.yaml: cannot be read"),
     ],
@@ -514,10 +520,10 @@ def test_a_wrong_space_is_refused_by_name(shop: Path, tmp_path: Path, text: str 
 
 
 def test_another_study_in_the_folder_is_refused_and_what_differs_is_named(
-    shop: Path, tmp_path: Path, studied: Plan
+    shop: Path, tmp_path: Path, studied: TuningPlan
 ) -> None:
     def refused(message: str, **more: Any) -> None:
-        facts: dict[str, Any] = {"model": "bpr", "trials": 12, "given": SMALL, **more}
+        facts: dict[str, Any] = {"model": "bpr", "trials": 12, "settings": SMALL, **more}
         path = facts.pop("path", str(shop))
         with pytest.raises(RunError, match=rf"study\.json: another study: {message}; give another --out"):
             list(tune.tune(plan(path, out=studied.out, **facts)))
@@ -525,11 +531,11 @@ def test_another_study_in_the_folder_is_refused_and_what_differs_is_named(
     before = (studied.out / "study.json").read_bytes()
     refused("seed is 0 there and 1 here", seed=1)
     refused("prune is False there and True here", prune=True)
-    refused("config.settings.dim is 8 there and 4 here", given=[*SMALL, "dim=4"])
-    refused("config.train.epochs is 3 there and 5 here", given=[*SMALL, "epochs=5"])
-    refused(r"space\.layers is None there and \[1, 2, 3, 4\] here", model="lightgcn")
-    refused(r"space\.reg is \[.*\] there and None here", given=[*SMALL, "reg=0.1"])
-    other = write_catalogue(tmp_path / "other", n_users=80, n_items=50, seed=5)
+    refused("config.settings.embedding_dim is 8 there and 4 here", settings=[*SMALL, "dim=4"])
+    refused("config.train.epochs is 3 there and 5 here", settings=[*SMALL, "epochs=5"])
+    refused(r"space\.num_layers is None there and \[1, 2, 3, 4\] here", model="lightgcn")
+    refused(r"space\.reg is \[.*\] there and None here", settings=[*SMALL, "reg=0.1"])
+    other = write_catalog(tmp_path / "other", n_users=80, n_items=50, seed=5)
     refused("data is '[0-9a-f]{64}' there and '[0-9a-f]{64}' here", path=str(other))
     assert (studied.out / "study.json").read_bytes() == before
 
@@ -537,9 +543,9 @@ def test_another_study_in_the_folder_is_refused_and_what_differs_is_named(
 def test_a_folder_that_holds_something_else_is_refused(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "letter.txt").write_text("dear")
-    with pytest.raises(RunError, match=r"wanted a study or an empty folder, found letter\.txt and no study\.json"):
+    with pytest.raises(RunError, match=r"expected a study or an empty folder, found letter\.txt and no study\.json"):
         list(tune.tune(plan(str(shop), "popular", tmp_path / "used")))
-    with pytest.raises(RunError, match=r"letter\.txt: wanted a folder, found a file"):
+    with pytest.raises(RunError, match=r"letter\.txt: expected a folder, found a file"):
         list(tune.tune(plan(str(shop), "popular", tmp_path / "used" / "letter.txt")))
     (tmp_path / "study").mkdir()
     for text in ("{", "[]", "{}", '{"data": 1, "seed": 0, "prune": false, "space": 3}'):
@@ -573,7 +579,7 @@ def test_the_command_shows_the_trials_and_the_line_that_trains_the_best(
     command = re.search(r"train with them: gtcrec (train .*)\n", printed.err)
     assert command is not None
     assert execute(command[1].split()) == 0
-    top = best(tried(plan(str(shop), "bpr", out, 4, SMALL)))
+    top = best(list_trials(plan(str(shop), "bpr", out, 4, SMALL)))
     history = [json.loads(text) for text in (out / "best" / "history.jsonl").read_text().splitlines()]
     assert max(one["valid"]["recall@20"] for one in history) == top.value
     capfd.readouterr()

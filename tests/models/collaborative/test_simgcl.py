@@ -12,8 +12,8 @@ from helpers.training import a_batch, stream
 
 
 def make(split, seed=0, **given):
-    config = models.settings("simgcl", {"dim": 8, **given})
-    return models.build("simgcl", split.train, split.features, config, seed)
+    config = models.make_config("simgcl", {"embedding_dim": 8, **given})
+    return models.build_model("simgcl", split.train, split.features, config, seed)
 
 
 def adjacency(split):
@@ -31,7 +31,7 @@ def both(model):
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_scores_are_of_the_mean_of_the_hops_without_the_embedding_itself(layers, checkerboard):
     split = checkerboard()
-    model = make(split, layers=layers)
+    model = make(split, num_layers=layers)
     a, e = adjacency(split), both(model)
     z = sum(torch.linalg.matrix_power(a, hop) @ e for hop in range(1, layers + 1)) / layers
     torch.testing.assert_close(model.scorer()(torch.arange(40)).double(), z[:40] @ z[40:].T, atol=1e-6, rtol=1e-5)
@@ -50,7 +50,7 @@ def test_the_contrast_and_its_gradient_are_of_info_nce_of_two_noisy_passes(layer
         noise[:, 0] = lengths[-1]
         return noise
 
-    model = make(split, layers=layers, noise=0.3, temperature=0.5, contrast_weight=0.7)
+    model = make(split, num_layers=layers, noise=0.3, temperature=0.5, contrast_weight=0.7)
     every = torch.arange(40)
     batch = Batch(every, every, every.roll(1))
     monkeypatch.setattr(torch, "rand", flat)
@@ -82,7 +82,7 @@ def test_the_contrast_and_its_gradient_are_of_info_nce_of_two_noisy_passes(layer
 def test_added_noise_has_the_stated_length_and_stays_in_the_orthant(checkerboard):
     model = make(checkerboard(), noise=0.25)
     e = torch.randn(500, 8, generator=stream(1))
-    (users, items) = model._added((torch.zeros(500, 8), torch.zeros(500, 8)), (e, -e), stream())
+    (users, items) = model._add_noise((torch.zeros(500, 8), torch.zeros(500, 8)), (e, -e), stream())
     for noise, signs in ((users, e), (items, -e)):
         torch.testing.assert_close(noise.norm(dim=1), torch.full((500,), 0.25))
         assert torch.equal(noise.sign(), signs.sign())
@@ -102,7 +102,7 @@ def test_no_more_nodes_are_contrasted_than_asked(checkerboard):
     split = checkerboard()
     batch = a_batch(split)
     assert len(torch.unique(batch.users)) > 10
-    model = make(split, contrasted=10, noise=0.0, temperature=1.0, contrast_weight=1.0)
+    model = make(split, contrast_batch_size=10, noise=0.0, temperature=1.0, contrast_weight=1.0)
     with torch.no_grad():
         model.users.copy_(torch.ones(40, 8))
         model.items.copy_(torch.ones(40, 8))
@@ -121,4 +121,4 @@ def test_without_contrast_weight_it_is_bpr_on_the_hops(checkerboard):
 
 def test_a_temperature_whose_exponentials_vanish_is_refused():
     with pytest.raises(ConfigError, match=r"simgcl: temperature: .* greater than or equal to 0.03, found 0.01"):
-        models.settings("simgcl", {"temperature": 0.01})
+        models.make_config("simgcl", {"temperature": 0.01})

@@ -1,6 +1,5 @@
 """GTC's content filtered by what a user liked: each formula against another way to the same number."""
 
-import itertools
 import math
 
 import numpy as np
@@ -12,13 +11,12 @@ from torch.distributions import Normal
 
 from gtcrec import models
 from gtcrec.data import split as cut
-from gtcrec.data.synthetic.ground_truth import plant_parts
+from gtcrec.data.synthetic.ground_truth import disjoint_interests
 from gtcrec.models.gtc.interest_filter import Interest, ModalityInterestFilter
 from gtcrec.models.gtc.model import GTCConfig
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions
 
-KINDS = ("noise", "clean", "velocity")
 N_USERS, N_ITEMS, WIDTH = 12, 20, 4
 
 
@@ -37,7 +35,7 @@ def liked_filter(pairs=None, **given):
     rng = np.random.default_rng(4)
     x = rng.normal(2.0, 3.0, (N_ITEMS, WIDTH)).astype(np.float32)
     present = np.arange(N_ITEMS) % 5 != 0
-    config = GTCConfig(**{"dim": 6, "hidden": 8, "prototypes": 3} | given)
+    config = GTCConfig(**{"embedding_dim": 6, "hidden_dim": 8, "num_prototypes": 3} | given)
     torch.manual_seed(5)
     found = ModalityInterestFilter(config, pairs or liked_pairs(), x, present)
     with torch.no_grad():
@@ -84,7 +82,7 @@ def test_the_mix_is_the_tempered_posterior_under_the_restricted_likelihood():
 @pytest.mark.parametrize("prototypes", [1, 3])
 def test_interest_is_the_predictive_of_a_normal_with_unknown_mean(prototypes):
     """Prior N(0, 1 - v) of the centre and noise v, by adding precisions; several prototypes add up theirs first."""
-    one, pairs = liked_filter(prototypes=prototypes), liked_pairs()
+    one, pairs = liked_filter(num_prototypes=prototypes), liked_pairs()
     found = interest_of_all(one)
     prototype = special.expit(one.spreads.detach().double().numpy())  # [K, W]
     for user in range(N_USERS):
@@ -102,11 +100,11 @@ def test_who_liked_nothing_looks_for_the_population_and_scores_nothing():
     assert found.mean[11].abs().max() == 0
     assert torch.equal(found.spread[11], torch.ones(WIDTH))
     rows = Interest(*(part[[11] * N_ITEMS] for part in found))
-    score = one.score(one.folded(rows), torch.arange(N_ITEMS))
+    score = one.score(one.score_coefficients(rows), torch.arange(N_ITEMS))
     torch.testing.assert_close(score, torch.zeros(N_ITEMS), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("given", [{}, {"prototypes": 1}, {"filter": "off"}])
+@pytest.mark.parametrize("given", [{}, {"num_prototypes": 1}, {"filter": "off"}])
 def test_leaving_an_item_out_is_a_model_of_data_without_that_pair(given):
     one, pairs = liked_filter(**given), liked_pairs()
     found = one.interest(torch.from_numpy(pairs.users), torch.from_numpy(pairs.items))
@@ -123,10 +121,16 @@ def test_leaving_an_item_out_is_a_model_of_data_without_that_pair(given):
 @pytest.mark.parametrize("echo", [False, True])
 def test_training_sees_each_user_as_one_who_has_not_met_the_liked_item(echo, checkerboard):
     split = checkerboard()
-    model = models.build("gtc", split.train, split.features, models.settings("gtc", {"dim": 8, "echo": echo}), 0)
+    model = models.build_model(
+        "gtc",
+        split.train,
+        split.features,
+        models.make_config("gtc", {"embedding_dim": 8, "leave_one_out": not echo}),
+        0,
+    )
     users, items = torch.from_numpy(split.train.users[:50]), torch.from_numpy(split.train.items[:50])
     asked = torch.arange(40)
-    rows = model.content.step(model.views.exact(users, asked), users, asked, items)
+    rows = model.content.encode_step(model.views.encode(users, asked), users, asked, items)
     for m in ("image", "text"):
         wanted = model.content[m].interest(users, None if echo else items)
         assert all(torch.equal(one, its) for one, its in zip(rows.interests[m], wanted, strict=True))
@@ -134,7 +138,7 @@ def test_training_sees_each_user_as_one_who_has_not_met_the_liked_item(echo, che
 
 @pytest.mark.parametrize("level", [0.0, 0.25, 0.9])
 def test_the_score_is_the_log_density_ratio_of_the_noisy_content(level):
-    one = liked_filter(level=level)
+    one = liked_filter(noise_level=level)
     found = interest_of_all(one)
     kept = np.cumprod(1 - np.linspace(1e-4, 0.01, 600))[round(level * 599)]
     a, b2 = math.sqrt(kept), 1 - kept
@@ -143,7 +147,7 @@ def test_the_score_is_the_log_density_ratio_of_the_noisy_content(level):
     ratio = (users.log_prob(y) - Normal(0.0, 1.0).log_prob(y)).sum(dim=2)  # [N_USERS, N_ITEMS]
     wanted = ratio * math.exp(one.strength.item()) / math.sqrt(WIDTH) * one.present
     with torch.no_grad():
-        p, q, c = one.folded(found)
+        p, q, c = one.score_coefficients(found)
         score = torch.stack([one.score((p, q, c), torch.full((N_USERS,), item)) for item in range(N_ITEMS)], dim=1)
     torch.testing.assert_close(score, wanted.float(), atol=2e-5, rtol=1e-4)
     assert score[:, ::5].abs().max() == 0
@@ -153,7 +157,7 @@ def test_the_score_is_the_log_density_ratio_of_the_noisy_content(level):
 def test_without_a_filter_the_score_is_the_shrunk_mean_of_what_the_user_liked():
     one, pairs = liked_filter(filter="off"), liked_pairs()
     with torch.no_grad():
-        folded = one.folded(interest_of_all(one))
+        folded = one.score_coefficients(interest_of_all(one))
         score = one.score(folded, torch.full((N_USERS,), 7))
     for user in range(N_USERS):
         y = contents(one, pairs, user)
@@ -162,22 +166,19 @@ def test_without_a_filter_the_score_is_the_shrunk_mean_of_what_the_user_liked():
 
 
 class Ideal(nn.Module):
-    """The best denoiser of standard normal content: E[x_0 | x_t] = a x_t, so that eps = b x_t and v = 0."""
+    """The best denoiser of standard normal content: E[x_0 | x_t] = a x_t, so that eps = b x_t."""
 
     def __init__(self, one):
         super().__init__()
-        self.kind, self.levels = one.config.prediction, one.schedule
+        self.levels = one.schedule
 
     def forward(self, xt, t):
-        a, b = self.levels.signal[t][..., None], self.levels.noise[t][..., None]
-        return {"noise": b * xt, "clean": a * xt, "velocity": torch.zeros_like(xt)}[self.kind]
+        return self.levels.noise[t][..., None] * xt
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("strength", [0.0, 1.0, 2.5])
-def test_the_guided_denoiser_of_normal_content_is_the_user_s_own(kind, strength):
-    """By Bayes: precision 1 / s^2 of the user's content and a^2 / b^2 of what x_t says; a strength goes beyond it."""
-    one = liked_filter(prediction=kind, guidance=strength)
+def test_the_guided_denoiser_of_normal_content_is_the_user_s_own():
+    """By Bayes: precision 1 / s^2 of the user's content and a^2 / b^2 of what x_t says."""
+    one = liked_filter()
     one.denoiser = Ideal(one)
     rng = torch.Generator().manual_seed(0)
     xt, t = torch.randn(50, WIDTH, generator=rng), torch.randint(20, 600, (50,), generator=rng)
@@ -185,44 +186,31 @@ def test_the_guided_denoiser_of_normal_content_is_the_user_s_own(kind, strength)
     found = one.denoise(xt, t, Interest(mean, spread, torch.ones(50, 1)))
     a, b = one.schedule.signal[t, None].double(), one.schedule.noise[t, None].double()
     own = (mean / spread + a * xt / b**2) / (1 / spread + a**2 / b**2)
-    clean = a * xt + strength * (own - a * xt)
-    eps = (xt - a * clean) / b
-    wanted = {"noise": eps, "clean": clean, "velocity": a * eps - b * clean}[kind]
-    torch.testing.assert_close(found, wanted.float(), atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(found, ((xt - a * own) / b).float(), atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_filter_keeps_what_the_denoiser_sees_whatever_it_predicts(kind):
-    """x_t = a y and E[x_0 | x_t] = a x_t: one step keeps a^2 of normal content, five steps the same for each kind."""
-    kept = {}
-    for steps in (1, 5):
-        one = liked_filter(prediction=kind, filter_steps=steps)
-        one.denoiser = Ideal(one)
-        kept[steps] = one.filtered(torch.arange(N_ITEMS))
+def test_the_filter_keeps_what_the_denoiser_sees():
+    """x_t = a y and E[x_0 | x_t] = a x_t: a step keeps a^2 of normal content."""
+    one = liked_filter()
+    one.denoiser = Ideal(one)
     a = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.01, 600)))
-    torch.testing.assert_close(kept[1], float(a[150] ** 2) * one.y)
-    factor, places = a[150], [150, 120, 90, 60, 30]
-    for now, after in itertools.pairwise(places):
-        factor *= a[after] * a[now] + math.sqrt(1 - a[after] ** 2) * math.sqrt(1 - a[now] ** 2)
-    torch.testing.assert_close(kept[5], float(factor * a[30]) * one.y)
+    torch.testing.assert_close(one.filtered(torch.arange(N_ITEMS)), float(a[150] ** 2) * one.y)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_told_scores_add_how_much_better_the_network_sees_content_when_told_the_user(kind):
-    one = liked_filter(prediction=kind, pair_weight=1.0)
+def test_conditioned_scores_add_what_the_network_gains_by_the_user():
+    one = liked_filter(pair_diffusion_weight=1.0)
     user, items = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([[1, 2, 3], [5, 6, 7]])
     users, level = torch.tensor([3, 8]), 150
     a, b = one.schedule.signal[level], one.schedule.noise[level]
     with torch.no_grad():
-        found = one.told(users, user, items)
-        folded = [one.score(one.folded(one.interest(users)), column) for column in items.T]
+        found = one.conditioned_scores(users, user, items)
+        folded = [one.score(one.score_coefficients(one.interest(users)), column) for column in items.T]
         for row in range(2):
             for place, item in enumerate(items[row]):
                 y, errors = one.y[item], []
-                for told in (torch.zeros(6), user[row]):
-                    out = one.denoiser(a * y[None], torch.tensor([level]), told[None])[0]
-                    clean = {"noise": (a * y - b * out) / a, "clean": out, "velocity": a * a * y - b * out}[kind]
-                    errors.append(float((y - clean).square().sum()))
+                for condition in (torch.zeros(6), user[row]):
+                    eps = one.denoiser(a * y[None], torch.tensor([level]), condition[None])[0]
+                    errors.append(float((y - (a * y - b * eps) / a).square().sum()))
                 gain = (errors[0] - errors[1]) * float(a**2 / (2 * b**2)) * bool(one.present[item])
                 wanted = folded[place][row].item() + math.exp(one.strength.item()) / 2 * gain
                 assert found[row, place].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5)
@@ -236,7 +224,7 @@ def test_the_log_density_ratio_is_what_the_guided_denoiser_gains_over_all_levels
     The pointwise form of I-MMSE (Guo et al. 2005; Kong et al. 2023): why ln rho is what the diffusion says of a user.
     """
     pairs = liked_pairs()
-    config = GTCConfig(diffusion_steps=1000, beta_start=1e-6, beta_end=0.05, prediction="clean", prototypes=1)
+    config = GTCConfig(diffusion_steps=1000, beta_start=1e-6, beta_end=0.05, prototypes=1)
     one = ModalityInterestFilter(
         config, pairs, np.arange(N_ITEMS, dtype=np.float32)[:, None], np.ones(N_ITEMS, dtype=bool)
     )
@@ -248,7 +236,8 @@ def test_the_log_density_ratio_is_what_the_guided_denoiser_gains_over_all_levels
     for level in range(1000):
         a, b = one.schedule.signal[level], one.schedule.noise[level]
         z, t = (a * x + b * torch.from_numpy(nodes).float())[:, None], torch.full((8,), level)
-        plain, own = (x - one.predict(z, t)).square(), (x - one.denoise(z, t, interest)).square()
+        noises = one.predict(z, t), one.denoise(z, t, interest)
+        plain, own = ((x - (z - b * eps) / a).square() for eps in noises)
         gain.append(float(weights @ (plain - own)[:, 0].double()))
         snr.append(float(a / b) ** 2)
     found = 0.5 * np.trapezoid(np.array(gain[::-1]) * snr[::-1], np.log(snr[::-1]))
@@ -263,14 +252,14 @@ def auc(score, relevant):
 
 
 def test_prototypes_recover_the_planted_relevance_and_serve_the_user_better():
-    plant = plant_parts(1, n_users=600, n_items=500, parts=4, width=16, clusters=40, train=10)
+    plant = disjoint_interests(1, n_users=600, n_items=500, parts=4, width=16, clusters=40, train=10)
     split, relevant = cut(plant.dataset), plant.relevant["content"]
     config = TrainConfig(epochs=30, batch_size=256, learning_rate=5e-3, valid_metric="ndcg@10", valid_every=5)
     found, spreads = {}, {}
     for prototypes in (1, 8):
-        given = {"dim": 8, "hidden": 16, "prototypes": prototypes, "content_weight": 1.0, "reg": 1e-2}
-        given |= {"layers": 1, "item_neighbours": 0, "alignment": "none"}
-        model = models.build("gtc", split.train, split.features, models.settings("gtc", given), 0)
+        given = {"embedding_dim": 8, "hidden_dim": 16, "num_prototypes": prototypes, "content_weight": 1.0, "reg": 1e-2}
+        given |= {"num_layers": 1, "num_item_neighbors": 0, "alignment": "none"}
+        model = models.build_model("gtc", split.train, split.features, models.make_config("gtc", given), 0)
         found[prototypes] = fit(model, split, config).best.valid["ndcg@10"]
         spreads[prototypes] = model.content["content"].interest(torch.arange(600)).spread.detach().numpy()
     own, shared = (
@@ -279,17 +268,3 @@ def test_prototypes_recover_the_planted_relevance_and_serve_the_user_better():
     assert own >= 0.9
     assert shared < 0.6  # one prototype has one order of the columns for all users
     assert found[8] > 1.1 * found[1]
-
-
-@pytest.mark.parametrize("kind", ["trained", "off"])
-def test_a_content_bias_adds_to_every_users_score_what_it_says_of_the_items_content(kind):
-    plain, biased = liked_filter(filter=kind), liked_filter(filter=kind, content_bias=True)
-    with torch.no_grad():
-        biased.load_state_dict(plain.state_dict(), strict=False)
-        biased.bias.copy_(torch.tensor([1.0, -2.0, 0.5, 3.0]))
-    users = torch.arange(N_USERS)
-    for item in range(N_ITEMS):
-        column = torch.full((N_USERS,), item)
-        before, after = (one.score(one.folded(one.interest(users)), column) for one in (plain, biased))
-        wanted = before + (biased.y[item] * biased.bias).sum() * biased.present[item]
-        torch.testing.assert_close(after, wanted, atol=1e-5, rtol=1e-5)

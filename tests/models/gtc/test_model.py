@@ -9,56 +9,56 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.models.baselines import als
+from gtcrec.models.gtc.config import GTCConfig
+from gtcrec.ops.least_squares import factorize
 from gtcrec.ops.sharded import xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions, ItemFeatures
 from helpers.training import a_batch
 
-SMALL = {"dim": 8, "hidden": 16}
+SMALL = {"embedding_dim": 8, "hidden_dim": 16}
 ALL = np.ones(6000, dtype=bool)
 
 
 def make(split, seed=0, preset="plain", **given):
-    return models.build("gtc", split.train, split.features, models.settings("gtc", SMALL | given, preset), seed)
+    return models.build_model(
+        "gtc", split.train, split.features, models.make_config("gtc", SMALL | given, preset), seed
+    )
 
 
 def total(terms):
     return sum(value for key, value in terms.items() if not key.startswith("log."))
 
 
-IDENTITY, AUDIENCE = {"condition": "identity"}, {"condition": "audience"}
+IDENTITY, AUDIENCE = {"condition": "item_id"}, {"condition": "item_audience"}
 SIDES = {"liked": {}, "identity": IDENTITY}
 
 CASES = {
     "default": {},
     "released": {"preset": "released"},
     "paper": {"preset": "paper"},
-    "one prototype": {"prototypes": 1},
+    "one prototype": {"num_prototypes": 1},
     "off": {"filter": "off"},
     "off, identity": IDENTITY | {"filter": "off"},
     "noise only": {"filter": "noise_only"},
     "noise only, identity": IDENTITY | {"filter": "noise_only"},
-    "few directions": {"width": 3},
-    "every step": IDENTITY | {"content_refresh": "step", "content_layers": 2},
+    "few directions": {"content_dim": 3},
+    "every step": IDENTITY | {"content_refresh": "step", "num_content_layers": 2},
     "sampled": {"propagation": "sampled"},
     "sampled, identity": IDENTITY | {"propagation": "sampled"},
     "pairwise": {"alignment": "pairwise"},
     "chain": {"alignment": "chain"},
-    "n squared": {"alignment": "n_squared", "aligned_items": 6},
+    "n squared": {"alignment": "n_squared", "alignment_batch_size": 6},
     "no alignment": {"alignment": "none"},
-    "refined": {"refine": True, "alignment": "none"},
-    "echo": {"echo": True},
-    "pair": {"pair_weight": 0.5},
-    "pair alone": {"pair_weight": 0.5, "diffusion_weight": 0.0},
+    "refined": {"attention_refinement": True, "alignment": "none"},
+    "leave_one_out": {"leave_one_out": False},
+    "pair": {"pair_diffusion_weight": 0.5},
+    "pair alone": {"pair_diffusion_weight": 0.5, "diffusion_weight": 0.0},
     "identity": IDENTITY,
-    "audience": AUDIENCE | {"prototypes": 3, "filter_steps": 3, "pair_weight": 0.5},
-    "bare": IDENTITY | {"item_neighbours": 0, "content_layers": 0, "alignment": "none", "taste": "own"},
-    "options": {"schedule": "cosine", "prediction": "velocity", "min_snr": 5.0, "guidance": 1.5, "filter_steps": 4},
-    "options, audience": AUDIENCE | {"schedule": "cosine", "prediction": "clean", "min_snr": 5.0, "guidance": 2.0},
-    "average": {"ema": 0.9, "refine": True, "pair_weight": 0.5},
-    "average, identity": IDENTITY | {"ema": 0.9},
+    "audience": AUDIENCE | {"num_prototypes": 3, "pair_diffusion_weight": 0.5},
+    "bare": IDENTITY
+    | {"num_item_neighbors": 0, "num_content_layers": 0, "alignment": "none", "modality_preference": "learned"},
 }
 
 
@@ -131,15 +131,15 @@ def test_noise_only_keeps_its_untrained_denoisers(side, checkerboard):
 
 def everything(model):
     with torch.no_grad():
-        return model._exact(torch.arange(40), torch.arange(40)).content
+        return model.encode(torch.arange(40), torch.arange(40)).content
 
 
 def test_a_user_s_prototypes_change_what_the_filter_keeps(checkerboard):
     split = checkerboard()
-    filtered = everything(make(split, prototypes=3, **IDENTITY)).filtered["image"]
+    filtered = everything(make(split, num_prototypes=3, **IDENTITY)).filtered["image"]
     assert filtered.shape == (40, 3, 8)
     assert (filtered[:, 0] - filtered[:, 1]).abs().max() > 1e-3
-    interest = everything(make(split, prototypes=3)).interests["image"]
+    interest = everything(make(split, num_prototypes=3)).interests["image"]
     assert interest.mix.shape == (40, 3)
     assert (interest.spread[0] - interest.spread[1]).abs().max() > 1e-3
 
@@ -168,7 +168,7 @@ def test_the_bound_on_total_correlation_stays_below_its_ceiling(alignment, times
     assert terms["log.tc_bound_nats"] <= terms["log.tc_ceiling_nats"]
     loss = terms["alignment"] / model.config.alignment_weight
     torch.testing.assert_close(terms["log.tc_bound_nats"] + loss, terms["log.tc_ceiling_nats"])
-    assert terms["log.tc_scale"].item() == pytest.approx(5.0 / model.config.dim)
+    assert terms["log.tc_scale"].item() == pytest.approx(5.0 / model.config.embedding_dim)
 
 
 @pytest.mark.parametrize("alignment", ["n", "pairwise"])
@@ -195,16 +195,16 @@ def test_a_part_that_is_switched_off_has_no_loss_term(given, absent, checkerboar
 def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
     """The identity views of a step, averaged over many draws, are those of the whole graph, far from a refresh too."""
     split = checkerboard()
-    model = make(split, propagation="sampled", walks=200)
+    model = make(split, propagation="sampled", num_walks=200)
     model.refresh()
     with torch.no_grad():
         for table in (model.views.users, model.views.items):
             table.add_(torch.randn(table.shape, generator=torch.Generator().manual_seed(1)))
         users, items = torch.arange(5), torch.arange(7)
-        exact = model.views.exact(users, items)
+        exact = model.views.encode(users, items)
         rng = torch.Generator().manual_seed(2)
-        draws = [model.views.step(users, items, rng) for _ in range(300)]
-    for view in ("user", "item", "condition"):
+        draws = [model.views.encode_step(users, items, rng) for _ in range(300)]
+    for view in ("users", "items", "conditions"):
         mean = torch.stack([getattr(one, view) for one in draws]).mean(dim=0)
         torch.testing.assert_close(mean, getattr(exact, view), atol=0.03, rtol=0)
 
@@ -213,14 +213,14 @@ def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
 def test_right_after_a_refresh_a_sampled_step_is_exact(side, checkerboard):
     split = checkerboard(missing=0.3)
     batch = a_batch(split)
-    sampled, full = (make(split, propagation=how, walks=1, **SIDES[side]) for how in ("sampled", "full"))
+    sampled, full = (make(split, propagation=how, num_walks=1, **SIDES[side]) for how in ("sampled", "full"))
     for model in (sampled, full):
         model.refresh()
     found, wanted = (model.loss(batch, torch.Generator().manual_seed(0))["bpr"] for model in (sampled, full))
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("given", [{}, IDENTITY, AUDIENCE | {"user_neighbours": 3}])
+@pytest.mark.parametrize("given", [{}, IDENTITY, AUDIENCE | {"num_user_neighbors": 3}])
 def test_a_sampled_step_gives_row_sparse_gradients_and_learns(given, checkerboard):
     split = checkerboard()
     model = make(split, propagation="sampled", **given)
@@ -232,47 +232,44 @@ def test_a_sampled_step_gives_row_sparse_gradients_and_learns(given, checkerboar
 
 
 REFUSED = [
-    ({"condition": "liked", "taste": "own"}, "taste=own needs condition=identity or audience, found condition=liked"),
-    ({"condition": "audience", "content_bias": True}, "content_bias needs condition=liked, found condition=audience"),
+    (
+        {"condition": "user_history", "modality_preference": "learned"},
+        "modality_preference=learned needs condition=item_id or item_audience, found condition=user_history",
+    ),
     (
         {"propagation": "sampled", "content_refresh": "step"},
         "propagation=sampled needs content_refresh=epoch, found content_refresh=step",
     ),
     (
-        IDENTITY | {"propagation": "sampled", "taste": "own"},
-        "propagation=sampled needs taste=content, found taste=own",
+        IDENTITY | {"propagation": "sampled", "modality_preference": "learned"},
+        "propagation=sampled needs modality_preference=content, found modality_preference=learned",
     ),
     (
-        {"propagation": "sampled", "aligned_items": 0},
-        "propagation=sampled needs aligned_items > 0, found 0: the whole catalogue",
+        {"propagation": "sampled", "alignment_batch_size": 0},
+        "propagation=sampled needs alignment_batch_size > 0, found 0: the whole catalogue",
     ),
+    ({"rerank_top_n": 5}, "rerank_top_n needs filter=trained and pair_diffusion_weight > 0, which trains what it asks"),
     (
-        {"filter_steps": 4, "diffusion_steps": 11, "level": 0.2},
-        "filter_steps must be at most 3, the noise levels up to level=0.2, found 4",
+        {"rerank_top_n": 5, "pair_diffusion_weight": 1.0, "filter": "noise_only"},
+        "rerank_top_n needs filter=trained and pair_diffusion_weight > 0, which trains what it asks",
     ),
-    ({"rerank": 5}, "rerank needs filter=trained and pair_weight > 0, which trains what it asks"),
-    (
-        {"rerank": 5, "pair_weight": 1.0, "filter": "noise_only"},
-        "rerank needs filter=trained and pair_weight > 0, which trains what it asks",
-    ),
-    ({"ema": 0.9, "filter": "off"}, "ema needs filter=trained, whose weights move, found filter=off"),
     (
         {"beta_start": 0.999, "beta_end": 0.999},  # a_t = 10^(-1.5 (t + 1)), and float32 ends near 10^-45
         "betas must lie in (0, 1) and leave signal and noise at each level, "
         "found beta 0.999 at level 30: signal 0, noise 1",
     ),
     (
-        {"alignment": "n_squared", "aligned_items": 5000},
-        "alignment=n_squared of 3 views needs aligned_items from 1 to 4096, "
+        {"alignment": "n_squared", "alignment_batch_size": 5000},
+        "alignment=n_squared of 3 views needs alignment_batch_size from 1 to 4096, "
         "found 5000, which is 5000 items and 5000^2 combinations of the other views",
     ),
     (
-        {"alignment": "n_squared", "aligned_items": 0},
-        "alignment=n_squared of 3 views needs aligned_items from 1 to 4096, "
+        {"alignment": "n_squared", "alignment_batch_size": 0},
+        "alignment=n_squared of 3 views needs alignment_batch_size from 1 to 4096, "
         "found 0, which is 6000 items and 6000^2 combinations of the other views",
     ),
-    ({"ema": 1.0}, "ema: Input should be less than 1, found 1.0"),
-    ({"prediction": "x0"}, "prediction: Input should be 'noise', 'clean' or 'velocity', found 'x0'"),
+    ({"noise_level": 1.0}, "noise_level: Input should be less than 1, found 1.0"),
+    ({"condition": "x0"}, "condition: Input should be 'user_history', 'item_id' or 'item_audience', found 'x0'"),
 ]
 
 
@@ -281,17 +278,31 @@ def test_settings_that_do_not_fit_together_are_refused(given, said):
     pairs = Interactions(np.arange(4), np.arange(4), 4, 6000)
     content = ItemFeatures(6000, dict.fromkeys("ab", np.ones((6000, 1), np.float32)), dict.fromkeys("ab", ALL))
     with pytest.raises(ConfigError) as error:
-        models.build("gtc", pairs, content, models.settings("gtc", SMALL | given), 0)
+        models.build_model("gtc", pairs, content, models.make_config("gtc", SMALL | given), 0)
     assert str(error.value) == f"gtc: {said}"
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [({"ema": 0.9}, "ema=0, found 0.9"), ({"prediction": "clean"}, "prediction=noise, found clean")]
+)
+def test_another_value_of_a_removed_setting_is_refused(given, said):
+    with pytest.raises(ConfigError) as error:
+        models.make_config("gtc", SMALL | given)
+    assert str(error.value) == f"the setting {next(iter(given))} was removed: expected {said}; version 0.1 runs it"
+
+
+def test_removed_settings_of_stored_configs_load_at_their_former_defaults():
+    stored = dict(GTCConfig.removed_settings) | {"min_snr": 0.0, "guidance": 1.0, "ema": 0.0}
+    assert models.make_config("gtc", stored | SMALL) == models.make_config("gtc", SMALL)
+
+
 def test_n_squared_counts_the_items_that_there_are(checkerboard):
-    make(checkerboard(), alignment="n_squared", aligned_items=5000)  # of 40 items
+    make(checkerboard(), alignment="n_squared", alignment_batch_size=5000)  # of 40 items
 
 
 def test_an_approximate_search_of_all_cells_finds_the_same_item_graph(checkerboard):
     split = checkerboard(missing=0.3)
-    exact, approximate = (make(split, item_search=how).views.item_graph for how in ("exact", "approximate"))
+    exact, approximate = (make(split, neighbor_search=how).views.item_graph for how in ("exact", "approximate"))
     assert torch.equal(exact.a_columns, approximate.a_columns)
     torch.testing.assert_close(exact.a_values, approximate.a_values)
 
@@ -307,80 +318,54 @@ def test_new_weights_make_the_next_step_forget_what_it_held(checkerboard):
 
 
 def test_released_has_the_published_settings():
-    config = models.settings("gtc", {}, "released")
+    config = models.make_config("gtc", {}, "released")
     published = {
-        "dim": 64,
+        "embedding_dim": 64,
         "diffusion_weight": 0.7,
         "alignment_weight": 0.4,
         "reg": 1e-3,
         "diffusion_steps": 600,
     }
     assert {key: getattr(config, key) for key in published} == published
-    assert models.MODELS["gtc"].presets["released"][1] == {"learning_rate": 1e-4, "batch_size": 2048}
+    assert models.get_spec("gtc").presets["released"][1] == {"learning_rate": 1e-4, "batch_size": 2048}
 
 
-@pytest.mark.parametrize("taste", ["content", "own"])
+@pytest.mark.parametrize("taste", ["content", "learned"])
 def test_training_takes_a_liked_item_s_own_content_out_of_its_user_s_taste(taste, checkerboard):
     """With one hop the score of a liked pair must be that of the same weights on a graph without their edge's echo."""
     split = checkerboard()
-    model = make(split, filter="off", item_neighbours=0, alignment="none", taste=taste, content_weight=1.0, **IDENTITY)
+    model = make(
+        split,
+        filter="off",
+        num_item_neighbors=0,
+        alignment="none",
+        modality_preference=taste,
+        content_weight=1.0,
+        **IDENTITY,
+    )
     users, items = torch.from_numpy(split.train.users[:7]), torch.from_numpy(split.train.items[:7])
     with torch.no_grad():
-        v = model._exact(users, items)
-        plain = model._pair_scores(v, users, torch.arange(7))
-        without = model._pair_scores(v, users, torch.arange(7), liked=True)
+        v = model.encode(users, items)
+        plain = model.score(v, users, torch.arange(7))
+        without = model.score(v, users, torch.arange(7), positive=True)
     wanted = torch.zeros(7)
     degree_u, degree_i = split.train.user_counts[split.train.users[:7]], split.train.item_counts[split.train.items[:7]]
     for m in ("image", "text"):
         h = v.content.content[m] / 8**0.5
         echo = h * torch.from_numpy(1 / (2 * (degree_u * degree_i) ** 0.5)).float()[:, None]
-        wanted += (echo * (v.content.filtered[m][:, 0] / 8**0.5 + v.content.common[m])).sum(dim=1)
+        wanted += (echo * (v.content.filtered[m][:, 0] / 8**0.5 + v.content.neighbors[m])).sum(dim=1)
     torch.testing.assert_close(plain - without, wanted)
-
-
-@pytest.mark.parametrize("preset", ["plain", "paper"])
-def test_a_guided_filter_goes_from_the_blank_condition_through_the_item_s_own(preset, checkerboard):
-    """One step is affine in the noise: what strength w keeps is kept_0 + w (kept_1 - kept_0)."""
-    split, kept = checkerboard(), {}
-    for w in (0.0, 1.0, 2.5):
-        model = make(split, preset=preset, guidance=w, condition="audience", prototypes=2)
-        kept[w] = everything(model).filtered["text"]
-    torch.testing.assert_close(kept[2.5], kept[0.0] + 2.5 * (kept[1.0] - kept[0.0]))
-    assert (kept[1.0] - kept[0.0]).abs().max() > 1e-3
-    with torch.no_grad():  # what strength 0 keeps does not know the items' conditions
-        changed = model.views._whole()
-        model.config = model.content.config = model.config.model_copy(update={"guidance": 0.0})
-        rows = model.content.exact(changed._replace(condition=-changed.condition), *[torch.arange(40)] * 2)
-    torch.testing.assert_close(rows.filtered["text"], kept[0.0])
-
-
-@pytest.mark.parametrize(("guidance", "share"), [(1.0, 0.0), (1.5, 0.1)])
-def test_a_tenth_of_the_denoised_pairs_lacks_its_condition_if_the_filter_is_guided(guidance, share, checkerboard):
-    split = checkerboard()
-    model = make(split, guidance=guidance, pair_weight=1.0, **IDENTITY)
-    seen = []
-    batch = a_batch(split)
-    liked = batch.positives.repeat(20)
-    identity = model.views.step(batch.users.repeat(20), torch.arange(40), torch.Generator())
-    rows = model.content.step(identity, batch.users.repeat(20), torch.arange(40), liked)
-    for denoiser in model.content.denoisers.values():
-        denoiser.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
-    model.content.denoising(rows, batch.users.repeat(20), liked, torch.Generator().manual_seed(0))
-    blank = [(condition == 0).all(dim=1) for condition in seen]
-    assert len(blank) == 4  # two modalities, with and without the user
-    assert all(torch.equal(one, blank[0]) for one in blank)
-    assert abs(blank[0].float().mean() - share) < 0.03  # three standard deviations of 1024 pairs
 
 
 def test_embeddings_may_start_at_the_factors_of_least_squares(checkerboard):
     split = checkerboard()
     train = split.train
-    model = make(split, start="als", als_unobserved=3.0, als_reg=0.02)
+    model = make(split, init="als", unobserved_weight=3.0, als_reg=0.02)
     torch.manual_seed(0)
     for n in (train.n_users, train.n_items):
-        xavier_rows(n, model.config.dim, ProcessGroup())  # drawn before, and replaced
+        xavier_rows(n, model.config.embedding_dim, ProcessGroup())  # drawn before, and replaced
     density = len(train) / (train.n_users * train.n_items)
-    users, items = als.factorise(train, model.config.dim, 3.0 * density, 0.02)
+    users, items = factorize(train, model.config.embedding_dim, 3.0 * density, 0.02)
     torch.testing.assert_close(model.views.users.detach() @ model.views.items.detach().T, 16 * users @ items.T)
     assert model.views.users.abs().max() > 0.1
 
@@ -388,5 +373,5 @@ def test_embeddings_may_start_at_the_factors_of_least_squares(checkerboard):
 def test_an_item_takes_from_its_neighbours_as_much_as_the_graph_weighs(checkerboard):
     split = checkerboard()
     whole, half = (make(split, item_graph_weight=w).vectors()[1] for w in (1.0, 0.5))
-    none = make(split, item_neighbours=0).vectors()[1]
+    none = make(split, num_item_neighbors=0).vectors()[1]
     torch.testing.assert_close(half, (whole + none) / 2)

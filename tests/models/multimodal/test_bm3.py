@@ -11,8 +11,8 @@ from helpers.training import a_batch, stream
 
 
 def make(split, seed=0, **given):
-    config = models.settings("bm3", {"dim": 8, **given})
-    return models.build("bm3", split.train, split.features, config, seed)
+    config = models.make_config("bm3", {"embedding_dim": 8, **given})
+    return models.build_model("bm3", split.train, split.features, config, seed)
 
 
 def propagated(split, p, layers):
@@ -36,7 +36,7 @@ def by_hand(model, split, batch, rng, stop=torch.Tensor.detach):
     """The loss in float64 from dense matrices and the numbers of `rng`, and the weights that it was computed from."""
     config = model.config
     p = {name: one.detach().double().requires_grad_() for name, one in model.named_parameters()}
-    users, items = propagated(split, p, config.layers)
+    users, items = propagated(split, p, config.num_layers)
 
     def predicted(h):
         return h @ p["predictor.weight"].T + p["predictor.bias"]
@@ -63,7 +63,7 @@ def by_hand(model, split, batch, rng, stop=torch.Tensor.detach):
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_the_score_is_of_predicted_vectors_with_the_item_s_residual(layers, checkerboard):
     split = checkerboard(missing=0.3)
-    model = make(split, layers=layers)
+    model = make(split, num_layers=layers)
     p = {name: one.detach().double() for name, one in model.named_parameters()}
     users, items = (h @ p["predictor.weight"].T + p["predictor.bias"] for h in propagated(split, p, layers))
     torch.testing.assert_close(model.scorer()(torch.arange(40)), (users @ items.T).float(), atol=1e-5, rtol=1e-5)
@@ -71,7 +71,7 @@ def test_the_score_is_of_predicted_vectors_with_the_item_s_residual(layers, chec
 
 def test_the_loss_is_the_paper_s_over_the_modalities_that_items_have(checkerboard):
     split = checkerboard(missing=0.4)
-    model, batch = make(split, content_weight=0.5, dropout=0.4, layers=2), a_batch(split)
+    model, batch = make(split, content_weight=0.5, dropout=0.4, num_layers=2), a_batch(split)
     found = model.loss(batch, stream(3))
     wanted, _ = by_hand(model, split, batch, stream(3))
     assert set(found) == {"reconstruction", "between", "within", "reg"}

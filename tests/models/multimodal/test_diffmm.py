@@ -14,8 +14,8 @@ DIM, N = 6, 40
 
 
 def make(split, features=None, seed=0, **given):
-    config = models.settings("diffmm", {"dim": DIM, "hidden": 16, "generated": 3, **given})
-    return models.build("diffmm", split.train, features or split.features, config, seed)
+    config = models.make_config("diffmm", {"embedding_dim": DIM, "hidden_dim": 16, "num_generated_items": 3, **given})
+    return models.build_model("diffmm", split.train, features or split.features, config, seed)
 
 
 def array(parameter):
@@ -72,7 +72,7 @@ def contents(model, split):
 def generated(model, x0, steps=1):
     blocks = []
     for key in model.keys.values():
-        best = np.argsort(-rebuilt(model, key, x0, steps), axis=1)[:, : model.config.generated]
+        best = np.argsort(-rebuilt(model, key, x0, steps), axis=1)[:, : model.config.num_generated_items]
         rows = np.zeros_like(x0)
         np.put_along_axis(rows, best, 1, axis=1)
         blocks.append(adjacency(rows))
@@ -97,7 +97,7 @@ def by_hand(model, split, layers=1, lam=0.2, omega=0.5):
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_score_is_the_paper_s_formula_from_dense_matrices(layers, checkerboard):
     split = checkerboard(missing=0.3)
-    model = make(split, layers=layers, generated_weight=0.4, residual_weight=0.7)
+    model = make(split, num_layers=layers, generated_graph_weight=0.4, residual_weight=0.7)
     with torch.no_grad():
         model.mix.copy_(torch.tensor([0.5, -0.5]))
     z, _ = by_hand(model, split, layers, lam=0.4, omega=0.7)
@@ -148,7 +148,7 @@ def log_mass(a, b):
 @pytest.mark.parametrize("contrast", ["modalities", "main"])
 def test_the_loss_is_bpr_and_the_contrast_of_the_views(contrast, checkerboard):
     split = checkerboard(missing=0.3)
-    model, batch = make(split, contrast=contrast, contrast_weight=0.5, reg=0.1), a_batch(split)
+    model, batch = make(split, contrast_views=contrast, contrast_weight=0.5, reg=0.1), a_batch(split)
     found = model.loss(batch, stream())
     z, (image, text) = by_hand(model, split)
     u, i, j = z[batch.users], z[N + batch.positives], z[N + batch.negatives]
@@ -170,7 +170,7 @@ def test_the_loss_is_bpr_and_the_contrast_of_the_views(contrast, checkerboard):
 
 def test_the_diffusion_loss_is_the_bound_and_the_injected_signal(checkerboard):
     split = checkerboard(missing=0.3)
-    model, batch = make(split, denoised_users=7, injection_weight=30.0), a_batch(split)
+    model, batch = make(split, denoising_batch_size=7, injection_weight=30.0), a_batch(split)
     found = model.loss(batch, stream(2))["diffusion"].item()
 
     rng = stream(2)
@@ -201,12 +201,12 @@ def test_the_diffusion_loss_moves_the_denoisers_alone(checkerboard):
 
 def test_training_teaches_the_denoiser_whose_items_are_liked(checkerboard):
     split = checkerboard()
-    model = make(split, denoised_users=40, diffusion_steps=2)
+    model = make(split, denoising_batch_size=40, diffusion_steps=2)
     optimizer = torch.optim.Adam(model.denoisers.parameters(), lr=0.01)
-    users, f = torch.arange(N), [one.detach() for one in model._content()]
+    users, f = torch.arange(N), [one.detach() for one in model._modality_content()]
     for step in range(150):
         optimizer.zero_grad()
-        model._diffusion(users, f, stream(step)).backward()
+        model._diffusion_loss(users, f, stream(step)).backward()
         optimizer.step()
     model.refresh()
     own_colour = (model.chosen + torch.arange(N)[:, None]) % 2 == 0
@@ -238,7 +238,9 @@ def test_without_modalities_it_is_propagation_and_its_start(checkerboard):
 def test_a_user_keeps_no_more_items_than_there_are():
     pairs = Interactions(np.array([0, 1, 1]), np.array([0, 0, 1]), 2, 3)
     features = ItemFeatures(3, {"text": np.eye(3, dtype=np.float32)}, {"text": np.ones(3, dtype=bool)})
-    model = models.build("diffmm", pairs, features, models.settings("diffmm", {"hidden": 4, "generated": 9}), 0)
+    model = models.build_model(
+        "diffmm", pairs, features, models.make_config("diffmm", {"hidden_dim": 4, "num_generated_items": 9}), 0
+    )
     model.refresh()
     assert model.chosen.sort().values.tolist() == [[[0, 1, 2], [0, 1, 2]]]
 
@@ -246,16 +248,16 @@ def test_a_user_keeps_no_more_items_than_there_are():
 def test_a_catalogue_whose_denoisers_need_too_much_memory_is_refused_with_the_need(checkerboard):
     # 4 bytes * 40 items * (2 modalities * 4 * 2 layers * 1000 + 128 rows * 9) = 2.62e6 bytes
     wanted = (
-        r"diffmm: 2 denoisers of hidden=1000 for 40 items and their rows need 0.00256 GiB, memory_gib allows 0.001; "
-        "lower hidden or denoised_users, or raise it"
+        r"diffmm: 2 denoisers of hidden_dim=1000 for 40 items and their rows need 0.00256 GiB, "
+        "max_memory_gib allows 0.001; lower hidden_dim or denoising_batch_size, or raise it"
     )
     with pytest.raises(ConfigError, match=wanted):
-        make(checkerboard(), hidden=1000, memory_gib=0.001)
+        make(checkerboard(), hidden_dim=1000, max_memory_gib=0.001)
 
 
 def test_the_published_preset_rebuilds_rows_in_all_steps_with_wide_denoisers():
-    config = models.settings("diffmm", {}, "published")
-    assert (config.hidden, config.generation_steps, config.diffusion_steps) == (1000, 5, 5)
+    config = models.make_config("diffmm", {}, "published")
+    assert (config.hidden_dim, config.generation_steps, config.diffusion_steps) == (1000, 5, 5)
 
 
 @pytest.mark.parametrize(
@@ -267,4 +269,4 @@ def test_the_published_preset_rebuilds_rows_in_all_steps_with_wide_denoisers():
 )
 def test_settings_that_do_not_fit_together_are_refused(given, message):
     with pytest.raises(ConfigError, match=message):
-        models.settings("diffmm", given)
+        models.make_config("diffmm", given)

@@ -14,8 +14,8 @@ from helpers.training import a_batch, stream
 
 
 def make(split, seed=0, **given):
-    config = models.settings("freedom", {"dim": 8, **given})
-    return models.build("freedom", split.train, split.features, config, seed)
+    config = models.make_config("freedom", {"embedding_dim": 8, **given})
+    return models.build_model("freedom", split.train, split.features, config, seed)
 
 
 def by_hand(model, split, block, layers=2, item_layers=1):
@@ -33,7 +33,7 @@ def by_hand(model, split, block, layers=2, item_layers=1):
 @pytest.mark.parametrize("item_layers", [1, 2])
 def test_prediction_uses_the_full_graph_whatever_was_drawn_in_training(item_layers, checkerboard):
     split = checkerboard(missing=0.3)
-    model = make(split, pruned=0.9, item_layers=item_layers)
+    model = make(split, edge_dropout=0.9, num_item_layers=item_layers)
     model.loss(a_batch(split), stream(5))
     users, items = by_hand(model, split, graph.bipartite(split.train).toarray(), item_layers=item_layers)
     torch.testing.assert_close(model.scorer()(torch.arange(40)), (users @ items.T).float(), atol=1e-6, rtol=1e-5)
@@ -41,7 +41,7 @@ def test_prediction_uses_the_full_graph_whatever_was_drawn_in_training(item_laye
 
 def test_the_loss_is_both_ranking_terms_on_the_graph_that_its_stream_draws(checkerboard):
     split = checkerboard(missing=0.4)
-    model, batch = make(split, pruned=0.7, content_weight=0.25), a_batch(split)
+    model, batch = make(split, edge_dropout=0.7, content_weight=0.25), a_batch(split)
     found = model.loss(batch, stream(3))
 
     kept = model.graph.draw(0.3, stream(3)).numpy()
@@ -73,7 +73,7 @@ def test_the_drawn_edges_depend_on_the_stream_alone(checkerboard):
 
 def test_nothing_pruned_gives_the_loss_of_the_full_graph(checkerboard):
     split = checkerboard()
-    model, batch = make(split, pruned=0.0), a_batch(split)
+    model, batch = make(split, edge_dropout=0.0), a_batch(split)
     users, items = model.vectors()
     better, worse = ((users[batch.users] * items[side]).sum(1) for side in (batch.positives, batch.negatives))
     wanted = torch.nn.functional.softplus(worse - better).mean()
@@ -90,8 +90,8 @@ def test_the_item_graph_is_frozen_and_no_part_of_the_weights(checkerboard):
 def test_without_modalities_it_is_lightgcn_on_pruned_edges(checkerboard):
     split = checkerboard({})
     model = make(split, seed=4)
-    config = models.settings("lightgcn", {"dim": 8, "layers": 2})
-    light = models.build("lightgcn", split.train, split.features, config, 4)
+    config = models.make_config("lightgcn", {"embedding_dim": 8, "num_layers": 2})
+    light = models.build_model("lightgcn", split.train, split.features, config, 4)
     assert set(model.loss(a_batch(split), stream())) == {"bpr"}
     assert torch.equal(model.scorer()(torch.arange(40)), light.scorer()(torch.arange(40)))
 
@@ -107,7 +107,7 @@ def test_modality_weights_weigh_the_item_graph(checkerboard):
     split = checkerboard()
     model = make(split, modality_weights={"image": 0.1, "text": 0.9})
     image, text = (
-        similarity.content_neighbours(split.features.values[m], split.features.present[m], 10).toarray()
+        similarity.content_neighbors(split.features.values[m], split.features.present[m], 10).toarray()
         for m in ("image", "text")
     )
     wanted = torch.from_numpy(0.1 * image + 0.9 * text).float()
@@ -118,7 +118,10 @@ def test_modality_weights_weigh_the_item_graph(checkerboard):
     ("weights", "message"),
     [
         ({"imag": 1, "text": 1}, r"modality_weights names 'imag' \(did you mean 'image'\?\); .* image, text$"),
-        ({"image": 1}, r"modality_weights lacks 'text'; wanted a weight for each of image, text \(0 leaves one out\)"),
+        (
+            {"image": 1},
+            r"modality_weights lacks 'text'; expected a weight for each of image, text \(0 leaves one out\)",
+        ),
         ({"image": 0, "text": 0}, "modality_weights must not all be 0, found {'image': 0.0, 'text': 0.0}"),
         ({"image": -1, "text": 1}, "freedom: modality_weights.image: .* greater than or equal to 0, found -1"),
     ],

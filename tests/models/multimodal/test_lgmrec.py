@@ -14,8 +14,8 @@ A, DIM, TAU = 3, 4, 0.2
 
 
 def make(split, features=None, seed=0, **given):
-    config = models.settings("lgmrec", {"dim": DIM, "hyperedges": A, **given})
-    return models.build("lgmrec", split.train, features or split.features, config, seed)
+    config = models.make_config("lgmrec", {"embedding_dim": DIM, "num_hyperedges": A, **given})
+    return models.build_model("lgmrec", split.train, features or split.features, config, seed)
 
 
 def norm(x):
@@ -82,7 +82,7 @@ def by_hand(model, split, layers=2, hops=2, hyper=1, alpha=0.3, rng=None, dropou
 @pytest.mark.parametrize("hyper", [1, 3])
 def test_the_score_is_the_paper_s_formula_from_dense_matrices(hyper, checkerboard):
     split = checkerboard(missing=0.3)
-    model = make(split, hyper_layers=hyper, layers=3, content_layers=1, global_weight=0.7)
+    model = make(split, num_hyper_layers=hyper, num_layers=3, num_content_layers=1, global_weight=0.7)
     users, items, _ = by_hand(model, split, layers=3, hops=1, hyper=hyper, alpha=0.7)
     found = model.scorer()(torch.arange(40)).double().numpy()
     np.testing.assert_allclose(found, users @ items.T, atol=2e-5)
@@ -151,8 +151,12 @@ def test_an_item_without_a_modality_depends_on_none_of_its_hyperedges(checkerboa
 
 def test_without_modalities_it_is_lightgcn(checkerboard):
     split = checkerboard({})
-    light = models.build(
-        "lightgcn", split.train, split.features, models.settings("lightgcn", {"dim": DIM, "layers": 2}), 4
+    light = models.build_model(
+        "lightgcn",
+        split.train,
+        split.features,
+        models.make_config("lightgcn", {"embedding_dim": DIM, "num_layers": 2}),
+        4,
     )
     model = make(split, seed=4)
     assert set(model.loss(a_batch(split), stream())) == {"bpr", "reg"}
@@ -166,4 +170,4 @@ def test_one_modality_has_nothing_to_be_told_from(checkerboard):
 
 def test_a_dropout_of_everything_is_refused():
     with pytest.raises(ConfigError, match="lgmrec: dropout: Input should be less than 1, found 1"):
-        models.settings("lgmrec", {"dropout": 1})
+        models.make_config("lgmrec", {"dropout": 1})

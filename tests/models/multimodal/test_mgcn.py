@@ -8,15 +8,15 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.models.multimodal.mgcn import contrast
+from gtcrec.ops.losses import cosine_info_nce
 from gtcrec.ops.neighbors import cosine_graph
 from gtcrec.types import ItemFeatures, Split
 from helpers.training import a_batch
 
 
 def make(split, seed=0, **given):
-    config = models.settings("mgcn", {"dim": 8, **given})
-    return models.build("mgcn", split.train, split.features, config, seed)
+    config = models.make_config("mgcn", {"embedding_dim": 8, **given})
+    return models.build_model("mgcn", split.train, split.features, config, seed)
 
 
 def few(split):
@@ -50,7 +50,7 @@ def parts_by_hand(model, split):
     a = torch.zeros(n_users + r.shape[1], n_users + r.shape[1], dtype=torch.float64)
     a[:n_users, n_users:], a[n_users:, :n_users] = r, r.T
     e = torch.cat([p["users"], p["items"]])
-    z = sum(torch.linalg.matrix_power(a, hop) @ e for hop in range(config.layers + 1)) / (config.layers + 1)
+    z = sum(torch.linalg.matrix_power(a, hop) @ e for hop in range(config.num_layers + 1)) / (config.num_layers + 1)
     h, have = {}, {}
     for m, key in model.keys.items():
         x = split.features.values[m].astype(np.float64)
@@ -58,8 +58,8 @@ def parts_by_hand(model, split):
         for part in ("projections", "gates"):
             y = y @ p[f"{part}.{key}.weight"].T + p[f"{part}.{key}.bias"]
         purified = p["items"] * torch.sigmoid(y)
-        s = torch.from_numpy(dense_view(x, split.features.present[m], config.item_neighbours))
-        items = torch.linalg.matrix_power(s, config.item_layers) @ purified
+        s = torch.from_numpy(dense_view(x, split.features.present[m], config.num_item_neighbors))
+        items = torch.linalg.matrix_power(s, config.num_item_layers) @ purified
         h[m] = torch.cat([r @ items, items])
         on_items = torch.from_numpy(split.features.present[m])
         have[m] = torch.cat([(liked & on_items).any(1), on_items])
@@ -109,7 +109,7 @@ def loss_by_hand(model, split, batch):
     return terms, p
 
 
-@pytest.mark.parametrize("given", [{}, {"layers": 1, "item_layers": 2, "item_neighbours": 4}])
+@pytest.mark.parametrize("given", [{}, {"num_layers": 1, "num_item_layers": 2, "num_item_neighbors": 4}])
 def test_the_score_is_behaviour_and_fused_content(given, checkerboard):
     split = few(checkerboard())
     model = make(split, **given)
@@ -140,7 +140,7 @@ def test_an_item_without_content_is_scored_by_behaviour_alone(checkerboard):
     split = few(checkerboard())
     model = make(split)
     _, items = model.vectors()
-    _, behaviour = model._behaviour()
+    _, behaviour = model._behavior_vectors()
     assert torch.equal(items[35], behaviour[35])
     assert not torch.allclose(items[0], behaviour[0])
 
@@ -154,8 +154,12 @@ def test_one_modality_is_shared_whole_and_halved(checkerboard):
 
 def test_without_modalities_it_is_lightgcn(checkerboard):
     split = checkerboard({})
-    light = models.build(
-        "lightgcn", split.train, split.features, models.settings("lightgcn", {"dim": 8, "layers": 2}), 4
+    light = models.build_model(
+        "lightgcn",
+        split.train,
+        split.features,
+        models.make_config("lightgcn", {"embedding_dim": 8, "num_layers": 2}),
+        4,
     )
     model = make(split, seed=4)
     assert set(model.loss(a_batch(split), torch.Generator())) == {"bpr", "reg"}
@@ -182,7 +186,7 @@ def test_opposite_contents_are_no_neighbours_and_an_empty_one_keeps_itself():
 
 def test_contrast_without_any_row_is_nothing_with_a_gradient_of_nothing():
     content, behaviour = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
-    loss = contrast(content, behaviour, torch.zeros(2, dtype=torch.int64), 0.2)
+    loss = cosine_info_nce(content, behaviour, 0.2, torch.zeros(2, dtype=torch.int64))
     loss.backward()
     assert loss == 0
     assert torch.equal(content.grad, torch.zeros(2, 3))
@@ -190,13 +194,13 @@ def test_contrast_without_any_row_is_nothing_with_a_gradient_of_nothing():
 
 def test_contrast_of_equal_rows_is_the_log_of_their_number():
     rows = torch.ones(3, 4)
-    assert contrast(rows, rows, torch.tensor([5, 2, 1]), 0.03).item() == pytest.approx(math.log(8), abs=1e-5)
+    assert cosine_info_nce(rows, rows, 0.03, torch.tensor([5, 2, 1])).item() == pytest.approx(math.log(8), abs=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.03, 0.2])
 def test_contrast_is_finite_at_any_cosine(temperature):
     rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    worst = contrast(rows, -rows, torch.ones(2, dtype=torch.int64), temperature)
+    worst = cosine_info_nce(rows, -rows, temperature)
     assert worst.item() == pytest.approx(2 / temperature, rel=1e-3)
 
 
@@ -204,7 +208,7 @@ def test_contrast_is_finite_at_any_cosine(temperature):
     ("given", "message"),
     [
         ({"temperature": 0.02}, "mgcn: temperature: .* greater than or equal to 0.03, found 0.02"),
-        ({"item_neighbours": 0}, "mgcn: item_neighbours: .* greater than or equal to 1, found 0"),
+        ({"num_item_neighbors": 0}, "mgcn: num_item_neighbors: .* greater than or equal to 1, found 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(given, message, checkerboard):

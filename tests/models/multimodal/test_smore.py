@@ -14,8 +14,8 @@ DIM = 6
 
 
 def make(split, features=None, seed=0, **given):
-    config = models.settings("smore", {"dim": DIM, "item_neighbours": 4, **given})
-    return models.build("smore", split.train, features or split.features, config, seed)
+    config = models.make_config("smore", {"embedding_dim": DIM, "num_item_neighbors": 4, **given})
+    return models.build_model("smore", split.train, features or split.features, config, seed)
 
 
 def sigmoid(x):
@@ -97,7 +97,7 @@ def test_the_item_graph_is_the_dense_formula():
 @pytest.mark.parametrize("widths", [{"image": 6, "text": 5}, {"a": 3, "b": 4, "c": 5}])
 def test_the_score_is_the_paper_s_formula_from_dense_matrices(layers, item_layers, widths, checkerboard):
     split = checkerboard(widths, missing=0.3)
-    model = make(split, layers=layers, item_layers=item_layers)
+    model = make(split, num_layers=layers, num_item_layers=item_layers)
     e, side = by_hand(model, split, layers, item_layers)
     users, items = (one + other for one, other in zip(e, side, strict=True))
     found = model.scorer()(torch.arange(40)).double().numpy()
@@ -159,18 +159,20 @@ def test_an_item_without_any_content_keeps_its_behaviour_alone(checkerboard):
     model = make(split)
     _, items = model.vectors()
     bare = torch.from_numpy(~has)
-    assert torch.equal(items[bare], model._behaviour().items[bare])
-    assert not torch.equal(items, model._behaviour().items)
+    assert torch.equal(items[bare], model._behavior_vectors().items[bare])
+    assert not torch.equal(items, model._behavior_vectors().items)
 
 
 def test_without_modalities_it_is_lightgcn(checkerboard):
     split = checkerboard({})
-    light = models.build("lightgcn", split.train, split.features, models.settings("lightgcn", {"dim": DIM}), 4)
+    light = models.build_model(
+        "lightgcn", split.train, split.features, models.make_config("lightgcn", {"embedding_dim": DIM}), 4
+    )
     model = make(split, seed=4)
     assert set(model.loss(a_batch(split), stream())) == {"bpr", "reg"}
     assert torch.equal(model.scorer()(torch.arange(40)), light.scorer()(torch.arange(40)))
 
 
 def test_a_dim_without_a_spectrum_is_refused():
-    with pytest.raises(ConfigError, match="smore: dim: Input should be greater than or equal to 2, found 1"):
-        models.settings("smore", {"dim": 1})
+    with pytest.raises(ConfigError, match="smore: embedding_dim: Input should be greater than or equal to 2, found 1"):
+        models.make_config("smore", {"embedding_dim": 1})

@@ -11,8 +11,8 @@ from helpers.training import a_batch
 
 
 def make(split, seed=0, **given):
-    config = models.settings("vbpr", {"dim": 8, "content_dim": 3, **given})
-    model = models.build("vbpr", split.train, split.features, config, seed)
+    config = models.make_config("vbpr", {"embedding_dim": 8, "content_dim": 3, **given})
+    model = models.build_model("vbpr", split.train, split.features, config, seed)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():  # the biases start at 0, where a wrong sign would not show
         model.bias.copy_(torch.randn(len(model.bias), generator=rng))
@@ -109,7 +109,7 @@ def test_content_is_read_where_it_lies(checkerboard):
 
 def test_an_untrained_model_has_no_opinion_on_popularity(checkerboard):
     split = checkerboard()
-    model = models.build("vbpr", split.train, split.features, models.settings("vbpr", {}), 0)
+    model = models.build_model("vbpr", split.train, split.features, models.make_config("vbpr", {}), 0)
     users, items = model.vectors()
     assert users.shape == items.shape == (40, 64 * 3 + 1)
     assert torch.equal(users[:, -1], torch.ones(40))

@@ -1,8 +1,7 @@
 """The items of a build: which rows of the items table are in the catalogue, and the table that is written of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from string import Formatter
@@ -12,23 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from gtcrec.data.build.report import Drops
-from gtcrec.data.formats.columns import read_keys, read_numbers, read_strings, read_texts
-from gtcrec.data.formats.streaming import Source
-from gtcrec.data.formats.tables import Table
+from gtcrec.data.build.report import FilterReport
+from gtcrec.data.formats.columns import number_cells, read_ids, read_strings, read_texts
+from gtcrec.data.formats.tables import Table, TableFile
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import atomic_path
-from gtcrec.runtime.folder import link_or_copy
-from gtcrec.types import Floats, Ints, Masks
+from gtcrec.runtime.files import atomic_path, link_or_copy
+from gtcrec.types import Ints, Masks
 
-__all__ = ["Catalogue", "ItemColumns", "read_catalogue", "write_items"]
+__all__ = ["ItemCatalog", "ItemColumns", "read_item_catalog", "write_items"]
 
 _IDS, _ROWS = 1 << 18, 1 << 11  # rows of Parquet at a time: of ids, of all columns, where a text may be long
 _GROUP = 1 << 26  # bytes of a row group that is written
 
 
 @dataclass(frozen=True, eq=False)
-class Catalogue:
+class ItemCatalog:
     """The distinct items: their ids (Arrow text), and which rows of the table they are, bool [rows]."""
 
     ids: Any
@@ -45,6 +42,7 @@ class ItemColumns:
     image: str = ""
     numbers: tuple[str, ...] = ()
     words: tuple[str, ...] = ()  # categories, tags and what is only kept
+    joins: Mapping[str, str] = field(default_factory=dict)  # what stands between the texts of a list, by column
 
     @property
     def pattern(self) -> tuple[str, ...]:
@@ -58,55 +56,59 @@ class ItemColumns:
         return list(dict.fromkeys(filter(None, named)))
 
 
-def read_catalogue(source: Source, item: str, duplicates: Literal["refuse", "first"], drops: Drops) -> Catalogue:
+def read_item_catalog(
+    source: TableFile, item: str, duplicates: Literal["refuse", "first"], dropped: FilterReport
+) -> ItemCatalog:
     """Read the ids of an items table; rows without one are left out.
 
     An id that stands twice raises `DataError`, or with `first` its later rows are left out.
     """
     ids, filled = [pa.array([], pa.string())], [np.zeros(0, dtype=np.bool_)]
-    for part in source.parts([item], _IDS):
-        keys, blank = read_keys(part, item)
-        kept = drops.keep("items", "without an item id", np.ones_like(blank), blank, partial(_row, part))
-        ids.append(keys.filter(pa.array(kept)))
+    for part in source.batches([item], _IDS):
+        keys = read_ids(part, item)
+        blank = np.asarray(keys.is_null())
+        kept = dropped.drop_invalid(
+            "items", "without an item id", np.ones_like(blank), blank, partial(_row_example, part)
+        )
+        ids.append(keys.filter(pa.array(kept)).cast(pa.string()))
         filled.append(kept)
     chosen, keys = np.concatenate(filled), pa.concat_arrays(ids)
     if not len(keys):
-        raise DataError(f"{source.path}: wanted items with an id in {item}, found none in {len(chosen):,} rows")
+        raise DataError(f"{source.path}: expected items with an id in {item}, found none in {len(chosen):,} rows")
     codes = keys.dictionary_encode().indices.to_numpy()
     new = np.zeros(len(codes), dtype=np.bool_)
     new[np.unique(codes, return_index=True)[1]] = True
     if new.all():
-        return Catalogue(keys, chosen)
+        return ItemCatalog(keys, chosen)
     rows: Ints = np.flatnonzero(chosen)
     if duplicates == "refuse":
         _refuse_duplicates(source, item, keys, codes, new, rows)
-    drops.keep(
+    dropped.drop_invalid(
         "items", "with an id that an earlier row has", ~np.zeros_like(new), ~new,
         lambda k: f"row {rows[k] + 1:,}: {keys[k].as_py()!r}",
     )  # fmt: skip
     chosen[rows[~new]] = False
-    return Catalogue(keys.filter(pa.array(new)), chosen)
+    return ItemCatalog(keys.filter(pa.array(new)), chosen)
 
 
-def _refuse_duplicates(source: Source, item: str, keys: Any, codes: Any, new: Masks, rows: Any) -> None:
+def _refuse_duplicates(source: TableFile, item: str, keys: Any, codes: Any, new: Masks, rows: Any) -> None:
     two = int(np.argmin(new))
     one = int(np.argmax(codes == codes[two]))
     more = int((~new).sum()) - 1
     raise DataError(
-        f"{source.path}: {item} {keys[two].as_py()!r} stands twice: {source.head.place(int(rows[one]))} and "
-        f"{source.head.place(int(rows[two]))}" + (f", and {more:,} more rows repeat an id" if more else "") +
+        f"{source.path}: {item} {keys[two].as_py()!r} stands twice: {source.place(int(rows[one]))} and "
+        f"{source.place(int(rows[two]))}" + (f", and {more:,} more rows repeat an id" if more else "") +
         "; --duplicates first keeps the first row of each"
     )  # fmt: skip
 
 
 def write_items(
-    source: Source,
+    source: TableFile,
     columns: ItemColumns,
     chosen: Masks,
     root: Path,
     folder: Path,
-    joins: Mapping[str, str],
-    drops: Drops,
+    dropped: FilterReport,
 ) -> None:
     """Write `items.parquet`, the chosen rows in the table's order, and the images that they name into `images/`.
 
@@ -114,24 +116,24 @@ def write_items(
     `DataError` for a cell that is not what it should be and an image outside `root`.
     """
     schema = pa.schema(
-        [(name, pa.float64() if name in columns.numbers else pa.string()) for name in _written(source, columns)]
+        [(name, pa.float64() if name in columns.numbers else pa.string()) for name in _written_names(source, columns)]
     )
     with (
         atomic_path(folder / "items.parquet") as temporary,
         pa.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for group in _groups(source, columns, chosen, joins, root, folder, drops):
+        for group in _row_groups(source, columns, chosen, root, folder, dropped):
             writer.write_table(pa.concat_tables(group).select(schema.names).cast(schema).combine_chunks())
 
 
-def _groups(
-    source: Source, columns: ItemColumns, chosen: Masks, joins: Mapping[str, str], root: Path, folder: Path,
-    drops: Drops,
+def _row_groups(
+    source: TableFile, columns: ItemColumns, chosen: Masks, root: Path, folder: Path,
+    dropped: FilterReport,
 ) -> Iterator[list[pa.Table]]:  # fmt: skip
     group: list[pa.Table] = []
-    for part in source.parts(columns.read(), _ROWS, joins):
+    for part in source.batches(columns.read(), _ROWS, columns.joins):
         mask = chosen[part.first : part.first + len(part)]
-        group.append(_convert(part, columns, mask, root, folder, drops))
+        group.append(_convert_batch(part, columns, mask, root, folder, dropped))
         if sum(table.nbytes for table in group) > _GROUP:
             yield group
             group = []
@@ -139,7 +141,7 @@ def _groups(
         yield group
 
 
-def _written(source: Source, columns: ItemColumns) -> list[str]:
+def _written_names(source: TableFile, columns: ItemColumns) -> list[str]:
     """Return the names of the columns as written. Raises `DataError` where two would have one name."""
     roles = {"item_id": columns.item, "title": columns.title, "image": columns.image}
     taken = {name: made for name, made in roles.items() if made}
@@ -149,58 +151,43 @@ def _written(source: Source, columns: ItemColumns) -> list[str]:
     return list(taken)
 
 
-def _convert(part: Table, columns: ItemColumns, mask: Masks, root: Path, folder: Path, drops: Drops) -> pa.Table:
-    keys, _ = read_keys(part, columns.item)
-    made = {"item_id": keys}
+def _convert_batch(
+    part: Table, columns: ItemColumns, mask: Masks, root: Path, folder: Path, dropped: FilterReport
+) -> pa.Table:
+    made = {"item_id": read_ids(part, columns.item).cast(pa.string())}
     if columns.title:
         made["title"] = read_strings(part, columns.title)
     if columns.image:
         paths = _image_paths(part, columns)
-        images = [_link(part, row, path, root, folder) if mask[row] else "" for row, path in enumerate(paths)]
+        images = [_link_image(part, row, path, root, folder) if mask[row] else "" for row, path in enumerate(paths)]
         lost = np.array([image is None for image in images], dtype=np.bool_)
-        about = partial(_row, part, cells=paths)
-        drops.keep("items", "image files not found (the item stays)", mask, lost, about)
+        about = partial(_row_example, part, cells=paths)
+        dropped.drop_invalid("items", "image files not found (the item stays)", mask, lost, about)
         made["image"] = pa.array([image or "" for image in images], pa.string())
     for name in (*columns.texts, *columns.words):
-        made.setdefault(name, read_strings(part, name))
+        made.setdefault(name, read_strings(part, name, columns.joins.get(name)))
     for name in columns.numbers:
-        numbers, odd = _numbers(part, name)
-        about = partial(_row, part, cells=part.columns[name].to_pylist())
-        drops.keep("items", f"cells of {name} that are no number (the item stays)", mask, odd, about)
+        numbers, odd = number_cells(part, name)
+        about = partial(_row_example, part, cells=read_texts(part, name) if odd.any() else ())
+        dropped.drop_invalid("items", f"cells of {name} that are no number (the item stays)", mask, odd, about)
         made[name] = pa.array(numbers, pa.float64(), mask=np.isnan(numbers))
     return pa.table(made).filter(pa.array(mask))
 
 
-def _row(part: Table, row: int, cells: Sequence[Any] = ()) -> str:
+def _row_example(part: Table, row: int, cells: Sequence[Any] = ()) -> str:
     return f"row {part.first + row + 1:,}" + (f": {cells[row]!r}" if cells else "")
-
-
-def _numbers(part: Table, name: str) -> tuple[Floats, Masks]:
-    """Return the numbers of a column, NaN where there is none, and which cells are text that is no finite number."""
-    column = part.columns.column(name)
-    odd = np.zeros(len(part), dtype=np.bool_)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return read_numbers(part, name, blanks=True), odd
-    numbers = np.full(len(part), np.nan)
-    for row, cell in enumerate(column.to_pylist()):
-        if cell and cell.strip():
-            with suppress(ValueError):
-                numbers[row] = float(cell.replace("_", "x"))  # Python would read 1_000
-            odd[row] = not np.isfinite(numbers[row])
-    numbers[odd] = np.nan
-    return numbers, odd
 
 
 def _image_paths(part: Table, columns: ItemColumns) -> Sequence[str]:
     if not columns.pattern:
         return read_texts(part, columns.image)
-    cells = {name: read_keys(part, name)[0].to_pylist() for name in columns.pattern}
+    cells = {name: read_ids(part, name).to_pylist() for name in columns.pattern}
     return [
         columns.image.format(**{name: column[row] or "" for name, column in cells.items()}) for row in range(len(part))
     ]
 
 
-def _link(part: Table, row: int, path: str, root: Path, folder: Path) -> str | None:
+def _link_image(part: Table, row: int, path: str, root: Path, folder: Path) -> str | None:
     """Put an image into the folder, as a second name of the file where the disk allows it; None if there is none.
 
     Return its path there, "" for no path.

@@ -4,7 +4,6 @@ import codecs
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from string import Formatter
@@ -12,25 +11,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gtcrec.data.build.fill import fill, missing
-from gtcrec.data.build.gather import gather
-from gtcrec.data.build.interactions import filter_pairs, write_interactions
-from gtcrec.data.build.items import ItemColumns, read_catalogue, write_items
-from gtcrec.data.build.report import Drops, write_report
-from gtcrec.data.features.extract import EncodeConfig
-from gtcrec.data.features.provenance import Encoded
-from gtcrec.data.formats.columns import find_column
-from gtcrec.data.formats.streaming import Source, open_source
+from gtcrec.data.build.interactions import filter_pairs, read_interactions, write_interactions
+from gtcrec.data.build.items import ItemColumns, read_item_catalog, write_items
+from gtcrec.data.build.report import FilterReport, write_report
+from gtcrec.data.features.extract import EncodeConfig, encode
+from gtcrec.data.formats.columns import find_columns, find_item_column, require_columns
+from gtcrec.data.formats.tables import TableFile, open_table
 from gtcrec.data.splits import SplitConfig
-from gtcrec.errors import DataError, nearest
+from gtcrec.errors import DataError
 from gtcrec.runtime.block_jobs import Executor
-from gtcrec.runtime.files import MANIFEST, sha256, write_json, write_manifest, write_text
-from gtcrec.runtime.folder import new_folder
+from gtcrec.runtime.files import (
+    MANIFEST,
+    check_manifest,
+    is_empty,
+    new_folder,
+    require_empty,
+    sha256,
+    write_json,
+    write_manifest,
+    write_text,
+)
 
 __all__ = ["BuildConfig", "build"]
 
 _FILES = ["interactions.parquet", "items.parquet", "report.json", "report.md"]
-_ROLES = ("user", "item", "rating", "time", "label")
 
 
 class BuildConfig(BaseModel):
@@ -42,19 +46,19 @@ class BuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user: str | None = None
-    item: str | None = None
-    items_item: str | None = None
-    rating: str | None = None
-    time: str | None = None
-    label: str | None = None
+    user: str | None = Field(None, description="column of users; this and the next are found by their usual names")
+    item: str | None = Field(None, description="column of items in the interactions table")
+    items_item: str | None = Field(None, description="column of items in the items table; as `item` if not given")
+    rating: str | None = Field(None, description="column of ratings")
+    time: str | None = Field(None, description="column of times")
+    label: str | None = Field(None, description="column of the part of a row: 0 training, 1 validation, 2 test")
     title: str | None = Field(None, description="a column for people to look at; `title` if there is one")
-    text: tuple[str, ...] = ()
+    text: tuple[str, ...] = Field((), description="columns of text, encoded together")
     image: str | None = Field(None, description="a column of paths, or a pattern such as images/{item_id}.jpg")
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = Field((), description="columns with several tags a cell")
     tag_separator: Annotated[str, Field(min_length=1, description="between the tags of a cell")] = "|"
     category: tuple[str, ...] = Field((), description="columns with one word or phrase a cell")
-    numbers: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = Field((), description="columns of numbers")
     keep: tuple[str, ...] = Field((), description="other columns that the items keep as text")
     text_encoder: str = Field("", description="a folder or a name on the hub; all-MiniLM-L6-v2 if not given")
     image_encoder: str = Field("", description="a folder or a name on the hub; colours and layout if not given")
@@ -67,19 +71,21 @@ class BuildConfig(BaseModel):
 
     @field_validator("encoding")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _check_encoding(cls, name: str) -> str:
         try:
             codecs.lookup(name)
         except LookupError as error:
-            raise ValueError(f"unknown encoding {name!r}, wanted one such as utf-8, latin-1, cp1252, utf-16") from error
+            raise ValueError(
+                f"unknown encoding {name!r}, expected one such as utf-8, latin-1, cp1252, utf-16"
+            ) from error
         return name
 
     @field_validator("image")
     @classmethod
-    def _pattern(cls, image: str | None) -> str | None:
+    def _check_image_pattern(cls, image: str | None) -> str | None:
         for _, name, how, conversion in Formatter().parse(image or ""):
             if name is not None and (not name or how or conversion):
-                raise ValueError(f"wanted columns' names between the braces, found {image!r}")
+                raise ValueError(f"expected columns' names between the braces, found {image!r}")
         return image
 
 
@@ -105,84 +111,99 @@ def build(
     a folder in use.
     """
     items, interactions, out = Path(items), Path(interactions), Path(out)
-    described, acted = open_source(items, config.encoding), open_source(interactions, config.encoding)
-    columns, item_columns = _columns(acted, config), _item_columns(described, config)
-    about, wanted = _about(items, interactions, config), _matrices(config)
-    if _is_begun(out, about, wanted):
+    item_file, interaction_file = open_table(items, config.encoding), open_table(interactions, config.encoding)
+    about, matrices = _build_facts(items, interactions, config), _feature_configs(config)
+    if _is_begun(out, about, matrices):
         on_stage(f"{out}: the tables are there")
     else:
         root = items.parent if image_root is None else Path(image_root)
-        _build_tables(_Task(described, acted, columns, item_columns, root, out, config, about), on_stage)
-    fill(out, wanted, executor, lambda name, found: on_stage(_said(name, found)), on_block)
+        _build_tables(item_file, interaction_file, root, out, config, about, on_stage)
+    encode_missing_features(out, matrices, executor, on_stage, on_block)
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What the tables of a folder are built of."""
+def encode_missing_features(
+    folder: Path,
+    matrices: Mapping[str, EncodeConfig],
+    executor: Executor | None,
+    on_stage: Callable[[str], None],
+    on_block: Callable[[int, int], None],
+) -> None:
+    """Encode the columns of `items.parquet` that a config names into `NAME_feat.npy`, those that are not there yet.
 
-    items: Source
-    interactions: Source
-    columns: Mapping[str, str]
-    item_columns: ItemColumns
-    image_root: Path
-    out: Path
-    config: BuildConfig
-    about: Mapping[str, Any]
+    The manifest is renewed after each, so that a kill costs a batch. Raises what `encode` raises.
+    """
+    for name in _missing_features(folder, matrices):
+        on_stage(f"encoding {name}")
+        out = folder / _feature_file(name)
+        encoded = encode(folder / "items.parquet", out, matrices[name], executor=executor, on_block=on_block)
+        facts = check_manifest(folder)
+        made = [one.name for one in folder.glob(f"{out.stem}.*") if one.is_file()]
+        write_manifest(folder, [*facts.pop("files"), *made], facts)
+        failed = len(encoded.failures)
+        lost = f"; {failed:,} could not be read, see {name}_feat.json" if failed else ""
+        on_stage(f"{encoded.present:,} of {encoded.rows:,} items have {name}, {encoded.width} numbers each{lost}")
 
 
-def _build_tables(task: _Task, on_stage: Callable[[str], None]) -> None:
-    drops, config = Drops(), task.config
-    on_stage(f"reading {task.items.path}")
-    catalogue = read_catalogue(task.items, task.item_columns.item, config.duplicates, drops)
-    on_stage(f"{len(catalogue.ids):,} items; reading {task.interactions.path}")
-    found = gather(task.interactions, task.columns, catalogue.ids, config.min_rating, drops)
-    read = {"interactions": found.n_read, "items": len(catalogue.chosen)}
-    on_stage(f"{found.n_read:,} interactions; filtering")
-    pairs = filter_pairs(found, catalogue, task.interactions, config.core, config.split, drops)
-    del found
+def _missing_features(folder: Path, matrices: Mapping[str, EncodeConfig]) -> list[str]:
+    """Return which matrices the folder's manifest does not name; raises `DataError` for damage."""
+    files = check_manifest(folder)["files"]
+    return [name for name in matrices if _feature_file(name) not in files]
+
+
+def _feature_file(name: str) -> str:
+    return f"{name}_feat.npy"
+
+
+def _build_tables(
+    item_file: TableFile, interaction_file: TableFile, image_root: Path, out: Path, config: BuildConfig,
+    facts: Mapping[str, Any], on_stage: Callable[[str], None],
+) -> None:  # fmt: skip
+    columns, item_columns = _interaction_columns(interaction_file, config), _item_columns(item_file, config)
+    dropped = FilterReport()
+    on_stage(f"reading {item_file.path}")
+    catalog = read_item_catalog(item_file, item_columns.item, config.duplicates, dropped)
+    on_stage(f"{len(catalog.ids):,} items; reading {interaction_file.path}")
+    encoded = read_interactions(interaction_file, columns, catalog.ids, config.min_rating, dropped)
+    read = {"interactions": encoded.n_read, "items": len(catalog.chosen)}
+    on_stage(f"{encoded.n_read:,} interactions; filtering")
+    pairs = filter_pairs(encoded, catalog, interaction_file, config.core, config.split, dropped)
+    del encoded
     on_stage(f"{len(pairs.rows):,} interactions kept; writing")
-    with new_folder(task.out) as folder:
+    with new_folder(out) as folder:
         write_interactions(pairs, folder)
-        joins = {**dict.fromkeys(config.text, " "), **dict.fromkeys(config.tags, config.tag_separator)}
-        write_items(task.items, task.item_columns, pairs.chosen, task.image_root, folder, joins, drops)
-        report = {"read": read, "kept": pairs.counts(), "dropped": drops.facts()}
+        write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped)
+        report = {"read": read, "kept": pairs.counts(), "dropped": dropped.facts()}
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", write_report(report))
-        write_manifest(folder, _FILES, {"gtcrec": task.about})
+        write_manifest(folder, _FILES, {"gtcrec": facts})
         os.sync()  # images are copied without a sync each
 
 
-def _columns(source: Source, config: BuildConfig) -> dict[str, str]:
+def _interaction_columns(source: TableFile, config: BuildConfig) -> dict[str, str]:
     """Return the interactions' column names by role, "" for none."""
-    found = {
-        role: find_column(source.head, role, getattr(config, role), role in ("user", "item"), f"--{role}-col")
-        for role in _ROLES
-    }
+    found = find_columns(source, lambda role: getattr(config, role), "--{}-col")
     if config.min_rating is not None and not found["rating"]:
         raise DataError(f"{source.path}: --min-rating needs a rating column, found none; set --rating-col")
     return found
 
 
-def _item_columns(source: Source, config: BuildConfig) -> ItemColumns:
-    given = config.items_item or (config.item if config.item in source.names else None)
+def _item_columns(source: TableFile, config: BuildConfig) -> ItemColumns:
     columns = ItemColumns(
-        find_column(source.head, "item", given, True, "--items-item-col"),
+        find_item_column(source, config.item, config.items_item, "--items-item-col"),
         config.title or ("title" if "title" in source.names else ""),
         config.text,
         config.image or "",
         config.numbers,
         (*config.tags, *config.category, *config.keep),
+        {**dict.fromkeys(config.text, " "), **dict.fromkeys(config.tags, config.tag_separator)},
     )
-    for name in columns.read():
-        if name not in source.names:
-            listed = ", ".join(map(repr, source.names))
-            raise DataError(f"{source.path}: no column {name!r}, found {listed}{nearest(name, source.names)}")
+    require_columns(source, columns.read())
     return columns
 
 
-def _matrices(config: BuildConfig) -> dict[str, EncodeConfig]:
+def _feature_configs(config: BuildConfig) -> dict[str, EncodeConfig]:
     """Return what is encoded of the items, by the matrix's name."""
     device = config.device
     kinds = {
@@ -195,14 +216,7 @@ def _matrices(config: BuildConfig) -> dict[str, EncodeConfig]:
     return {name: one for name, one in kinds.items() if getattr(config, name)}
 
 
-def _said(name: str, found: Encoded | None) -> str:
-    if found is None:
-        return f"encoding {name}"
-    lost = f"; {len(found.failures):,} could not be read, see {name}_feat.json" if found.failures else ""
-    return f"{found.present:,} of {found.rows:,} items have {name}, {found.width} numbers each{lost}"
-
-
-def _about(items: Path, interactions: Path, config: BuildConfig) -> dict[str, Any]:
+def _build_facts(items: Path, interactions: Path, config: BuildConfig) -> dict[str, Any]:
     sources = {"items": items, "interactions": interactions}
     return {
         "build": config.model_dump(mode="json"),
@@ -211,16 +225,16 @@ def _about(items: Path, interactions: Path, config: BuildConfig) -> dict[str, An
     }
 
 
-def _is_begun(out: Path, about: Mapping[str, Any], wanted: Mapping[str, EncodeConfig]) -> bool:
+def _is_begun(out: Path, about: Mapping[str, Any], matrices: Mapping[str, EncodeConfig]) -> bool:
     """Whether `out` holds the tables of an equal call, but not all of its content; raises `DataError` if in use."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if is_empty(out):
         return False
     try:
         made_of = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["gtcrec"]
     except (OSError, ValueError, KeyError, TypeError):
         made_of = None
     if made_of != about:
-        raise DataError(f"{out}: wanted a new or empty folder, found one in use, not built like this of these tables")
-    if not missing(out, wanted):
+        require_empty(out, DataError, ", not built like this of these tables")
+    if not _missing_features(out, matrices):
         raise DataError(f"{out}: is there already, built like this of these tables")
     return True

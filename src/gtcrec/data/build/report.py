@@ -8,7 +8,7 @@ import numpy as np
 
 from gtcrec.types import Masks
 
-__all__ = ["Drops", "write_report"]
+__all__ = ["FilterReport", "write_report"]
 
 _EXAMPLES = 3
 
@@ -19,7 +19,7 @@ class _Reason:
     examples: list[str] = field(default_factory=list)
 
 
-class Drops:
+class FilterReport:
     """Counts by table and reason, in the order in which the reasons are looked at."""
 
     def __init__(self) -> None:
@@ -29,13 +29,15 @@ class Drops:
         """Count rows, or other things that the reason names."""
         self._reasons.setdefault((table, reason), _Reason()).count += count
 
-    def keep(self, table: str, reason: str, alive: Masks, wrong: Masks, example: Callable[[int], str]) -> Masks:
-        """Count the rows of a part that are alive and wrong; return which stay alive. `example` describes a row."""
-        hit = np.flatnonzero(alive & wrong)
+    def drop_invalid(
+        self, table: str, reason: str, valid: Masks, invalid: Masks, example: Callable[[int], str]
+    ) -> Masks:
+        """Count the valid rows of a batch that fail a check; return which stay valid. `example` describes a row."""
+        hit = np.flatnonzero(valid & invalid)
         self.add(table, reason, len(hit))
         examples = self._reasons[table, reason].examples
         examples += [example(row) for row in hit[: _EXAMPLES - len(examples)].tolist()]
-        return alive & ~wrong
+        return valid & ~invalid
 
     def __str__(self) -> str:
         """The counts in one line, for an error."""

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from gtcrec.errors import ConfigError, nearest
+from gtcrec.errors import ConfigError, DataError, nearest
 from gtcrec.runtime.files import sha256
-from gtcrec.types import Floats
+from gtcrec.types import Floats, Ints
 
 __all__ = [
     "TEXT_ENCODER",
     "Encode",
     "Encoder",
     "Function",
+    "check_vectors",
     "encoder_files",
     "find_encoder",
     "function_encoder",
@@ -168,7 +169,7 @@ def load_function(name: str) -> Function:
     """Return the function that "package.module:name" names; raises `ConfigError` when there is none."""
     module, _, word = name.partition(":")
     if not module or not word:
-        raise ConfigError(f"function {name!r}: wanted package.module:name")
+        raise ConfigError(f"function {name!r}: expected package.module:name")
     try:
         found = importlib.import_module(module)
     except ImportError as error:
@@ -194,6 +195,21 @@ def function_source(function: Function) -> str:
     return f"{function.__module__}:{function.__qualname__} {sha256(file)}" if file.is_file() else ""
 
 
+def check_vectors(found: Any, rows: Ints, dtype: str) -> tuple[Floats, list[str | None]]:
+    """Return vectors in the file's type, and why some are none. Raises `DataError` for what is no matrix of numbers."""
+    shape = np.shape(found)
+    if len(shape) != 2 or shape[0] != len(rows) or not shape[1]:
+        raise DataError(f"the encoder must give [{len(rows)}, width] numbers, found {list(shape)}")
+    with np.errstate(over="ignore"):
+        x: Floats = np.array(found).astype(dtype)
+    refused = [bool(np.isnan(row).all()) for row in x]
+    x[refused] = 0
+    for row in np.flatnonzero(~np.isfinite(x).all(axis=1))[:1].tolist():
+        raise DataError(f"the encoder gave NaN or a number beyond {dtype} for row {rows[row]} (counted from 0)")
+    words = {(True, False): "the encoder gave NaN", (False, False): "its vector is zero"}
+    return x, [words.get((nan, bool(row.any()))) for nan, row in zip(refused, x, strict=True)]
+
+
 def versions(*names: str) -> dict[str, str]:
     """Return the versions of packages; raises `ConfigError` for one that is not installed."""
     try:
@@ -208,12 +224,12 @@ def _sentence_transformer(folder: Path, device: str) -> Encoder:
     with _loading(folder):
         from sentence_transformers import SentenceTransformer
 
-        given = {"use_safetensors": True}
-        model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=given)
+        options = {"use_safetensors": True}
+        model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=options)
 
     def encode(texts: Iterable[Any]) -> Floats:
-        given = list(texts)
-        vectors: Floats = model.encode(given, batch_size=len(given), show_progress_bar=False, normalize_embeddings=True)
+        batch = list(texts)
+        vectors: Floats = model.encode(batch, batch_size=len(batch), show_progress_bar=False, normalize_embeddings=True)
         return vectors
 
     about = {"pooling": "sentence-transformers", "normalised": True, "max_tokens": model.max_seq_length}

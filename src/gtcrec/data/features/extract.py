@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gtcrec.data.features.color_layout import ABOUT as DESCRIPTOR
@@ -21,6 +20,7 @@ from gtcrec.data.features.encoders import (
     TEXT_ENCODER,
     Encoder,
     Function,
+    check_vectors,
     encoder_files,
     find_encoder,
     function_encoder,
@@ -33,11 +33,19 @@ from gtcrec.data.features.encoders import (
 from gtcrec.data.features.images import open_image
 from gtcrec.data.features.inputs import Contents, read_files, read_joined
 from gtcrec.data.features.numeric import number_vectors
-from gtcrec.data.features.provenance import Encoded, Known, count, prepare, read_known, settle
+from gtcrec.data.features.provenance import (
+    Encoded,
+    Known,
+    earlier_matrices,
+    prepare_record,
+    settle_record,
+    summarize_encoding,
+)
 from gtcrec.data.features.tags import tag_vectors
-from gtcrec.data.formats.columns import find_column, read_dense
-from gtcrec.data.formats.tables import Table, read_table
-from gtcrec.errors import ConfigError, DataError, nearest
+from gtcrec.data.formats.columns import find_column, require_columns
+from gtcrec.data.formats.mmrec import read_dense_ids
+from gtcrec.data.formats.tables import ENDS, Table, open_table
+from gtcrec.errors import ConfigError, DataError
 from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
 from gtcrec.runtime.files import atomic_path, sha256
 from gtcrec.types import Floats
@@ -71,7 +79,7 @@ class EncodeConfig(BaseModel):
     width: Annotated[int, Field(ge=1, description="columns at most, of tags")] = 128
     dtype: Literal["float32", "float16"] = Field("float32", description="of the file")
     batch: Annotated[int, Field(ge=1, description="items encoded at once, which a killed job loses at most")] = 32
-    device: str = "cpu"
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
 
     @property
     def kind(self) -> str:
@@ -79,7 +87,7 @@ class EncodeConfig(BaseModel):
         kinds = [kind for kind in _KINDS if getattr(self, kind)]
         if len(kinds) != 1:
             found = " and ".join(kinds) or "none"
-            raise ConfigError(f"wanted columns of one kind ({', '.join(_KINDS)}), found {found}")
+            raise ConfigError(f"expected columns of one kind ({', '.join(_KINDS)}), found {found}")
         return kinds[0]
 
     @property
@@ -100,42 +108,79 @@ def encode(
 ) -> Encoded:
     """Write `NAME_feat.npy`, a row an item in the order of the items table, and the record `NAME_feat.json`.
 
-    A row is zero where the item has no such content or it cannot be read; the record names the latter. `function`
-    is an encoder of one's own, called `config.encoder` in the record. A killed call is gone on with by an equal one.
-    Contents that `out` as it was, or `reuse`, has a row for, made by the same encoder, are not encoded again. Raises
-    `DataError` for a table that does not fit or without any content, `ConfigError` for an encoder that cannot be had.
+    A row is zero where the item has no such content or it cannot be read; the record names the latter. An equal call
+    completes a killed one. Contents that `out` as it was, or `reuse`, has a row for, made by the same encoder, are not
+    encoded again.
+
+    Parameters
+    ----------
+    items
+        The items table.
+    out
+        The matrix to write, a name that ends in `_feat.npy`.
+    config
+        Which columns are encoded, and how.
+    function
+        An encoder of one's own, batch -> float [b, width]; `config.encoder` is its name in the record.
+    executor
+        Where blocks of items are encoded; this process if None.
+    on_block
+        Called with the numbers of blocks done and in all.
+    reuse
+        Another matrix whose rows may be used.
+
+    Returns
+    -------
+    Encoded
+        How many rows have a vector, how many had no content, and which failed.
+
+    Raises
+    ------
+    DataError
+        For a table that does not fit or without any content.
+    ConfigError
+        For an encoder that cannot be had.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "items.csv").write_text("item_id,price\\na,1\\nb,3\\n")
+    ...     config = EncodeConfig(numbers=("price",))
+    ...     encoded = encode(f"{folder}/items.csv", f"{folder}/price_feat.npy", config)
+    >>> encoded.present, encoded.width
+    (2, 2)
     """
     out = Path(out)
-    function = _check(config, out, function)
-    table = read_table(Path(items))
-    _check_columns(table, config)
+    function = _check_request(config, out, function)
+    table = _read_items(Path(items), config)
     _check_order(table, out)
-    settle(out)
+    settle_record(out)
     if config.kind in ("tags", "numbers"):
         found = _encode_whole(table, config, out)
     else:
-        job = _plan(table, config, out, function, reuse)
+        job = _plan_encoding(table, config, out, function, reuse)
         found = run_in_blocks(
             job.rows(),
             config.batch,
-            partial(_make_stage, config, job.folder, function),
+            partial(_make_encode_fn, config, job.folder, function),
             {**config.model_dump(mode="json"), "encoder": job.about},
             out,
-            partial(_assemble, job),
+            partial(_assemble_matrix, job),
             executor,
             on_block,
         )
-    settle(out)
+    settle_record(out)
     return found
 
 
-def _check(config: EncodeConfig, out: Path, function: Function | None) -> Function | None:
+def _check_request(config: EncodeConfig, out: Path, function: Function | None) -> Function | None:
     """Return the function that is asked for, if any."""
     kind = config.kind
     if not out.name.endswith(_END) or out.name == _END:
-        raise ConfigError(f"{out}: wanted a name that ends in {_END}, such as text{_END}")
+        raise ConfigError(f"{out}: expected a name that ends in {_END}, such as text{_END}")
     if out.is_dir():
-        raise ConfigError(f"{out}: wanted the name of a file to write, found a folder")
+        raise ConfigError(f"{out}: expected the name of a file to write, found a folder")
     if kind in ("tags", "numbers") and (function or config.function or config.encoder):
         raise ConfigError(f"{kind} are encoded without an encoder or a function, found one")
     if kind == "file" and not (function or config.function):
@@ -147,19 +192,20 @@ def _check(config: EncodeConfig, out: Path, function: Function | None) -> Functi
     return function
 
 
-def _check_columns(table: Table, config: EncodeConfig) -> None:
-    for name in config.columns:
-        if name not in table.names:
-            found = ", ".join(map(repr, table.names))
-            raise DataError(f"{table.path}: no column {name!r}, found {found}{nearest(name, table.names)}")
+def _read_items(path: Path, config: EncodeConfig) -> Table:
+    """Return the columns of an items table that are encoded, and that of the ids; unknown endings are taken for TSV."""
+    file = open_table(path, separator="" if path.name.endswith(ENDS) else "\t", errors="surrogateescape")
+    require_columns(file, config.columns)
+    names = (*config.columns, find_column(file, "item", None, False))
+    return file.read(names, dict.fromkeys(config.tags, config.separator))
 
 
 def _check_order(table: Table, out: Path) -> None:
     """Where an .inter file numbers the items, the rows must stand in the order of these numbers."""
-    numbered = sorted({*table.path.parent.glob("*.inter"), *out.parent.glob("*.inter")})
+    numbered = sorted({*table.path.parent.glob("[!.]*.inter"), *out.parent.glob("[!.]*.inter")})
     if numbered:
         key = find_column(table, "item", None, True)
-        wrong = np.flatnonzero(read_dense(table, key) != np.arange(len(table)))
+        wrong = np.flatnonzero(read_dense_ids(table, key) != np.arange(len(table)))
         for row in wrong[:1].tolist():
             raise DataError(
                 f"{table.path}: {numbered[0].name} numbers the items, so rows must stand in the order of {key} from 0; "
@@ -201,10 +247,10 @@ class _Job:
         return pa.table({"row": pa.array(rows, pa.int64()), "content": pa.array(values, kind), "sum": sums})
 
 
-def _plan(
+def _plan_encoding(
     table: Table, config: EncodeConfig, out: Path, function: Function | None, reuse: str | Path | None
 ) -> _Job:  # fmt: skip
-    folder, about = _identify(config, function)
+    folder, about = _identify_encoder(config, function)
     contents = read_joined(table, config.text) if config.text else read_files(table, config.columns[0])
     with_version = {**about, "gtcrec": importlib.metadata.version("gtcrec"), "dtype": config.dtype, "kind": config.kind}
     encoder = hashlib.sha256(json.dumps(with_version, sort_keys=True).encode()).digest()
@@ -215,12 +261,12 @@ def _plan(
         if key:
             rows_of.setdefault(key, []).append(row)
     known: dict[bytes, tuple[Known, int]] = {}
-    for one in _earlier(out, reuse) if _repeats(about) else ():
+    for one in earlier_matrices(out, reuse) if _is_repeatable(about) else ():
         known |= {key: (one, one.rows[key]) for key in rows_of if key in one.rows}
     return _Job(table, config, out, folder, about, contents, keys, rows_of, known)
 
 
-def _identify(config: EncodeConfig, function: Function | None) -> tuple[Path | None, dict[str, Any]]:
+def _identify_encoder(config: EncodeConfig, function: Function | None) -> tuple[Path | None, dict[str, Any]]:
     """Return the folder of the model, if any, and all that says which encoder it is."""
     name = config.encoder or config.function or (TEXT_ENCODER if config.text else "")
     if function:
@@ -232,22 +278,12 @@ def _identify(config: EncodeConfig, function: Function | None) -> tuple[Path | N
     return folder, about | versions("torch", "transformers", *(["pillow"] if config.image else []))
 
 
-def _earlier(out: Path, reuse: str | Path | None) -> Iterator[Known]:
-    """Yield the matrices whose rows may be used again; raises `DataError` when `reuse` is none."""
-    for place in (out, reuse) if reuse else (out,):
-        known = read_known(Path(place))
-        if known:
-            yield known
-        elif place is reuse:
-            raise DataError(f"{place}: wanted a matrix to reuse, with the .json and .keys.npy that were made with it")
-
-
-def _repeats(about: Mapping[str, Any]) -> bool:
+def _is_repeatable(about: Mapping[str, Any]) -> bool:
     """Whether an encoder is known to give the same vectors another time: not so a function whose text is not all."""
     return about.get("source") != ""
 
 
-def _make_stage(config: EncodeConfig, folder: Path | None, function: Function | None) -> BlockFn:
+def _make_encode_fn(config: EncodeConfig, folder: Path | None, function: Function | None) -> BlockFn:
     if function:
         encoder = function_encoder(function)
     elif folder:
@@ -265,7 +301,7 @@ def _encode_batch(encoder: Encoder, config: EncodeConfig, batch: pa.Table) -> pa
     def readable() -> Iterator[Any]:
         for place, content in enumerate(contents):
             try:
-                yield _opened(content, config, encoder.draft)
+                yield _open_content(content, config, encoder.draft)
             except DataError as error:
                 reasons[place] = str(error)
 
@@ -275,7 +311,7 @@ def _encode_batch(encoder: Encoder, config: EncodeConfig, batch: pa.Table) -> pa
     columns: dict[str, Any] = {}
     if found is not None:
         places = np.array([place for place, reason in enumerate(reasons) if reason is None], dtype=np.int64)
-        part, why = _checked(found, rows[places], config)
+        part, why = check_vectors(found, rows[places], config.dtype)
         for place, reason in zip(places.tolist(), why, strict=True):
             reasons[place] = reason
         x: Floats = np.zeros((len(rows), part.shape[1]), dtype=config.dtype)
@@ -285,7 +321,7 @@ def _encode_batch(encoder: Encoder, config: EncodeConfig, batch: pa.Table) -> pa
     return pa.table(columns).replace_schema_metadata({"encoder": json.dumps(dict(encoder.about))})
 
 
-def _opened(content: Any, config: EncodeConfig, draft: int) -> Any:
+def _open_content(content: Any, config: EncodeConfig, draft: int) -> Any:
     """Return what an encoder gets for a content."""
     if config.text:
         return content
@@ -293,25 +329,10 @@ def _opened(content: Any, config: EncodeConfig, draft: int) -> Any:
     return open_image(source, draft) if config.image else source
 
 
-def _checked(found: Any, rows: NDArray[np.int64], config: EncodeConfig) -> tuple[Floats, list[str | None]]:
-    """Return vectors in the file's type, and why some are none. Raises `DataError` for what is no matrix of numbers."""
-    shape = np.shape(found)
-    if len(shape) != 2 or shape[0] != len(rows) or not shape[1]:
-        raise DataError(f"the encoder must give [{len(rows)}, width] numbers, found {list(shape)}")
-    with np.errstate(over="ignore"):
-        x: Floats = np.array(found).astype(config.dtype)
-    refused = [bool(np.isnan(row).all()) for row in x]
-    x[refused] = 0
-    for row in np.flatnonzero(~np.isfinite(x).all(axis=1))[:1].tolist():
-        raise DataError(f"the encoder gave NaN or a number beyond {config.dtype} for row {rows[row]} (counted from 0)")
-    words = {(True, False): "the encoder gave NaN", (False, False): "its vector is zero"}
-    return x, [words.get((nan, bool(row.any()))) for nan, row in zip(refused, x, strict=True)]
-
-
-def _assemble(job: _Job, results: BlockResults, path: Path) -> Encoded:
+def _assemble_matrix(job: _Job, results: BlockResults, path: Path) -> Encoded:
     """Write the matrix to `path`, and its record and keys beside `out`."""
     config = job.config
-    width = _width(job, results)
+    width = _vector_width(job, results)
     x = np.lib.format.open_memmap(path, "w+", np.dtype(config.dtype), (len(job.table), width))
     reasons = list(job.contents.reasons)
     for key, (known, row) in job.known.items():
@@ -328,14 +349,16 @@ def _assemble(job: _Job, results: BlockResults, path: Path) -> Encoded:
                 reasons[row] = reason
     x.flush()
     reused = sum(len(job.rows_of[key]) for key in job.known)
-    encoded = count(job.table, reasons, width, reasons.count(None), reused)
+    encoded = summarize_encoding(job.table, reasons, width, reasons.count(None), reused)
     with_vector = [key if reason is None else b"" for key, reason in zip(job.keys, reasons, strict=True)]
-    keys = with_vector if _repeats(job.about) else None
-    prepare(job.out, path, config.dtype, _source(job.table, config), {**about, **job.about}, encoded, keys)
+    keys = with_vector if _is_repeatable(job.about) else None
+    prepare_record(
+        job.out, path, config.dtype, _describe_source(job.table, config), {**about, **job.about}, encoded, keys
+    )
     return encoded
 
 
-def _width(job: _Job, results: BlockResults) -> int:
+def _vector_width(job: _Job, results: BlockResults) -> int:
     widths = [one["vector"].type.list_size for one in results if "vector" in one.column_names]
     widths += [known.x.shape[1] for known, _ in job.known.values()]
     if not widths:
@@ -361,13 +384,13 @@ def _encode_whole(table: Table, config: EncodeConfig, out: Path) -> Encoded:
     if not present.any():
         _refuse_empty(table, config)
     out.parent.mkdir(parents=True, exist_ok=True)
-    encoded = count(table, reasons, x.shape[1], int(present.sum()))
+    encoded = summarize_encoding(table, reasons, x.shape[1], int(present.sum()))
     with atomic_path(out) as temporary:
         with temporary.open("wb") as stream:
             np.save(stream, x)
-        prepare(out, temporary, config.dtype, _source(table, config), about, encoded)
+        prepare_record(out, temporary, config.dtype, _describe_source(table, config), about, encoded)
     return encoded
 
 
-def _source(table: Table, config: EncodeConfig) -> dict[str, Any]:
+def _describe_source(table: Table, config: EncodeConfig) -> dict[str, Any]:
     return {"table": table.path.name, "sha256": sha256(table.path), "kind": config.kind, "columns": config.columns}

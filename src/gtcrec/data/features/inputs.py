@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from gtcrec.data.formats.columns import read_texts
+from gtcrec.data.formats.columns import decode_cells, read_texts
 from gtcrec.data.formats.item_metadata import image_path
 from gtcrec.data.formats.tables import Table
 from gtcrec.runtime.files import sha256
 
-__all__ = ["Contents", "read_files", "read_joined", "read_raw"]
+__all__ = ["Contents", "read_files", "read_joined"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +32,13 @@ class Contents:
 
 def read_joined(table: Table, names: Sequence[str]) -> Contents:
     """Return the texts of some columns, joined by a blank. A cell that is not UTF-8 makes its row unreadable."""
-    columns = [read_raw(table, name) for name in names]
+    columns = [decode_cells(table, name) for name in names]
     values, reasons = [], []
     for cells in zip(*columns, strict=True):
         wrong = [name for name, cell in zip(names, cells, strict=True) if cell is None]
         values.append("" if wrong else " ".join(filter(None, (cell.strip() for cell in cells))))
         reasons.append(f"{wrong[0]} is not UTF-8" if wrong else None if values[-1] else "")
     return Contents(values, [hashlib.sha256(text.encode()).digest() for text in values], reasons)
-
-
-def read_raw(table: Table, name: str) -> list[str | None]:
-    """Return a column as text, "" for empty cells, None for what is not UTF-8: text in Parquet may be anything."""
-    try:
-        return [*read_texts(table, name)]
-    except UnicodeDecodeError:
-        cells = pc.cast(table.columns.column(name), pa.large_binary()).to_pylist()
-        return [_decoded(cell) for cell in cells]
 
 
 def read_files(table: Table, name: str) -> Contents:
@@ -62,12 +52,12 @@ def read_files(table: Table, name: str) -> Contents:
         reasons = ["" if value is None else None if value else "the file is empty" for value in values]
         return Contents(values, [hashlib.sha256(value or b"").digest() for value in values], reasons)
     places = [image_path(table, row, path) for row, path in enumerate(read_texts(table, name))]
-    found = [_sum(place) if place else (b"", "") for place in places]
+    found = [_file_sum(place) if place else (b"", "") for place in places]
     paths = [str(place.resolve()) if place else "" for place in places]
     return Contents(paths, [one for one, _ in found], [reason for _, reason in found])
 
 
-def _sum(place: Path) -> tuple[bytes, str | None]:
+def _file_sum(place: Path) -> tuple[bytes, str | None]:
     try:
         if not place.is_file():
             return b"", "no such file"
@@ -76,10 +66,3 @@ def _sum(place: Path) -> tuple[bytes, str | None]:
         return bytes.fromhex(sha256(place)), None
     except OSError as error:
         return b"", f"cannot be read: {error.strerror}"
-
-
-def _decoded(cell: bytes | None) -> str | None:
-    try:
-        return (cell or b"").decode()
-    except UnicodeDecodeError:
-        return None

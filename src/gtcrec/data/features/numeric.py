@@ -1,14 +1,11 @@
 """Columns of numbers as content: standardised, each with a mark that says where there is one."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from gtcrec.data.features.inputs import read_raw
-from gtcrec.data.formats.columns import read_numbers
+from gtcrec.data.formats.columns import decode_cells, number_cells
 from gtcrec.data.formats.tables import Table
 from gtcrec.types import Floats
 
@@ -25,7 +22,7 @@ def number_vectors(table: Table, names: Sequence[str]) -> tuple[Floats, list[str
     parts, facts = [], []
     reasons: list[str | None] = [None] * len(table)
     for name in names:
-        values, wrong = _read(table, name)
+        values, wrong = _read_column(table, name)
         for row, reason in wrong.items():
             reasons[row] = "; ".join(filter(None, (reasons[row], reason)))
         known = ~np.isnan(values)
@@ -39,22 +36,10 @@ def number_vectors(table: Table, names: Sequence[str]) -> tuple[Floats, list[str
     return x, found, {"name": "standardised", "columns": facts}
 
 
-def _read(table: Table, name: str) -> tuple[Floats, dict[int, str]]:
+def _read_column(table: Table, name: str) -> tuple[Floats, dict[int, str]]:
     """Return the numbers of a column, NaN where there is none, and what is wrong with cells that are not empty."""
-    if not pa.types.is_string(table.columns.column(name).type):
-        return read_numbers(table, name, blanks=True), {}
-    values, wrong = np.full(len(table), np.nan), {}
-    for row, cell in enumerate(read_raw(table, name)):
-        if cell is None or cell.strip():
-            try:
-                values[row] = _number(cell or "")
-            except ValueError:
-                wrong[row] = f"{name} is not a number: {str(cell)[:40]!r}" if cell else f"{name} is not UTF-8"
-    return values, wrong
-
-
-def _number(cell: str) -> float:
-    value = float(cell.replace("_", "x"))  # Python would read 1_000
-    if not math.isfinite(value):
-        raise ValueError
-    return value
+    values, invalid = number_cells(table, name)
+    cells = decode_cells(table, name) if invalid.any() else []
+    reasons = ("is not UTF-8" if cell is None else f"is not a number: {cell[:40]!r}" for cell in cells)
+    wrong = {row: f"{name} {reason}" for row, reason in enumerate(reasons) if invalid[row]}
+    return np.where(invalid, np.nan, values), wrong

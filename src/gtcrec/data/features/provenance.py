@@ -6,20 +6,23 @@ content that gave the row, zeros where there is no vector.
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gtcrec.data.formats.columns import find_column, read_ids
+from gtcrec.data.formats.ids import whole_numbers
 from gtcrec.data.formats.tables import Table
+from gtcrec.errors import DataError
 from gtcrec.runtime.files import MANIFEST, atomic_path, sha256, write_json
 from gtcrec.types import Floats
 
-__all__ = ["Encoded", "Known", "count", "prepare", "read_known", "settle"]
+__all__ = ["Encoded", "Known", "earlier_matrices", "prepare_record", "settle_record", "summarize_encoding"]
 
 _KEY = 32  # bytes
 
@@ -45,10 +48,12 @@ class Known:
     encoder: Mapping[str, Any]
 
 
-def count(table: Table, reasons: Sequence[str | None], width: int, present: int, reused: int = 0) -> Encoded:
+def summarize_encoding(
+    table: Table, reasons: Sequence[str | None], width: int, present: int, reused: int = 0
+) -> Encoded:
     """Return the facts of a matrix; `reasons` has None for a row that was read and "" for one without content."""
     key = find_column(table, "item", None, False)
-    ids = read_ids(table, key) if key else None
+    ids = whole_numbers(read_ids(table, key).cast(pa.string())) if key else None
     failures = tuple(
         {"row": row, **({"item": ids[row].as_py()} if ids is not None else {}), "reason": reason}
         for row, reason in enumerate(reasons)
@@ -57,11 +62,11 @@ def count(table: Table, reasons: Sequence[str | None], width: int, present: int,
     return Encoded(len(reasons), width, present, list(reasons).count(""), reused, failures)
 
 
-def prepare(
+def prepare_record(
     out: Path, path: Path, dtype: str, source: Mapping[str, Any], encoder: Mapping[str, Any], encoded: Encoded,
     keys: Sequence[bytes] | None = None,
 ) -> None:  # fmt: skip
-    """Write record and keys of the matrix in `path` such that `settle` puts them beside it once it is `out`."""
+    """Write record and keys of the matrix in `path` such that `settle_record` puts them beside it once it is `out`."""
     record = {
         "file": {"name": out.name, "sha256": sha256(path), "dtype": dtype},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,41 +76,41 @@ def prepare(
         **vars(encoded),
     }
     if keys is not None:
-        with atomic_path(_waiting(_keys(out))) as temporary, temporary.open("wb") as stream:
+        with atomic_path(_pending_path(_keys_path(out))) as temporary, temporary.open("wb") as stream:
             filled = b"".join(key or bytes(_KEY) for key in keys)
             np.save(stream, np.frombuffer(filled, dtype=np.uint8).reshape(-1, _KEY))
-        record["keys"] = {"name": _keys(out).name, "sha256": sha256(_waiting(_keys(out)))}
-    write_json(_waiting(_record(out)), record)
+        record["keys"] = {"name": _keys_path(out).name, "sha256": sha256(_pending_path(_keys_path(out)))}
+    write_json(_pending_path(_record_path(out)), record)
 
 
-def settle(out: Path) -> None:
+def settle_record(out: Path) -> None:
     """Put record and keys in their places if they belong to the matrix that is there, else remove them.
 
     A kill may come between the renaming of a matrix and that of its record: the next call makes up for it. The
     entries of these files in the folder's manifest are renewed, if gtcrec wrote one that names them.
     """
-    record, keys = _waiting(_record(out)), _waiting(_keys(out))
+    record, keys = _pending_path(_record_path(out)), _pending_path(_keys_path(out))
     if record.is_file():
         facts = json.loads(record.read_text(encoding="utf-8"))
         if out.is_file() and sha256(out) == facts["file"]["sha256"]:
             if keys.is_file():
-                keys.replace(_keys(out))
+                keys.replace(_keys_path(out))
             elif "keys" not in facts:
-                _keys(out).unlink(missing_ok=True)  # of a matrix that was here before
-            _enter(out)
-            record.replace(_record(out))
+                _keys_path(out).unlink(missing_ok=True)  # of a matrix that was here before
+            _renew_manifest_entries(out)
+            record.replace(_record_path(out))
             return
     for one in (keys, record):
         one.unlink(missing_ok=True)
 
 
-def read_known(out: Path) -> Known | None:
+def _read_known(out: Path) -> Known | None:
     """Return a matrix with its keys; None where one of its files is missing or does not belong to the others."""
     try:
-        facts = json.loads(_record(out).read_text(encoding="utf-8"))
+        facts = json.loads(_record_path(out).read_text(encoding="utf-8"))
         if any(sha256(out.with_name(facts[of]["name"])) != facts[of]["sha256"] for of in ("file", "keys")):
             return None
-        keys = np.load(_keys(out)).tobytes()
+        keys = np.load(_keys_path(out)).tobytes()
         x = np.load(out, mmap_mode="r")
         split = (keys[start : start + _KEY] for start in range(0, len(keys), _KEY))
         rows = {key: row for row, key in enumerate(split) if any(key)}
@@ -114,24 +119,34 @@ def read_known(out: Path) -> Known | None:
         return None
 
 
-def _record(out: Path) -> Path:
+def earlier_matrices(out: Path, reuse: str | Path | None) -> Iterator[Known]:
+    """Yield the matrices whose rows may be used again; raises `DataError` when `reuse` is none."""
+    for place in (out, reuse) if reuse else (out,):
+        known = _read_known(Path(place))
+        if known:
+            yield known
+        elif place is reuse:
+            raise DataError(f"{place}: expected a matrix to reuse, with the .json and .keys.npy that were made with it")
+
+
+def _record_path(out: Path) -> Path:
     return out.with_suffix(".json")
 
 
-def _keys(out: Path) -> Path:
+def _keys_path(out: Path) -> Path:
     return out.with_suffix(".keys.npy")
 
 
-def _waiting(path: Path) -> Path:
+def _pending_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.next")
 
 
-def _enter(out: Path) -> None:
-    manifest, record = out.parent / MANIFEST, _record(out)
+def _renew_manifest_entries(out: Path) -> None:
+    manifest, record = out.parent / MANIFEST, _record_path(out)
     if not manifest.is_file() or b'"gtcrec"' not in manifest.read_bytes():
         return
     facts = json.loads(manifest.read_text(encoding="utf-8"))
-    now = {out.name: out, _keys(out).name: _keys(out), record.name: _waiting(record)}
+    now = {out.name: out, _keys_path(out).name: _keys_path(out), record.name: _pending_path(record)}
     for name, file in now.items():
         if name in facts["files"] and file.is_file():
             facts["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from gtcrec.data.features.encoders import versions
-from gtcrec.data.features.inputs import read_raw
+from gtcrec.data.formats.columns import decode_cells
 from gtcrec.data.formats.tables import Table
 from gtcrec.errors import ConfigError
 from gtcrec.types import Floats
@@ -62,7 +62,7 @@ def read_tags(table: Table, names: Sequence[str], separator: str) -> tuple[list[
     tags: list[dict[str, None]] = [{} for _ in range(len(table))]
     wrong: dict[int, str] = {}
     for name in names:
-        for row, cell in enumerate(_cells(table, name, separator)):
+        for row, cell in enumerate(_split_tags(table, name, separator)):
             if cell is None:
                 wrong[row] = f"{name} is not UTF-8"
             words = (tag.strip().casefold() for tag in cell or ())
@@ -71,8 +71,8 @@ def read_tags(table: Table, names: Sequence[str], separator: str) -> tuple[list[
     return found, [None if one else wrong.get(row, "") for row, one in enumerate(found)]
 
 
-def _cells(table: Table, name: str, separator: str) -> list[list[str] | None]:
+def _split_tags(table: Table, name: str, separator: str) -> list[list[str] | None]:
     column = table.columns.column(name)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return [[str(tag) for tag in cell or () if tag is not None] for cell in column.to_pylist()]
-    return [None if cell is None else cell.split(separator) for cell in read_raw(table, name)]
+    return [None if cell is None else cell.split(separator) for cell in decode_cells(table, name)]

@@ -1,8 +1,7 @@
-"""From the columns of a table to checked arrays: names, ids, numbers, labels."""
+"""From the columns of a table to ids, numbers, times, labels and text: one function each, for every format."""
 
 import math
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gtcrec.data.formats.tables import Table
+from gtcrec.data.formats.tables import Table, TableFile
 from gtcrec.errors import DataError, nearest
-from gtcrec.types import Floats, Ints
+from gtcrec.types import Floats, Masks
 
 __all__ = [
     "KNOWN",
+    "decode_cells",
     "find_column",
-    "read_dense",
+    "find_columns",
+    "find_item_column",
+    "first_row",
+    "number_cells",
+    "parse_number",
     "read_ids",
-    "read_keys",
     "read_labels",
     "read_numbers",
     "read_strings",
     "read_texts",
-    "vocabulary",
+    "read_times",
+    "require_columns",
 ]
 
 KNOWN: dict[str, tuple[str, ...]] = {
@@ -51,109 +55,111 @@ _ALLOWED = (
     pa.types.is_timestamp,
     pa.types.is_date,
 )
+_DATES = tuple(pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in (None, "UTC"))
 
 
-def find_column(table: Table, role: str, asked: str | None, needed: bool, setting: str = "") -> str:
+def find_columns(
+    table: Table | TableFile, names: Callable[[str], str | None], setting: str, roles: tuple[str, ...] = tuple(KNOWN)
+) -> dict[str, str]:
+    """Return the names of an interactions table's columns by role, "" for none; see `find_column`.
+
+    `names` gives the name that the config sets for a role, `setting` is a pattern such as "data.{}".
+    """
+    return {
+        role: find_column(table, role, names(role), role in ("user", "item"), setting.format(role)) for role in roles
+    }
+
+
+def find_column(table: Table | TableFile, role: str, name: str | None, needed: bool, setting: str = "") -> str:
     """Return the name of the column for a role of `KNOWN`, "" when there is none and it is not needed.
 
-    `asked` is the name that the config sets, `setting` what messages call that key (data.ROLE if not given). Raises
+    `name` is what the config sets, `setting` what messages call that key (data.ROLE if not given). Raises
     `DataError` for a missing or an ambiguous column.
     """
     names, setting = table.names, setting or f"data.{role}"
-    if asked is not None:
-        if asked not in names:
-            hint = nearest(asked, names)
-            raise DataError(f"{table.path}: no column {asked!r} ({setting}), found {_listed(names)}{hint}")
-        return asked
+    if name is not None:
+        require_columns(table, [name], f" ({setting})")
+        return name
     if KNOWN[role][0] in names:
         return KNOWN[role][0]
-    known = {_plain(name) for name in KNOWN[role]}
-    found = [name for name in names if _plain(name) in known]
+    known = {_bare_name(one) for one in KNOWN[role]}
+    found = [one for one in names if _bare_name(one) in known]
     if len(found) > 1:
-        raise DataError(f"{table.path}: {_listed(found)} could each be the {role} column; set {setting}")
+        raise DataError(f"{table.path}: {_quoted(found)} could each be the {role} column; set {setting}")
     if not found and needed:
         close = [hint for one in KNOWN[role] if (hint := nearest(one, names))][:1]
         raise DataError(
-            f"{table.path}: no {role} column; found {_listed(names)}, wanted one of {_listed(KNOWN[role])}; "
+            f"{table.path}: no {role} column; found {_quoted(names)}, expected one of {_quoted(KNOWN[role])}; "
             f"set {setting} to its name{''.join(close)}"
         )
     return found[0] if found else ""
 
 
+def find_item_column(items: Table | TableFile, item: str | None, name: str | None = None, setting: str = "") -> str:
+    """Return the column of ids of an items table: `name` if set, that of the interactions if there, or one found."""
+    return find_column(items, "item", name or (item if item in items.names else None), True, setting)
+
+
+def require_columns(table: Table | TableFile, names: Iterable[str], setting: str = "") -> None:
+    """Raise `DataError` for the first column that a table lacks; `setting` says what named it."""
+    for name in names:
+        if name not in table.names:
+            found = f"found {_quoted(table.names)}{nearest(name, table.names)}"
+            raise DataError(f"{table.path}: no column {name!r}{setting}, {found}")
+
+
 def read_ids(table: Table, name: str) -> Any:
-    """Return external ids as an Arrow array of int64, or of text where any id is not a whole number.
+    """Return external ids as an Arrow dictionary array of text, null where there is none.
 
-    Text such as "007" stays text; 12.0 is 12. Raises `DataError` for an id that is empty or too long.
+    Text is kept as written, a whole number has no point (12.0 is 12), whatever other rows hold. Raises `DataError` for
+    an id that is too long.
     """
-    column = _column(table, name)
-    blank = _blank(column)
-    if blank.any():
-        raise DataError(f"{name} is empty in {table.place(_first(blank))}: each row needs a user id and an item id")
-    is_text = pa.types.is_string(column.type)
-    if is_text or pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        with suppress(pa.ArrowInvalid):  # some id is no whole number
-            whole = pc.cast(column, pa.int64())
-            if not is_text or pc.cast(whole, pa.string()).equals(column):
-                return whole
-    text = pc.cast(column, pa.string())
-    _refuse_odd_ids(table, name, text)
-    return text
-
-
-def read_keys(table: Table, name: str) -> tuple[Any, NDArray[np.bool_]]:
-    """Return external ids as Arrow text, exactly as written (12.0 is 12), and which are missing, bool [n].
-
-    Raises `DataError` for an id that is too long.
-    """
-    column = _column(table, name)
-    blank = _blank(column)
-    text = pc.cast(column, pa.string())
-    if pa.types.is_floating(column.type):  # each by itself: the text of an id must not depend on its neighbours
-        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), 2.0**53))
-        whole = pc.if_else(is_whole, column, pa.scalar(None, column.type))
-        text = pc.coalesce(pc.cast(pc.cast(whole, pa.int64()), pa.string()), text)
-    _refuse_odd_ids(table, name, text)
-    return text, blank
-
-
-def _refuse_odd_ids(table: Table, name: str, text: Any) -> None:
+    encoded = _plain_column(table, name).dictionary_encode()
+    distinct = _id_texts(encoded.dictionary).dictionary_encode()  # 0.0 and -0.0 are one text
+    ids = pa.DictionaryArray.from_arrays(distinct.indices.take(encoded.indices), distinct.dictionary)
+    text = ids.dictionary
     odd = pc.or_(pc.greater(pc.utf8_length(text), _LONGEST), pc.match_substring(text, _NUL))
-    wrong = _mask(pc.fill_null(odd, False))
-    if wrong.any():
+    if pc.any(odd).as_py():
+        row = first_row(pc.fill_null(odd.take(ids.indices), False))
         raise DataError(
-            f"{name} in {table.place(_first(wrong))} must have at most {_LONGEST} characters and no NUL, "
-            f"found {text[_first(wrong)].as_py()[:40]!r}..."
-        )
-
-
-def vocabulary(ids: Any) -> tuple[Any, NDArray[Any]]:
-    """Return the sorted distinct ids of an Arrow array, as an Arrow and as a NumPy array (int64 or text)."""
-    distinct = pc.unique(ids)
-    distinct = distinct.take(pc.sort_indices(distinct))
-    if pa.types.is_string(distinct.type):
-        return distinct, np.array(distinct.to_pylist(), dtype=np.str_)
-    return distinct, np.array(distinct.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def read_dense(table: Table, name: str) -> Ints:
-    """Return dense integer ids, int64 [n]; raises `DataError` naming the first that is none."""
-    column = _column(table, name)
-    text = pc.fill_null(pc.cast(column, pa.string()), "")
-    wrong = ~_mask(pc.match_substring_regex(text, r"^[0-9]{1,18}$"))
-    if wrong.any():
-        row = _first(wrong)
-        raise DataError(
-            f"{name} must be a whole number from 0, found {text[row].as_py()!r} ({table.place(row)}); "
-            "for other ids name the file interactions.tsv"
-        )
-    ids = np.array(pc.cast(text, pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
-    if ids.max() > 10 * len(ids) + 1000:
-        row = int(ids.argmax())
-        raise DataError(
-            f"{name} must count from 0 without large gaps, found {ids[row]} ({table.place(row)}) "
-            f"in {len(ids)} rows; for other ids name the file interactions.tsv"
+            f"{name} in {table.place(row)} must have at most {_LONGEST} characters and no NUL, "
+            f"found {ids[row].as_py()[:40]!r}..."
         )
     return ids
+
+
+def _id_texts(values: Any) -> Any:
+    """Return values as text, null for NaN and empty text."""
+    text = pc.cast(values, pa.string())
+    if pa.types.is_floating(values.type):
+        is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
+        whole = pc.cast(pc.if_else(is_whole, values, pa.scalar(None, values.type)), pa.int64())
+        text = pc.coalesce(pc.cast(whole, pa.string()), text)
+    return pc.if_else(pc.invert(pa.array(_is_blank(values))), text, pa.scalar(None, pa.string()))
+
+
+def parse_number(text: str, meaning: str = "a number") -> float:
+    """Return the finite number that a text holds; raises `ValueError` that says what it must have.
+
+    >>> parse_number(" 1e3 ")
+    1000.0
+    """
+    try:
+        number = float(text.replace("_", "x"))  # Python would read 1_000
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"must have {meaning}, found {text!r}")
+    return number
+
+
+def number_cells(table: Table, name: str) -> tuple[Floats, Masks]:
+    """Return a column as float64 [n], NaN where there is no number, and which cells hold something else, bool [n]."""
+    column = _plain_column(table, name, check_text=False)
+    try:
+        return _cast_numbers(column)
+    except pa.ArrowInvalid:
+        return _parse_cells(decode_cells(table, name), parse_number)
 
 
 def read_numbers(table: Table, name: str, blanks: bool = False) -> Floats:
@@ -161,39 +167,112 @@ def read_numbers(table: Table, name: str, blanks: bool = False) -> Floats:
 
     Raises `DataError` for the first cell that is not a finite number.
     """
-    column = _column(table, name)
-    blank = _blank(column)
-    if blank.any() and not blanks:
-        raise DataError(f"{name} must be a number, found an empty cell ({table.place(_first(blank))})")
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        since = pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64())
-        return np.array(since.to_numpy(zero_copy_only=False), dtype=np.float64) / 1e6
+    return _checked_numbers(table, name, *number_cells(table, name), blanks)
+
+
+def read_times(table: Table, name: str, blanks: bool = False) -> Floats:
+    """Return times in seconds since 1970, float64 [n]: numbers as they are, and dates, also as text.
+
+    A date is 2024-05-01 or 2024-05-01T10:00:00, UTC where it names no zone; blanks become NaN where they are allowed.
+    A column is read in the form that most of its cells have; raises `DataError` for the first that breaks it.
+    """
+    column = _plain_column(table, name)
+    forms = [pa.float64()] if not pa.types.is_string(column.type) else [pa.float64(), *_DATES]
+    for form in forms:
+        try:
+            times = _cast_numbers(column, form)
+            break
+        except pa.ArrowInvalid:
+            continue
+    else:
+        cells = decode_cells(table, name)
+        times = min((_parse_cells(cells, parse) for parse in (parse_number, _parse_date)), key=lambda one: one[1].sum())
+    return _checked_numbers(table, name, *times, blanks, "; a time may also be a date such as 2024-05-01T10:00:00")
+
+
+def _cast_numbers(column: Any, form: Any = None) -> tuple[Floats, Masks]:
+    """Return what `number_cells` does of an Arrow array, by its own or another type; losses below 1 us are ignored."""
+    blank = _is_blank(column)
     filled = pc.if_else(pa.array(~blank), column, pa.scalar(None, column.type))
-    try:
-        numbers = np.array(pc.cast(filled, pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-        wrong = ~np.isfinite(numbers) & ~blank
-    except pa.ArrowInvalid:
-        wrong = np.array([not _is_number(cell) for cell in filled])
-    if wrong.any():
-        row = _first(wrong)
-        raise DataError(f"{name} must be a finite number, found {str(column[row].as_py())!r} ({table.place(row)})")
-    return numbers
+    if form is not None and pa.types.is_string(column.type):
+        filled = pc.cast(filled, form)
+    if pa.types.is_timestamp(filled.type) or pa.types.is_date(filled.type):
+        micros = pc.cast(pc.cast(filled, pa.timestamp("us"), safe=False), pa.int64())
+        return np.array(micros.to_numpy(zero_copy_only=False), dtype=np.float64) / 1e6, np.zeros_like(blank)
+    numbers = pc.cast(filled, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    values = np.array(numbers, dtype=np.float64)
+    return values, ~np.isfinite(values) & ~blank
+
+
+def _parse_cells(cells: list[str | None], parse: Callable[[str], float]) -> tuple[Floats, Masks]:
+    values, invalid = np.full(len(cells), np.nan), np.zeros(len(cells), dtype=np.bool_)
+    for row, cell in enumerate(cells):
+        if cell is None or cell.strip():
+            try:
+                values[row] = parse(cell or "")
+            except ValueError:
+                invalid[row] = True
+    return values, invalid
+
+
+def _parse_date(text: str) -> float:
+    for form in _DATES:
+        try:
+            return float(_cast_numbers(pa.array([text.strip()]), form)[0][0])
+        except pa.ArrowInvalid:
+            continue
+    raise ValueError(text)
+
+
+def _checked_numbers(table: Table, name: str, values: Floats, invalid: Masks, blanks: bool, hint: str = "") -> Floats:
+    blank = np.isnan(values) & ~invalid
+    if blank.any() and not blanks:
+        raise DataError(f"{name} must be a number, found an empty cell ({table.place(first_row(blank))})")
+    if invalid.any():
+        row = first_row(invalid)
+        cell = str(table.columns.column(name)[row].as_py())
+        raise DataError(f"{name} must be a finite number, found {cell!r} ({table.place(row)}){hint}")
+    return values
 
 
 def read_labels(table: Table, name: str) -> NDArray[np.int8]:
     """Return split labels, int8 [n]; raises `DataError` naming the first that is not 0, 1 or 2."""
-    column = _column(table, name)
-    numeric = pa.types.is_floating(column.type)
-    text = pc.cast(pc.cast(column, pa.int64()) if numeric and _all_whole(column) else column, pa.string())
+    column = _plain_column(table, name)
+    if pa.types.is_floating(column.type) and pc.all(pc.equal(column, pc.floor(column)), skip_nulls=False).as_py():
+        column = pc.cast(column, pa.int64())
+    text = pc.cast(column, pa.string())
     label = pc.index_in(text, value_set=pa.array(["0", "1", "2"]))
-    wrong = _mask(pc.is_null(label))
-    if wrong.any():
-        row = _first(wrong)
+    if label.null_count:
+        row = first_row(pc.is_null(label))
         raise DataError(
             f"unknown label {str(text[row].as_py() or '')!r} in {name} ({table.place(row)}): "
-            "wanted 0 (train), 1 (valid) or 2 (test)"
+            "expected 0 (train), 1 (valid) or 2 (test)"
         )
     return np.array(label.to_numpy(zero_copy_only=False), dtype=np.int8)
+
+
+def read_strings(table: Table, name: str, separator: str | None = None) -> Any:
+    """Return a column as Arrow text, "" for empty cells; lists are joined by `separator`, without their empty cells.
+
+    Raises `DataError` for a list without a separator, and for one that holds it, unless it is a blank.
+    """
+    column = table.columns.column(name)
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not is_list or separator is None or pa.types.is_nested(column.type.value_type):
+        return pc.fill_null(pc.cast(_plain_column(table, name), pa.string()), "")
+    lists = pc.cast(column, pa.list_(pa.string())).combine_chunks()
+    flat = lists.flatten()
+    if separator.strip() and pc.any(pc.match_substring(flat, separator)).as_py():
+        rows = enumerate(lists.to_pylist())
+        row, cell = next((row, one) for row, cells in rows for one in cells or () if one and separator in one)
+        raise DataError(
+            f"{table.path}: {name} in {table.place(row)}: {cell!r} holds {separator!r}, which stands between tags; "
+            "set --tag-separator"
+        )
+    if flat.null_count:
+        filled = [None if one is None else [cell for cell in one if cell is not None] for one in lists.to_pylist()]
+        lists = pa.array(filled, pa.list_(pa.string()))
+    return pc.fill_null(pc.binary_join(lists, separator), "")
 
 
 def read_texts(table: Table, name: str) -> list[str]:
@@ -201,53 +280,55 @@ def read_texts(table: Table, name: str) -> list[str]:
     return [str(cell) for cell in read_strings(table, name).to_pylist()]
 
 
-def read_strings(table: Table, name: str) -> Any:
-    """Return a column as Arrow text, "" for empty cells."""
-    return pc.fill_null(pc.cast(_column(table, name), pa.string()), "")
+def decode_cells(table: Table, name: str) -> list[str | None]:
+    """Return a column as text, "" for empty cells, None for what is not UTF-8: text in Parquet may be anything."""
+    column = pc.cast(_plain_column(table, name, check_text=False), pa.string())
+    try:
+        return [cell or "" for cell in column.to_pylist()]
+    except UnicodeDecodeError:
+        return [_decode_cell(cell) for cell in column.view(pa.binary()).to_pylist()]
 
 
-def _column(table: Table, name: str) -> Any:
+def _decode_cell(cell: bytes | None) -> str | None:
+    try:
+        return (cell or b"").decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _plain_column(table: Table, name: str, check_text: bool = True) -> Any:
+    """Return a column as one array of numbers, dates or text; raises `DataError` for other types and bytes as text."""
     column = table.columns.column(name).combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_null(column.type) or pa.types.is_large_string(column.type):
-        return pc.cast(column, pa.string())
+        column = pc.cast(column, pa.string())
     if not any(allowed(column.type) for allowed in _ALLOWED):
         raise DataError(f"{table.path}: column {name!r} must hold numbers or text, found {column.type}")
+    if check_text and pa.types.is_string(column.type):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{table.path}: column {name!r} is damaged or not UTF-8: {error}") from error
     return column
 
 
-def _blank(column: Any) -> NDArray[np.bool_]:
+def _is_blank(column: Any) -> Masks:
     """Return where cells are null, NaN or empty text, bool [n]."""
     blank = pc.is_null(column, nan_is_null=True)
     if pa.types.is_string(column.type):
         blank = pc.or_(blank, pc.fill_null(pc.equal(column, ""), True))
-    return _mask(blank)
+    return np.array(blank.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _mask(values: Any) -> NDArray[np.bool_]:
-    return np.array(values.to_numpy(zero_copy_only=False), dtype=np.bool_)
+def first_row(mask: Any) -> int:
+    """Return the first row where a mask is true."""
+    return int(np.argmax(mask))
 
 
-def _first(wrong: NDArray[np.bool_]) -> int:
-    return int(np.argmax(wrong))
-
-
-def _all_whole(column: Any) -> bool:
-    return bool(pc.all(pc.fill_null(pc.equal(column, pc.floor(column)), False)).as_py())
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        number = pc.cast(cell, pa.float64()).as_py()
-    except pa.ArrowInvalid:
-        return False
-    return number is None or math.isfinite(number)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "")
-
-
-def _listed(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
+
+
+def _bare_name(name: str) -> str:
+    return name.lower().replace("_", "")

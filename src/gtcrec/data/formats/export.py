@@ -1,6 +1,6 @@
 """Writing a data set as folders that other libraries read: MMRec's and RecBole's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from gtcrec.data.splits import SplitConfig, assign
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import atomic_path, write_manifest
-from gtcrec.runtime.folder import link_or_copy, new_folder
+from gtcrec.runtime.files import atomic_path, link_or_copy, new_folder, write_manifest
 from gtcrec.types import Dataset, Floats, ItemFeatures, ItemMetadata, Vocabulary
 
 __all__ = ["write_mmrec", "write_recbole"]
@@ -41,12 +40,12 @@ def write_mmrec(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFAUL
     columns["x_label"] = pa.array(labels)
     with new_folder(out) as folder:
         names = [f"{out.resolve().name}.inter", "u_id_mapping.csv", "i_id_mapping.csv"]
-        _write_lines(folder / names[0], list(columns), list(columns.values()))
-        _write_lines(folder / names[1], ["user_id", "userID"], [users, pa.array(np.arange(len(users)))])
-        _write_lines(folder / names[2], ["item_id", "itemID"], [items, pa.array(np.arange(len(items)))])
-        names += _write_content(dataset.features, folder)
+        _write_tsv(folder / names[0], columns)
+        _write_tsv(folder / names[1], {"user_id": users, "userID": pa.array(np.arange(len(users)))})
+        _write_tsv(folder / names[2], {"item_id": items, "itemID": pa.array(np.arange(len(items)))})
+        names += _write_features(dataset.features, folder)
         if dataset.item_metadata is not None:
-            names += _write_cards(dataset.item_metadata, folder)
+            names += _write_item_metadata(dataset.item_metadata, folder)
         # Ids after the largest one with an interaction show in no row.
         about = {"format": "mmrec", "users": len(users), "items": len(items), "split": config.model_dump(mode="json")}
         write_manifest(folder, names, {"gtcrec": about})
@@ -69,20 +68,20 @@ def write_recbole(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFA
     if len(lonely):
         user = dataset.users.ids[lonely[0]]
         raise DataError(f"RecBole's files know users by their interactions, user {str(user)!r} has none")
-    header = ["user_id:token", "item_id:token", *(["timestamp:float"] if dataset.times is not None else [])]
     with new_folder(out) as folder:
         name, names = out.resolve().name, []
         for label, word in enumerate(_PARTS):
             rows = np.flatnonzero(labels == label)
-            columns = [users.take(pa.array(pairs.users[rows])), items.take(pa.array(pairs.items[rows]))]
+            sides = {"user_id:token": (users, pairs.users), "item_id:token": (items, pairs.items)}
+            columns = {header: ids.take(pa.array(codes[rows])) for header, (ids, codes) in sides.items()}
             if dataset.times is not None:
-                columns.append(_number_texts(dataset.times[rows]))
+                columns["timestamp:float"] = _number_texts(dataset.times[rows])
             names.append(f"{name}.{word}.inter")
-            _write_lines(folder / names[-1], header, columns)
-        described = {"item_id:token": items, **_recbole_cards(dataset.item_metadata, folder)}
+            _write_tsv(folder / names[-1], columns)
+        item_columns = {"item_id:token": items, **_recbole_item_metadata(dataset.item_metadata, folder)}
         names.append(f"{name}.item")
-        _write_lines(folder / names[-1], list(described), list(described.values()))
-        names += _write_content(dataset.features, folder) + _images(folder)
+        _write_tsv(folder / names[-1], item_columns)
+        names += _write_features(dataset.features, folder) + _image_names(folder)
         about = {"format": "recbole", "split": config.model_dump(mode="json")}
         write_manifest(folder, names, {"gtcrec": about})
     return out
@@ -94,7 +93,7 @@ def _id_texts(vocabulary: Vocabulary, quotes: bool = True) -> pa.Array:
     for one in ids:
         if not 0 < len(one) <= _LONGEST or any(letter in one for letter in "\t\n\r\0"):
             raise DataError(
-                f"{vocabulary.word} {one[:40]!r} cannot stand in a tab-separated file: wanted 1 to {_LONGEST} "
+                f"{vocabulary.word} {one[:40]!r} cannot stand in a tab-separated file: expected 1 to {_LONGEST} "
                 "characters without tab, line break and NUL"
             )
         if not quotes and one.startswith('"'):
@@ -109,33 +108,33 @@ def _number_texts(numbers: Floats) -> pa.Array:
     return pa.array([repr(one) for one in numbers.tolist()], pa.string())
 
 
-def _write_lines(path: Path, header: Sequence[str], columns: Sequence[Any]) -> None:
-    """Write a tab-separated file; nothing is quoted."""
+def _write_tsv(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write Arrow columns by header as a tab-separated file; nothing is quoted."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write("\t".join(header) + "\n")
-        for start in range(0, len(columns[0]), _ROWS):
-            cells = [pc.cast(column.slice(start, _ROWS), pa.string()) for column in columns]
+        stream.write("\t".join(columns) + "\n")
+        for start in range(0, len(next(iter(columns.values()))), _ROWS):
+            cells = [pc.cast(column.slice(start, _ROWS), pa.string()) for column in columns.values()]
             stream.writelines(f"{line}\n" for line in pc.binary_join_element_wise(*cells, "\t").to_pylist())
 
 
-def _write_content(features: ItemFeatures, folder: Path) -> list[str]:
+def _write_features(features: ItemFeatures, folder: Path) -> list[str]:
     names = []
     for name in features.names:
         present, x = features.present[name], features.values[name]
         if (x[~present] != 0).any():
             x = np.where(present[:, None], x, np.float32(0))
-        _save(folder / f"{name}_feat.npy", x)
-        _save(folder / f"{name}_present.npy", present)
+        _save_array(folder / f"{name}_feat.npy", x)
+        _save_array(folder / f"{name}_present.npy", present)
         names += [f"{name}_feat.npy", f"{name}_present.npy"]
     return names
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
+def _save_array(path: Path, array: NDArray[Any]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
 
 
-def _write_cards(item_metadata: ItemMetadata, folder: Path) -> list[str]:
+def _write_item_metadata(item_metadata: ItemMetadata, folder: Path) -> list[str]:
     table = pa.table(
         {
             "itemID": np.arange(len(item_metadata.titles)),
@@ -145,10 +144,10 @@ def _write_cards(item_metadata: ItemMetadata, folder: Path) -> list[str]:
     )
     with atomic_path(folder / "items.parquet") as temporary:
         pa.parquet.write_table(table, temporary, compression="zstd")
-    return ["items.parquet", *_images(folder)]
+    return ["items.parquet", *_image_names(folder)]
 
 
-def _recbole_cards(item_metadata: ItemMetadata | None, folder: Path) -> dict[str, pa.Array]:
+def _recbole_item_metadata(item_metadata: ItemMetadata | None, folder: Path) -> dict[str, pa.Array]:
     if item_metadata is None:
         return {}
     titles = [" ".join(title.replace('"', "'").replace("\0", " ").split()) for title in item_metadata.titles]
@@ -166,5 +165,5 @@ def _link_images(item_metadata: ItemMetadata, folder: Path) -> list[str]:
     return paths
 
 
-def _images(folder: Path) -> list[str]:
+def _image_names(folder: Path) -> list[str]:
     return [f"images/{file.name}" for file in sorted(folder.glob("images/*"))]

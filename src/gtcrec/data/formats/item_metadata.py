@@ -1,4 +1,4 @@
-"""Item cards, titles and images for people to look at, from the items table."""
+"""Titles and images of items, for people to look at, from the items table."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from gtcrec.data.formats.tables import Table
 from gtcrec.errors import DataError
 from gtcrec.types import Ints, ItemMetadata
 
-__all__ = ["image_path", "read_cards"]
+__all__ = ["image_path", "read_item_metadata"]
 
 
-def read_cards(table: Table, index: Ints, n_items: int) -> tuple[ItemMetadata | None, dict[str, int]]:
-    """Return the cards of `n_items` items from the columns `title` and `image`, and notes; None without them.
+def read_item_metadata(table: Table, index: Ints, n_items: int) -> tuple[ItemMetadata | None, dict[str, int]]:
+    """Return the metadata of `n_items` items from the columns `title` and `image`, and notes; None without them.
 
     Row r of the table belongs to item `index[r]`, -1 for none. Image paths are relative to the table's
     folder; raises `DataError` for one that leads out of it.

@@ -27,12 +27,12 @@ _VERSIONS = {  # of .npy; version 3 is for names of fields, which no matrix of n
 
 def feature_files(folder: Path) -> dict[str, Path]:
     """Return the `*_feat.npy` files of a folder by modality, which is what precedes `_feat`."""
-    return {file.name.removesuffix(_END): file for file in sorted(folder.glob(f"?*{_END}"))}
+    return {file.name.removesuffix(_END): file for file in sorted(folder.glob(f"[!.]*{_END}"))}
 
 
-def choose_modalities(files: Mapping[str, Path], wanted: Iterable[str] | None) -> dict[str, Path]:
-    """Keep the wanted modalities (None: all); raises `ConfigError` naming one that has no file."""
-    names = list(files) if wanted is None else list(wanted)
+def choose_modalities(files: Mapping[str, Path], modalities: Iterable[str] | None) -> dict[str, Path]:
+    """Keep the named modalities (None: all); raises `ConfigError` naming one that has no file."""
+    names = list(files) if modalities is None else list(modalities)
     for name in names:
         if name not in files:
             found = ", ".join(files) or "none"
@@ -95,7 +95,7 @@ def read_matrix(path: Path, memory_map: bool = False) -> Floats:
         found = f"{header.dtype} in {'column' if header.fortran else 'row'} order"
         raise DataError(f"{path}: data.memory_map wants float32 in row order, found {found}; leave memory_map out")
     x = stored if memory_map else np.empty(stored.shape, dtype=np.float32)
-    for rows in _blocks(x):
+    for rows in _row_blocks(x):
         if not memory_map:
             with np.errstate(over="ignore"):
                 x[rows] = stored[rows]
@@ -103,7 +103,7 @@ def read_matrix(path: Path, memory_map: bool = False) -> Floats:
     return x
 
 
-def _blocks(x: Floats) -> Iterator[slice]:
+def _row_blocks(x: Floats) -> Iterator[slice]:
     step = max(1, _BLOCK // x.shape[1])
     for start in range(0, len(x), step):
         yield slice(start, start + step)
@@ -111,7 +111,7 @@ def _blocks(x: Floats) -> Iterator[slice]:
 
 def _rows_with_content(x: Floats) -> Masks:
     """Which rows are not all zeros, bool [rows]."""
-    return np.concatenate([(x[rows] != 0).any(axis=1) for rows in _blocks(x)])
+    return np.concatenate([(x[rows] != 0).any(axis=1) for rows in _row_blocks(x)])
 
 
 def _read_mask(path: Path, x: Floats) -> Masks:
@@ -128,7 +128,7 @@ def _read_mask(path: Path, x: Floats) -> Masks:
         raise DataError(f"{file}: damaged or not a .npy file: {error}") from error
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (len(x),):
         found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else "an archive"
-        raise DataError(f"{file}: wanted bool [{len(x)}], a mark for each row of {path.name}, found {found}")
+        raise DataError(f"{file}: expected bool [{len(x)}], a mark for each row of {path.name}, found {found}")
     wrong = np.flatnonzero(filled & ~mask)
     if len(wrong):
         raise DataError(f"{path}: row {wrong[0]} holds numbers, though {file.name} says that the item has no content")
@@ -141,7 +141,7 @@ def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floa
         row, column = (int(k) for k in np.argwhere(wrong)[0])
         reason = " beyond the range of float32" if np.isfinite(part[row, column]) else ""
         raise DataError(
-            f"{path}: wanted finite numbers, found {part[row, column]}{reason} at row {start + row}, "
+            f"{path}: expected finite numbers, found {part[row, column]}{reason} at row {start + row}, "
             f"column {column} (counted from 0)"
         )
 
@@ -171,11 +171,11 @@ def _read_header(path: Path) -> _Header:
     if dtype.hasobject:
         raise DataError(f"{path}: holds Python objects, which need pickle; pickle is not read: save numbers")
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise DataError(f"{path}: wanted float16/32/64 or integers, found dtype {dtype}")
+        raise DataError(f"{path}: expected float16/32/64 or integers, found dtype {dtype}")
     if len(shape) != 2 or min(shape) < 1:
-        raise DataError(f"{path}: wanted a matrix [items, width], found shape {list(shape)}")
-    wanted, found = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
-    if found != wanted:
-        word = "truncated" if found < wanted else "longer than its header says"
-        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {wanted} bytes, the file has {found}")
+        raise DataError(f"{path}: expected a matrix [items, width], found shape {list(shape)}")
+    expected, found = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if found != expected:
+        word = "truncated" if found < expected else "longer than its header says"
+        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {expected} bytes, the file has {found}")
     return _Header(shape, fortran, dtype, offset)

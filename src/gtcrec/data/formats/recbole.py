@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gtcrec.data.formats.tables import Table, read_table
+from gtcrec.data.formats.tables import Table, TableFile, open_table, refuse_repeated_names
 from gtcrec.errors import DataError
 
 __all__ = ["find_parts", "is_atomic", "kinds_of", "read_atomic", "read_item_file"]
@@ -18,7 +18,7 @@ _TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")
 
 
 @dataclass(frozen=True, eq=False)
-class _Joined(Table):
+class _JoinedTable(Table):
     """The rows of several files, one after the other."""
 
     parts: tuple[Table, ...] = ()
@@ -37,40 +37,40 @@ def find_parts(files: list[Path]) -> Path | None:
     trains = [file for file in files if file.name.endswith(".train.inter")]
     if not trains:
         return None
-    stem = _stem(trains[0])
+    stem = _file_stem(trains[0])
     others = [file for file in files if file.name not in [f"{stem}.{word}.inter" for word in _PARTS]]
     if others:
         raise DataError(f"{others[0].parent}: found {others[0].name} and {trains[0].name}; name the file to read")
     return trains[0]
 
 
-def is_atomic(table: Table) -> bool:
+def is_atomic(table: TableFile) -> bool:
     """Whether each column's name says its kind."""
     return table.is_text and all(_TYPED.fullmatch(name) for name in table.names)
 
 
-def kinds_of(table: Table) -> dict[str, str]:
+def kinds_of(file: TableFile) -> dict[str, str]:
     """Return the kind (token, token_seq, float, float_seq) of each column by its plain name."""
-    return dict(_typed(table, name) for name in table.names)
+    return dict(_split_kind(file, name) for name in file.names)
 
 
-def read_atomic(table: Table) -> Table:
+def read_atomic(file: TableFile) -> Table:
     """Return an .inter file with plain column names; of `x.train.inter` also its siblings, with labels in `x_label`.
 
     Raises `DataError` for a sibling that is missing or has other columns, and a header that stands again.
     """
-    path = table.path
+    path = file.path
     if not path.name.endswith(".train.inter"):
-        return _plain(table)
-    siblings = [path.with_name(f"{_stem(path)}.{word}.inter") for word in _PARTS]
-    for file in siblings[1:]:
-        if not file.is_file():
-            raise DataError(f"{file}: no such file, though {path.name} is there; wanted all three parts of a split")
-    parts = [_plain(table), *(_plain(read_table(file)) for file in siblings[1:])]
+        return _read_plain(file)
+    siblings = [path.with_name(f"{_file_stem(path)}.{word}.inter") for word in _PARTS]
+    for one in siblings[1:]:
+        if not one.is_file():
+            raise DataError(f"{one}: no such file, though {path.name} is there; expected all three parts of a split")
+    parts = [_read_plain(file), *(_read_plain(open_table(one, separator="\t")) for one in siblings[1:])]
     for part in parts[1:]:
         if part.names != parts[0].names:
             raise DataError(
-                f"{part.path}: wanted the columns of {path.name}, {', '.join(parts[0].names)}, "
+                f"{part.path}: expected the columns of {path.name}, {', '.join(parts[0].names)}, "
                 f"found {', '.join(part.names)}"
             )
     if "x_label" in parts[0].names:
@@ -78,33 +78,32 @@ def read_atomic(table: Table) -> Table:
     labels = np.repeat([str(label) for label in range(len(_PARTS))], [len(part) for part in parts])
     columns = pa.concat_tables([part.columns for part in parts])
     columns = columns.append_column("x_label", pa.array(labels, pa.string()))
-    return _Joined(path, columns, table.separator, parts=tuple(parts))
+    return _JoinedTable(file, columns, parts=tuple(parts))
 
 
 def read_item_file(path: Path) -> Table | None:
     """Return the `x.item` that belongs to an .inter file, with plain column names; None without one."""
-    file = path.with_name(f"{_stem(path)}.item")
-    return _plain(read_table(file)) if file.is_file() else None
+    file = path.with_name(f"{_file_stem(path)}.item")
+    return _read_plain(open_table(file, separator="\t")) if file.is_file() else None
 
 
-def _stem(path: Path) -> str:
+def _file_stem(path: Path) -> str:
     return path.name.removesuffix(".inter").removesuffix(".train")
 
 
-def _typed(table: Table, name: str) -> tuple[str, str]:
+def _split_kind(table: TableFile, name: str) -> tuple[str, str]:
     found = _TYPED.fullmatch(name)
     if not found:
         raise DataError(f"{table.path}: column {name!r} must say its kind, such as user_id:token, float or token_seq")
     return found[1], found[2]
 
 
-def _plain(table: Table) -> Table:
-    names = [_typed(table, name)[0] for name in table.names]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{table.path}: column {name!r} stands {names.count(name)} times in the header")
-    first = table.names[0]
+def _read_plain(file: TableFile) -> Table:
+    """Return all rows, the columns called without their kinds."""
+    names = [_split_kind(file, name)[0] for name in file.names]
+    refuse_repeated_names(file.path, names)
+    table, first = file.read(), file.names[0]
     again = pc.index(table.columns[first], first).as_py()
     if again >= 0:
         raise DataError(f"the header stands again in {table.place(again)}; were files joined?")
-    return Table(table.path, table.columns.rename_columns(names), table.separator)
+    return Table(file, table.columns.rename_columns(names))

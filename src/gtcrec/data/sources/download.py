@@ -41,7 +41,7 @@ def get(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sums, found = _recorded(folder), {}
+    sums, found = _read_sums(folder), {}
     for file in files:
         path = folder / file.name
         there = path.is_file()
@@ -73,7 +73,7 @@ def download(file: PublicFile, path: Path, on_bytes: Callable[[int, int], None] 
     headers = {"Range": f"bytes={have}-", "If-Range": mark.read_text(encoding="utf-8")} if have else {}
     try:
         with _OPENER.open(urllib.request.Request(file.url, headers=headers), timeout=_WAIT) as answer:
-            total = _receive(answer, part, mark, have, on_bytes)
+            total = _receive_body(answer, part, mark, have, on_bytes)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise DataError(f"{_host(file.url)} answers {error.code} {error.reason} for {file.url}") from error
@@ -97,23 +97,23 @@ def check(path: Path, checksum: str, delete: bool) -> None:
     """Compare a file's sum with "md5:..." or "sha256:...", "" for none; raises `DataError` where they differ."""
     if not checksum:
         return
-    kind, _, wanted = checksum.partition(":")
+    kind, _, expected = checksum.partition(":")
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, kind).hexdigest()
-    if found != wanted:
+    if found != expected:
         if delete:
             path.unlink()
         raise DataError(
-            f"{path}: {kind} is {found}, its publisher says {wanted}; "
+            f"{path}: {kind} is {found}, its publisher says {expected}; "
             + ("deleted it, for it is damaged or another file" if delete else "it is damaged or another file")
         )
 
 
-def _receive(answer: Any, part: Path, mark: Path, have: int, on_bytes: Callable[[int, int], None]) -> int:
+def _receive_body(answer: Any, part: Path, mark: Path, have: int, on_bytes: Callable[[int, int], None]) -> int:
     """Write what comes to the part file and return the whole file's size, 0 where the server does not say it."""
     goes_on = answer.status == 206
     if goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-        raise DataError(f"{answer.url}: wanted bytes from {have:,}, the server sends another part; delete {part}")
+        raise DataError(f"{answer.url}: expected bytes from {have:,}, the server sends another part; delete {part}")
     start = have if goes_on else 0
     length = int(answer.headers.get("Content-Length", 0))
     total = start + length if length else 0
@@ -124,11 +124,11 @@ def _receive(answer: Any, part: Path, mark: Path, have: int, on_bytes: Callable[
             write_text(mark, same)
         else:
             mark.unlink(missing_ok=True)
-        _copy(answer, stream, start, total, on_bytes)
+        _copy_body(answer, stream, start, total, on_bytes)
     return total
 
 
-def _copy(answer: Any, stream: IO[bytes], start: int, total: int, on_bytes: Callable[[int, int], None]) -> None:
+def _copy_body(answer: Any, stream: IO[bytes], start: int, total: int, on_bytes: Callable[[int, int], None]) -> None:
     while block := answer.read(_BLOCK):
         stream.write(block)
         start += len(block)
@@ -150,7 +150,7 @@ def _no_connection(file: PublicFile, path: Path, part: Path, error: Exception) -
     return f"{file.url}: the connection broke ({reason}); the same command goes on from there"
 
 
-def _recorded(folder: Path) -> dict[str, Any]:
+def _read_sums(folder: Path) -> dict[str, Any]:
     path = folder / SUMS
     if not path.is_file():
         return {}
@@ -168,7 +168,7 @@ def _host(url: str) -> str:
 def _refuse_plain(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
-        raise DataError(f"{url}: wanted an https address, found {parts.scheme or 'no scheme'}")
+        raise DataError(f"{url}: expected an https address, found {parts.scheme or 'no scheme'}")
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):

@@ -8,24 +8,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from gtcrec.data.formats.columns import find_column, read_keys, read_numbers
-from gtcrec.data.formats.streaming import Source, open_source
-from gtcrec.data.formats.tables import Table
+from gtcrec.data.formats.columns import find_columns, find_item_column, read_ids, read_numbers, read_times
+from gtcrec.data.formats.tables import TableFile, open_table
 from gtcrec.data.sources.raw_files import Faults, RawTables
 from gtcrec.errors import DataError
 from gtcrec.runtime.files import atomic_path
 
-__all__ = ["HuggingConfig", "read_hugging"]
+__all__ = ["HuggingFaceConfig", "read_huggingface"]
 
 _ROWS = 1 << 12  # of Parquet at a time: images may be in the rows
-_SPLIT = re.compile(r"(train|validation|valid|val|dev|test)(?![a-z])")
+_SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])")
 _LABELS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2}
 _SIGNS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 
 
-class HuggingConfig(BaseModel):
+class HuggingFaceConfig(BaseModel):
     """Which files and columns are what.
 
     `interactions` and `items` are patterns of files inside the folder; items stand in the interactions' rows if not
@@ -35,46 +34,43 @@ class HuggingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    interactions: str = "**/*.parquet"
-    items: str = ""
-    user: str | None = None
-    item: str | None = None
-    rating: str | None = None
-    time: str | None = None
-    items_item: str | None = None
+    interactions: str = Field("**/*.parquet", description="pattern of the files of interactions")
+    items: str = Field("", description="pattern of the files of items; the same files if not given")
+    user: str | None = Field(None, description="column of users; this and the next are found by their usual names")
+    item: str | None = Field(None, description="column of items")
+    rating: str | None = Field(None, description="column of ratings")
+    time: str | None = Field(None, description="column of times")
+    items_item: str | None = Field(None, description="column of items in the files of items")
 
 
-_DEFAULT = HuggingConfig()
+_DEFAULT = HuggingFaceConfig()
 
 
-def read_hugging(folder: Path, faults: Faults, config: HuggingConfig = _DEFAULT) -> RawTables:
+def read_huggingface(folder: Path, faults: Faults, config: HuggingFaceConfig = _DEFAULT) -> RawTables:
     """Return the tables of a folder of Parquet files.
 
-    Where file names say two or more of train, validation and test, `x_label` does too. Items keep all columns of
-    numbers, text and lists of these, and images that are in the rows go to `images/`; other columns are left out and
-    noted. Items in the interactions' rows come once a row: `build` wants `--duplicates first`. Raises `DataError` when
-    files or columns are missing.
+    Where names of files or of their folders say two or more of train, validation and test, `x_label` does too. Items
+    keep all columns of numbers, text and lists of these, and images that are in the rows go to `images/`; other columns
+    are left out and noted. Items in the interactions' rows come once a row: `build` wants `--duplicates first`. Raises
+    `DataError` when files or columns are missing or do not fit together.
     """
-    acted = _sources(folder, config.interactions)
-    described = _sources(folder, config.items) if config.items else acted
+    interaction_files = _open_sources(folder, config.interactions)
+    item_files = _open_sources(folder, config.items) if config.items else interaction_files
     roles = ("user", "item", "rating", "time")
-    columns = {
-        role: find_column(acted[0].head, role, getattr(config, role), role in ("user", "item"), f"--{role}-col")
-        for role in roles
-    }
-    given = config.items_item or (config.item if config.item in described[0].names else None)
-    key = find_column(described[0].head, "item", given, True, "--items-item-col")
+    columns = find_columns(interaction_files[0], lambda role: getattr(config, role), "--{}-col", roles)
+    key = find_item_column(item_files[0], config.item, config.items_item, "--items-item-col")
     others = set() if config.items else {columns[role] for role in ("user", "rating", "time")}
     return RawTables(
-        _interactions(acted, columns, _labels(acted)),
-        lambda out: _items(described, key, others, out, faults),
+        _interaction_batches(interaction_files, columns, _split_labels(folder, interaction_files, faults)),
+        lambda out: _item_batches(item_files, key, others, out, faults),
     )
 
 
-def _sources(folder: Path, pattern: str) -> list[Source]:
+def _open_sources(folder: Path, pattern: str) -> list[TableFile]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    found = [open_source(file) for file in sorted(folder.glob(pattern)) if file.suffix == ".parquet"]
+    files = [file for file in sorted(folder.glob(pattern)) if file.suffix == ".parquet" and file.name[0] != "."]
+    found = [open_table(file) for file in files]
     if not found:
         raise DataError(f"{folder}: found no .parquet file that is called {pattern}")
     for source in found[1:]:
@@ -86,56 +82,65 @@ def _sources(folder: Path, pattern: str) -> list[Source]:
     return found
 
 
-def _labels(sources: Sequence[Source]) -> list[int] | None:
-    """Return the part of each file, None where the names do not tell at least two."""
-    found = [_SPLIT.match(source.path.name) for source in sources]
-    labels = [_LABELS[match[1]] for match in found if match]
-    return labels if len(labels) == len(sources) and len(set(labels)) > 1 else None
+def _split_labels(folder: Path, sources: Sequence[TableFile], faults: Faults) -> list[int] | None:
+    """Return the part of each file, None where the names do not tell at least two; words not used are noted."""
+    labels = [label for source in sources if (label := _split_label(source.path.relative_to(folder))) is not None]
+    if len(labels) == len(sources) and len(set(labels)) > 1:
+        return labels
+    if labels:
+        faults.notes["files named after a part, such as train, whose parts are not used"] = len(labels)
+    return None
 
 
-def _parts(source: Source, names: Sequence[str]) -> Iterator[Table]:
-    first = 0
-    try:
-        with pa.parquet.ParquetFile(source.path, pre_buffer=False) as file:
-            for batch in file.iter_batches(_ROWS, columns=list(names), use_threads=False):
-                yield source.part([batch.column(name) for name in names], names, first)
-                first += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{source.path}: cannot be read: {error}") from error
+def _split_label(path: Path) -> int | None:
+    """Return the part that the name of a file says, or that of the nearest folder which says one."""
+    found = (_SPLIT.search(name) for name in reversed(path.parts))
+    return next((_LABELS[match[1]] for match in found if match), None)
 
 
-def _interactions(sources: Sequence[Source], columns: dict[str, str], labels: list[int] | None) -> Iterator[pa.Table]:
+def _common_schema(sources: Sequence[TableFile]) -> pa.Schema:
+    """Return types that hold the columns of all files: a column may be empty in one, whole numbers in another."""
+    schema = pa.parquet.read_schema(sources[0].path).remove_metadata()
+    for source in sources[1:]:
+        other = pa.parquet.read_schema(source.path).remove_metadata()
+        try:
+            schema = pa.unify_schemas([schema, other], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(f"{source.path}: does not fit {sources[0].path.name}: {error}") from error
+    return schema
+
+
+def _interaction_batches(
+    sources: Sequence[TableFile], columns: dict[str, str], labels: list[int] | None
+) -> Iterator[pa.Table]:
     for k, source in enumerate(sources):
-        for part in _parts(source, list(dict.fromkeys(filter(None, columns.values())))):
-            made = {"user_id": read_keys(part, columns["user"])[0], "item_id": read_keys(part, columns["item"])[0]}
-            for role, name in (("rating", "rating"), ("time", "timestamp")):
+        for part in source.batches(columns.values(), _ROWS):
+            made = {f"{role}_id": read_ids(part, columns[role]).cast(pa.string()) for role in ("user", "item")}
+            for role, name, read in (("rating", "rating", read_numbers), ("time", "timestamp", read_times)):
                 if columns[role]:
-                    made[name] = _numbers(part, columns[role])
+                    made[name] = pa.array(read(part, columns[role], blanks=True), from_pandas=True)
             if labels is not None:
                 made["x_label"] = pa.array(np.full(len(part), labels[k], dtype=np.int8))
             yield pa.table(made)
 
 
-def _numbers(part: Table, name: str) -> Any:
-    """Return a column of numbers or times as float64; text is left to `build`, which knows dates."""
-    column = part.columns.column(name).combine_chunks()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return column.cast(pa.string())
-    return pa.array(read_numbers(part, name, blanks=True), from_pandas=True)
-
-
-def _items(sources: Sequence[Source], key: str, others: set[str], out: Path, faults: Faults) -> Iterator[pa.Table]:
-    schema = pa.parquet.read_schema(sources[0].path)
+def _item_batches(
+    sources: Sequence[TableFile], key: str, others: set[str], out: Path, faults: Faults
+) -> Iterator[pa.Table]:
+    schema = _common_schema(sources)
     kinds = {name: schema.field(name).type for name in sources[0].names if name not in others and name != key}
-    images = [name for name, kind in kinds.items() if _is_image(kind)]
-    kept = [name for name, kind in kinds.items() if _is_plain(kind) and name != "item_id"]
+    images = [name for name, kind in kinds.items() if _is_image_type(kind)]
+    kept = [name for name, kind in kinds.items() if _is_plain_type(kind) and name != "item_id"]
     for name in kinds:
         if name not in images and name not in kept:
             faults.notes[f"column {name} of items left out ({kinds[name]})"] = 1
     count = 0
     for source in sources:
-        for part in _parts(source, [key, *kept, *images]):
-            made = {"item_id": read_keys(part, key)[0], **{name: part.columns.column(name) for name in kept}}
+        for part in source.batches([key, *kept, *images], _ROWS):
+            made = {
+                "item_id": read_ids(part, key).cast(pa.string()),
+                **{name: part.columns.column(name).cast(kinds[name]) for name in kept},
+            }
             for name in images:
                 cells = part.columns.column(name).to_pylist()
                 made[name] = pa.array(
@@ -146,11 +151,11 @@ def _items(sources: Sequence[Source], key: str, others: set[str], out: Path, fau
             yield pa.table(made)
 
 
-def _is_image(kind: Any) -> bool:
+def _is_image_type(kind: Any) -> bool:
     return bool(pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"})
 
 
-def _is_plain(kind: Any) -> bool:
+def _is_plain_type(kind: Any) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from gtcrec.data.formats.columns import parse_number
 from gtcrec.data.sources.raw_files import (
     INTERACTIONS,
     Faults,
@@ -15,7 +16,7 @@ from gtcrec.data.sources.raw_files import (
     batched,
     csv_rows,
     files_in,
-    finite,
+    parsed_rows,
     text_lines,
 )
 from gtcrec.errors import DataError
@@ -48,96 +49,93 @@ def read_movielens(source: Path, faults: Faults) -> RawTables:
     files = files_in(source)
     if {"u.data", "u.item"} <= set(files):
         ratings = csv_rows(files["u.data"], faults, separator="\t")
-        movies = _split(files["u.item"], "|", faults, "latin-1")
-        return _tables(files["u.data"], ratings, files["u.item"], movies, _marked, {}, faults)
+        movies = _split_lines(files["u.item"], "|", faults, "latin-1")
+        return _make_tables(files["u.data"], ratings, files["u.item"], movies, _marked_genres, {}, faults)
     if {"ratings.dat", "movies.dat"} <= set(files):
         encoding = "latin-1" if "users.dat" in files else "utf-8"  # 1M; 10M has no users.dat
-        ratings, movies = (_split(files[name], "::", faults, encoding) for name in ("ratings.dat", "movies.dat"))
-        tags = _tags(files, "tags.dat", lambda file: _split(file, "::", faults, encoding), faults)
-        return _tables(files["ratings.dat"], ratings, files["movies.dat"], movies, _listed, tags, faults)
+        ratings, movies = (_split_lines(files[name], "::", faults, encoding) for name in ("ratings.dat", "movies.dat"))
+        tags = _read_tags(files, "tags.dat", lambda file: _split_lines(file, "::", faults, encoding), faults)
+        return _make_tables(files["ratings.dat"], ratings, files["movies.dat"], movies, _listed_genres, tags, faults)
     if {"ratings.csv", "movies.csv"} <= set(files):
-        ratings, movies = (_body(files[name], faults) for name in ("ratings.csv", "movies.csv"))
-        tags = _tags(files, "tags.csv", lambda file: _body(file, faults), faults)
-        return _tables(files["ratings.csv"], ratings, files["movies.csv"], movies, _listed, tags, faults)
+        ratings, movies = (_rows_after_header(files[name], faults) for name in ("ratings.csv", "movies.csv"))
+        tags = _read_tags(files, "tags.csv", lambda file: _rows_after_header(file, faults), faults)
+        return _make_tables(files["ratings.csv"], ratings, files["movies.csv"], movies, _listed_genres, tags, faults)
     raise DataError(
-        f"{source}: wanted u.data and u.item, ratings.dat and movies.dat, or ratings.csv and movies.csv, "
+        f"{source}: expected u.data and u.item, ratings.dat and movies.dat, or ratings.csv and movies.csv, "
         f"found {', '.join(list(files)[:10]) or 'nothing'}"
     )
 
 
-def _tables(
+def _make_tables(
     rated: RawFile, ratings: _Cells, listed: RawFile, movies: _Cells, genres: Callable[[list[str]], list[str]],
     tags: dict[str, list[str]], faults: Faults,
 ) -> RawTables:  # fmt: skip
     def movie(cells: list[str]) -> dict[str, Any]:
         title, year = cells[1].strip(), _YEAR.search(cells[1])
         return {
-            "item_id": _filled(cells[0]),
+            "item_id": _require_id(cells[0]),
             "title": title,
             "genres": genres(cells),
             "year": float(year[1]) if year else None,
             "tags": tags.get(cells[0], []),
         }
 
-    width = 5 + len(_GENRES_100K) if genres is _marked else 3
+    width = 5 + len(_GENRES_100K) if genres is _marked_genres else 3
     return RawTables(
-        batched(_rows(rated, ratings, 4, _rating, faults), INTERACTIONS),
-        lambda folder: batched(_rows(listed, movies, width, movie, faults), _ITEMS),
+        batched(_parsed_cells(rated, ratings, 4, _parse_rating, faults), INTERACTIONS),
+        lambda folder: batched(_parsed_cells(listed, movies, width, movie, faults), _ITEMS),
     )
 
 
-def _split(file: RawFile, separator: str, faults: Faults, encoding: str) -> Iterator[tuple[int, list[str]]]:
+def _split_lines(file: RawFile, separator: str, faults: Faults, encoding: str) -> Iterator[tuple[int, list[str]]]:
     for number, text in text_lines(file, faults, encoding):
         yield number, text.rstrip("\r\n").split(separator)
 
 
-def _body(file: RawFile, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+def _rows_after_header(file: RawFile, faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows after the header."""
     rows = csv_rows(file, faults)
     if next(rows, (0, [""]))[1][0] not in ("userId", "movieId"):
-        raise DataError(f"{file}: wanted a header that begins with userId or movieId")
+        raise DataError(f"{file}: expected a header that begins with userId or movieId")
     yield from rows
 
 
-def _rows(
-    file: RawFile, rows: _Cells, width: int, made: Callable[[list[str]], dict[str, Any]], faults: Faults
+def _parsed_cells(
+    file: RawFile, rows: _Cells, width: int, parse: Callable[[list[str]], dict[str, Any]], faults: Faults
 ) -> Iterator[dict[str, Any]]:
-    for number, cells in rows:
-        try:
-            if len(cells) != width:
-                raise ValueError(f"has {len(cells)} cells, wanted {width}")
-            row = made(cells)
-        except ValueError as error:
-            faults.bad_line(f"{file}: line {number}", str(error))
-            continue
-        yield row
+    def checked(cells: list[str]) -> dict[str, Any]:
+        if len(cells) != width:
+            raise ValueError(f"has {len(cells)} cells, expected {width}")
+        return parse(cells)
+
+    return parsed_rows(file, rows, checked, faults)
 
 
-def _rating(cells: list[str]) -> dict[str, Any]:
+def _parse_rating(cells: list[str]) -> dict[str, Any]:
     user, item, rating, time = cells
     return {
-        "user_id": _filled(user),
-        "item_id": _filled(item),
-        "rating": finite(rating, "a number"),
-        "timestamp": finite(time, "a number"),
+        "user_id": _require_id(user),
+        "item_id": _require_id(item),
+        "rating": parse_number(rating, "a number"),
+        "timestamp": parse_number(time, "a number"),
     }
 
 
-def _filled(cell: str) -> str:
+def _require_id(cell: str) -> str:
     if not cell:
         raise ValueError("has an empty id")
     return cell
 
 
-def _marked(cells: list[str]) -> list[str]:
+def _marked_genres(cells: list[str]) -> list[str]:
     return [genre for genre, mark in zip(_GENRES_100K[1:], cells[6:], strict=True) if mark == "1"]
 
 
-def _listed(cells: list[str]) -> list[str]:
+def _listed_genres(cells: list[str]) -> list[str]:
     return [] if cells[2] == "(no genres listed)" else [genre for genre in cells[2].split("|") if genre]
 
 
-def _tags(
+def _read_tags(
     files: dict[str, RawFile], name: str, read: Callable[[RawFile], _Cells], faults: Faults
 ) -> dict[str, list[str]]:
     """Return the distinct tags of each movie, sorted; none where no such file is."""
@@ -146,9 +144,9 @@ def _tags(
     found: dict[str, set[str]] = {}
 
     def tag(cells: list[str]) -> dict[str, Any]:
-        return {"movie": _filled(cells[1]), "tag": " ".join(cells[2].split())}
+        return {"movie": _require_id(cells[1]), "tag": " ".join(cells[2].split())}
 
-    for row in _rows(files[name], read(files[name]), 4, tag, faults):
+    for row in _parsed_cells(files[name], read(files[name]), 4, tag, faults):
         if row["tag"]:
             found.setdefault(row["movie"], set()).add(row["tag"])
     return {movie: sorted(tags) for movie, tags in found.items()}

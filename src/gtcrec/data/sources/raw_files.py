@@ -1,9 +1,7 @@
 """Raw files of public data sets: read line by line, damaged lines told or counted, written as two Parquet tables."""
 
 import csv
-import gzip
 import json
-import math
 import zipfile
 import zlib
 from collections import Counter
@@ -12,14 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet
 
+from gtcrec.data.formats.tables import csv_reader, open_bytes
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import atomic_path, write_json, write_manifest
-from gtcrec.runtime.folder import new_folder
+from gtcrec.runtime.files import atomic_path, new_folder, write_json, write_manifest
 
 __all__ = [
     "INTERACTIONS",
@@ -29,7 +27,7 @@ __all__ = [
     "batched",
     "csv_rows",
     "files_in",
-    "finite",
+    "parsed_rows",
     "text_lines",
     "write_raw",
 ]
@@ -39,6 +37,7 @@ INTERACTIONS = pa.schema(
 )
 _ROWS = 1 << 16  # of a table, held at a time
 _EXAMPLES = 5
+_Row = TypeVar("_Row")
 
 
 @dataclass
@@ -80,10 +79,8 @@ class RawFile:
             with ExitStack() as stack:
                 if self.inside:
                     yield stack.enter_context(stack.enter_context(zipfile.ZipFile(self.path)).open(self.inside))
-                elif self.path.suffix == ".gz":
-                    yield cast(IO[bytes], stack.enter_context(gzip.open(self.path)))
                 else:
-                    yield stack.enter_context(self.path.open("rb"))
+                    yield stack.enter_context(open_bytes(self.path))
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"{self}: cannot be read: {error}") from error
 
@@ -106,7 +103,7 @@ def files_in(source: Path) -> dict[str, RawFile]:
     if not source.is_file():
         raise DataError(f"{source}: no such file or folder")
     if not zipfile.is_zipfile(source):
-        raise DataError(f"{source}: wanted a folder or a .zip archive")
+        raise DataError(f"{source}: expected a folder or a .zip archive")
     with zipfile.ZipFile(source) as archive:
         return {Path(name).name: RawFile(source, name) for name in archive.namelist() if not name.endswith("/")}
 
@@ -135,7 +132,7 @@ def csv_rows(
         for last, text in text_lines(file, faults, encoding):  # noqa: B007
             yield text
 
-    reader = csv.reader(lines(), delimiter=separator, quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE)
+    reader = csv_reader(lines(), separator)
     while True:
         try:
             cells = next(reader)
@@ -145,6 +142,19 @@ def csv_rows(
             faults.bad_line(f"{file}: line {last}", f"cannot be read: {error}")
             continue
         yield last, cells
+
+
+def parsed_rows(
+    file: RawFile, rows: Iterable[tuple[int, _Row]], parse: Callable[[_Row], dict[str, Any]], faults: Faults
+) -> Iterator[dict[str, Any]]:
+    """Yield what `parse` makes of each numbered row; one for which it raises `ValueError` is a bad line."""
+    for number, row in rows:
+        try:
+            parsed = parse(row)
+        except ValueError as error:
+            faults.bad_line(f"{file}: line {number}", str(error))
+            continue
+        yield parsed
 
 
 def batched(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -188,14 +198,3 @@ def _write_table(path: Path, parts: Iterable[pa.Table]) -> int:
             writer.write_table(part.cast(first.schema))
             count += len(part)
     return count
-
-
-def finite(cell: str, what: str) -> float:
-    """Return a cell's number; raises `ValueError` that says what it must have."""
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"must have {what}, found {cell!r}")
-    return number

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gtcrec.errors import ConfigError, nearest
 
-__all__ = ["CATALOGUE", "PublicData", "PublicFile", "find_public"]
+__all__ = ["PUBLIC_DATA", "PublicData", "PublicFile", "find_public_data"]
 
 
 @dataclass(frozen=True)
@@ -54,40 +54,40 @@ def _movielens(name: str, what: str, size: int, md5: str, licence: str) -> Publi
     return PublicData(f"movielens-{name}", f"MovieLens {what}", "movielens", page, licence, (file,))
 
 
-def _amazon_2014(category: str) -> PublicData:
+def _amazon_2014_entry(category: str) -> PublicData:
     base = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
     files = (PublicFile(f"{base}/reviews_{category}_5.json.gz"), PublicFile(f"{base}/meta_{category}.json.gz"))
     return PublicData(
-        f"amazon-2014-{_plain(category)}", f"Amazon Reviews 2014, {_words(category)}, 5-core", "amazon",
+        f"amazon-2014-{_url_name(category)}", f"Amazon Reviews 2014, {_title_words(category)}, 5-core", "amazon",
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html", _ASK, files,
     )  # fmt: skip
 
 
-def _amazon_2018(category: str) -> PublicData:
+def _amazon_2018_entry(category: str) -> PublicData:
     base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2"
     files = (
         PublicFile(f"{base}/categoryFilesSmall/{category}_5.json.gz"),
         PublicFile(f"{base}/metaFiles2/meta_{category}.json.gz"),
     )
     return PublicData(
-        f"amazon-2018-{_plain(category)}", f"Amazon Reviews 2018, {_words(category)}, 5-core", "amazon",
+        f"amazon-2018-{_url_name(category)}", f"Amazon Reviews 2018, {_title_words(category)}, 5-core", "amazon",
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/", _ASK, files,
     )  # fmt: skip
 
 
-def _amazon_2023(category: str) -> PublicData:
+def _amazon_2023_entry(category: str) -> PublicData:
     base = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
     files = (
         PublicFile(f"{base}/review_categories/{category}.jsonl.gz"),
         PublicFile(f"{base}/meta_categories/meta_{category}.jsonl.gz"),
     )
     return PublicData(
-        f"amazon-2023-{_plain(category)}", f"Amazon Reviews 2023, {_words(category)}, all", "amazon",
+        f"amazon-2023-{_url_name(category)}", f"Amazon Reviews 2023, {_title_words(category)}, all", "amazon",
         "https://amazon-reviews-2023.github.io/", _ASK, files,
     )  # fmt: skip
 
 
-def _microlens(size: str, titles: str) -> PublicData:
+def _microlens_entry(size: str, titles: str) -> PublicData:
     base = f"https://recsys.westlake.edu.cn/MicroLens-{size}-Dataset"
     files = (PublicFile(f"{base}/MicroLens-{size}_pairs.csv"), PublicFile(f"{base}/MicroLens-{size}_{titles}.csv"))
     page = "https://github.com/westlake-repl/MicroLens"
@@ -95,11 +95,11 @@ def _microlens(size: str, titles: str) -> PublicData:
     return PublicData(f"microlens-{size.lower()}", title, "microlens", page, _ASK, files)
 
 
-def _plain(category: str) -> str:
+def _url_name(category: str) -> str:
     return category.lower().replace("_and_", "-").replace("_", "-")
 
 
-def _words(category: str) -> str:
+def _title_words(category: str) -> str:
     return category.replace("_", " ")
 
 
@@ -112,19 +112,19 @@ _ALL = (
     _movielens("25m", "25M: 25,000,095 ratings, tags", 261_978_986, "6b51fb2759a8657d3bfcbfc42b592ada", _CLOSED),
     _movielens("32m", "32M: 32,000,204 ratings, tags", 238_950_008, "d472be332d4daa821edc399621853b57", _OPEN),
     _movielens("latest-small", "latest, small: about 100,000 ratings; changes with time", 0, "", _OPEN),
-    *map(_amazon_2014, ("Baby", "Sports_and_Outdoors", "Clothing_Shoes_and_Jewelry")),
-    *map(_amazon_2018, ("All_Beauty", "Sports_and_Outdoors", "Video_Games")),
-    *map(_amazon_2023, ("All_Beauty", "Baby_Products", "Sports_and_Outdoors", "Video_Games")),
-    _microlens("50k", "titles"),
-    _microlens("100k", "title_en"),
+    *map(_amazon_2014_entry, ("Baby", "Sports_and_Outdoors", "Clothing_Shoes_and_Jewelry")),
+    *map(_amazon_2018_entry, ("All_Beauty", "Sports_and_Outdoors", "Video_Games")),
+    *map(_amazon_2023_entry, ("All_Beauty", "Baby_Products", "Sports_and_Outdoors", "Video_Games")),
+    _microlens_entry("50k", "titles"),
+    _microlens_entry("100k", "title_en"),
 )
 
-CATALOGUE: dict[str, PublicData] = {one.name: one for one in _ALL}
+PUBLIC_DATA: dict[str, PublicData] = {one.name: one for one in _ALL}
 """The public data sets by name."""
 
 
-def find_public(name: str) -> PublicData:
+def find_public_data(name: str) -> PublicData:
     """Return a public data set; raises `ConfigError` for an unknown name."""
-    if name not in CATALOGUE:
-        raise ConfigError(f"no public data set {name!r}{nearest(name, CATALOGUE)}; `gtcrec data list` names them")
-    return CATALOGUE[name]
+    if name not in PUBLIC_DATA:
+        raise ConfigError(f"no public data set {name!r}{nearest(name, PUBLIC_DATA)}; `gtcrec data list` names them")
+    return PUBLIC_DATA[name]

@@ -18,10 +18,10 @@ from gtcrec.data.synthetic.rendering import (
     write_texts,
 )
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import write_manifest
+from gtcrec.runtime.files import require_empty, write_manifest
 from gtcrec.types import Dataset, Interactions, Ints, ItemFeatures, ItemMetadata, Vocabulary
 
-__all__ = ["CARES", "Planted", "planted", "write_catalogue"]
+__all__ = ["CARES", "SyntheticCatalog", "make_catalog", "write_catalog"]
 
 CARES = ("colour", "shape", "kind")
 """The attribute that each group of users cares about; nobody cares about the material."""
@@ -33,7 +33,7 @@ _WITHOUT_IMAGE = 0.04  # share of items
 
 
 @dataclass(frozen=True, eq=False)
-class Planted:
+class SyntheticCatalog:
     """A catalogue and its truth.
 
     User u belongs to `groups[u]` (int64 [n_users]), cares about attribute `CARES[groups[u]]` and likes its
@@ -51,15 +51,40 @@ class Planted:
     texts: tuple[str, ...]
 
 
-def planted(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed: int = 0) -> Planted:
-    """Draw a catalogue: `per_user` interactions each on average, at least 4.
+def make_catalog(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed: int = 0) -> SyntheticCatalog:
+    """Draw a catalog whose truth is known: each user cares about one attribute of the items.
 
-    A user's choices follow the taste in one attribute, the items' popularity and chance. Collaborative
-    filtering sees few interactions; the content says what each item is.
+    A user's choices follow the taste in one attribute, the items' popularity and chance. Collaborative filtering sees
+    few interactions; the content says what each item is.
+
+    Parameters
+    ----------
+    n_users, n_items
+        How many there are; at least 1 and 20.
+    per_user
+        Interactions a user on average, from 4 to `n_items / 2`.
+    seed
+        Of all draws.
+
+    Returns
+    -------
+    SyntheticCatalog
+        The data set, the users' groups and tastes, and the items' attributes, images and texts.
+
+    Raises
+    ------
+    DataError
+        For sizes out of these ranges.
+
+    Examples
+    --------
+    >>> catalog = make_catalog(n_users=30, n_items=40)
+    >>> catalog.tastes.shape, catalog.images.shape
+    ((30, 2), (40, 48, 48, 3))
     """
     if n_users < 1 or n_items < 20 or not 4 <= per_user <= n_items / 2:
         raise DataError(
-            f"wanted at least 1 user, 20 items and 4 to n_items / 2 interactions a user, "
+            f"expected at least 1 user, 20 items and 4 to n_items / 2 interactions a user, "
             f"found {n_users}, {n_items}, {per_user:g}"
         )
     rng = np.random.default_rng([_STREAM, seed])
@@ -70,7 +95,7 @@ def planted(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed:
     n_values = np.array([len(ATTRIBUTES[name]) for name in CARES])[groups]
     first = rng.integers(0, n_values)
     tastes = np.stack([first, (first + rng.integers(1, n_values)) % n_values], axis=1)
-    pairs = _choose(attributes, groups, tastes, per_user, rng)
+    pairs = _choose_items(attributes, groups, tastes, per_user, rng)
     shown = np.ones(n_items, dtype=np.bool_)
     shown[rng.choice(n_items, max(1, round(_WITHOUT_IMAGE * n_items)), replace=False)] = False
     image = image_features(images) * shown[:, None]
@@ -81,26 +106,42 @@ def planted(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed:
         features=ItemFeatures(
             n_items, {"image": image, "text": text}, {"image": shown, "text": (text != 0).any(axis=1)}
         ),
-        users=Vocabulary(_name("u", n_users), "user"),
-        items=Vocabulary(_name("p", n_items), "item"),
+        users=Vocabulary(_name_ids("u", n_users), "user"),
+        items=Vocabulary(_name_ids("p", n_items), "item"),
         times=(1_600_000_000 + rng.integers(0, 100_000_000, len(pairs))).astype(np.float64),
         item_metadata=ItemMetadata(titles, (None,) * n_items),
     )
-    return Planted(dataset, groups, tastes, attributes, images, titles, texts)
+    return SyntheticCatalog(dataset, groups, tastes, attributes, images, titles, texts)
 
 
-def write_catalogue(
+def write_catalog(
     folder: str | Path, n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed: int = 0
 ) -> Path:
-    """Write a planted catalogue as a folder that `load` reads, and return the folder.
+    """Write a synthetic catalog as a folder that `load` reads, and return the folder.
 
-    It holds `interactions.csv`, `items.csv`, `images/*.png`, `image_feat.npy`, `text_feat.npy` and
-    `manifest.json`, with the same bytes for the same arguments. Raises `DataError` for a folder in use.
+    It holds `interactions.csv`, `items.csv`, `images/*.png`, `image_feat.npy`, `text_feat.npy` and `manifest.json`,
+    with the same bytes for the same arguments.
+
+    Parameters
+    ----------
+    folder
+        A new or empty folder.
+    n_users, n_items, per_user, seed
+        As for `make_catalog`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    DataError
+        For a folder in use, and as `make_catalog`.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: wanted a new or empty folder, found one in use")
-    truth = planted(n_users, n_items, per_user, seed)
+    require_empty(folder, DataError)
+    truth = make_catalog(n_users, n_items, per_user, seed)
     data, items = truth.dataset, truth.dataset.items.ids.tolist()
     shown = data.features.present["image"]
     pictures = [f"images/{item}.png" if there else "" for item, there in zip(items, shown, strict=True)]
@@ -108,9 +149,9 @@ def write_catalogue(
     for picture, pixels in zip(pictures, truth.images, strict=True):
         if picture:
             (folder / picture).write_bytes(encode_png(pixels))
-    _write_csv(folder / "interactions.csv", ("user_id", "item_id", "timestamp"), _interactions(data))
-    described = zip(items, truth.titles, truth.texts, pictures, strict=True)
-    _write_csv(folder / "items.csv", ("item_id", "title", "description", "image"), described)
+    _write_csv(folder / "interactions.csv", ("user_id", "item_id", "timestamp"), _interaction_rows(data))
+    item_rows = zip(items, truth.titles, truth.texts, pictures, strict=True)
+    _write_csv(folder / "items.csv", ("item_id", "title", "description", "image"), item_rows)
     for name, values in data.features.values.items():
         np.save(folder / f"{name}_feat.npy", values, allow_pickle=False)
     names = ["interactions.csv", "items.csv", "image_feat.npy", "text_feat.npy", *filter(None, pictures)]
@@ -119,7 +160,7 @@ def write_catalogue(
     return folder
 
 
-def _choose(
+def _choose_items(
     attributes: Mapping[str, Ints], groups: Ints, tastes: Ints, per_user: float, rng: np.random.Generator
 ) -> Interactions:
     """Draw each user's items without replacement: the first ones by score plus Gumbel noise."""
@@ -136,12 +177,12 @@ def _choose(
     return Interactions(users, ranked[users, places], n_users, n_items)
 
 
-def _name(letter: str, n: int) -> NDArray[np.str_]:
+def _name_ids(letter: str, n: int) -> NDArray[np.str_]:
     width = max(4, len(str(n - 1)))
     return np.array([f"{letter}{k:0{width}d}" for k in range(n)])
 
 
-def _interactions(data: Dataset) -> Iterable[tuple[Any, ...]]:
+def _interaction_rows(data: Dataset) -> Iterable[tuple[Any, ...]]:
     """Return the rows of the interactions table in order of time."""
     pairs, times = data.interactions, np.asarray(data.times)
     order = np.argsort(times, kind="stable")

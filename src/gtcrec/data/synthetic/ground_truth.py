@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 from gtcrec.errors import DataError
 from gtcrec.types import Dataset, Floats, Interactions, Ints, ItemFeatures, Masks, Vocabulary
 
-__all__ = ["Plant", "plant_chance", "plant_parts", "plant_xor"]
+__all__ = ["SyntheticTruth", "disjoint_interests", "null_interests", "xor_interests"]
 
 _STREAM = 7  # keeps these draws apart from others that start from the same seed
 
 
 @dataclass(frozen=True, eq=False)
-class Plant:
+class SyntheticTruth:
     """A catalogue and its truth: `relevant[m]` bool [n_users, d_m], the columns of content that a user cares about."""
 
     dataset: Dataset
     relevant: dict[str, Masks]
 
 
-def plant_parts(
+def disjoint_interests(
     seed: int = 0,
     n_users: int = 2000,
     n_items: int = 2000,
@@ -31,7 +31,7 @@ def plant_parts(
     train: int = 12,
     held: int = 2,
     noise: float = 0.3,
-) -> Plant:
+) -> SyntheticTruth:
     """Users who care about disjoint parts of the content.
 
     Content has `parts` parts of `width` columns; in each, an item belongs to one of `clusters` clusters with normal
@@ -44,24 +44,28 @@ def plant_parts(
     content = np.concatenate([centres[p, codes[:, p]] for p in range(parts)], axis=1)
     content += noise * rng.normal(size=content.shape)
     cares = rng.integers(0, parts, n_users)
-    wanted = train + 2 * held
-    chosen = np.empty((n_users, wanted), dtype=np.int64)
+    n_needed = train + 2 * held
+    chosen = np.empty((n_users, n_needed), dtype=np.int64)
     for user, part in enumerate(cares):
         sizes = np.bincount(codes[:, part], minlength=clusters)
         first, second = rng.permutation(clusters)[:2]
-        if sizes[first] + sizes[second] < wanted:  # rare, and never with the sizes that are the defaults
+        if sizes[first] + sizes[second] < n_needed:  # rare, and never with the sizes that are the defaults
             first, second = np.argsort(-sizes)[:2]
-        liked = np.flatnonzero((codes[:, part] == first) | (codes[:, part] == second))
-        if len(liked) < wanted:
-            raise DataError(f"wanted at least {wanted} items in two clusters, found {len(liked)}; draw more items")
-        chosen[user] = rng.permutation(liked)[:wanted]
+        candidates = np.flatnonzero((codes[:, part] == first) | (codes[:, part] == second))
+        if len(candidates) < n_needed:
+            raise DataError(
+                f"expected at least {n_needed} items in two clusters, found {len(candidates)}; draw more items"
+            )
+        chosen[user] = rng.permutation(candidates)[:n_needed]
     labels = np.repeat([0, 1, 2], [train, held, held])
     relevant = np.repeat(cares[:, None] == np.arange(parts), width, axis=1)
     features = {"content": content.astype(np.float32)}
-    return Plant(_dataset("parts", chosen, np.tile(labels, (n_users, 1)), features), {"content": relevant})
+    return SyntheticTruth(
+        _make_dataset("parts", chosen, np.tile(labels, (n_users, 1)), features), {"content": relevant}
+    )
 
 
-def plant_xor(
+def xor_interests(
     seed: int = 0,
     n_users: int = 1000,
     n_items: int = 2000,
@@ -70,7 +74,7 @@ def plant_xor(
     train: int = 2,
     held: int = 2,
     noise: float = 0.5,
-) -> Plant:
+) -> SyntheticTruth:
     """A dependency of three views that no pair of them shows: what a user likes is image code xor text code.
 
     Each item has two independent codes of `bits` bits, seen in `image` and `text` through a random linear map plus
@@ -83,19 +87,19 @@ def plant_xor(
         seen = (2.0 * code - 1) @ rng.normal(size=(bits, width)) + noise * rng.normal(size=(n_items, width))
         features[name] = seen.astype(np.float32)
     values = (codes[0] ^ codes[1]) @ (1 << np.arange(bits))
-    wanted = train + 2 * held
+    n_needed = train + 2 * held
     least = np.bincount(values, minlength=1 << bits).min()
-    if least < wanted:
-        raise DataError(f"wanted at least {wanted} items of each value, found {least}; draw more items")
+    if least < n_needed:
+        raise DataError(f"expected at least {n_needed} items of each value, found {least}; draw more items")
     tastes = rng.integers(0, 1 << bits, n_users)
-    chosen = np.stack([rng.permutation(np.flatnonzero(values == taste))[:wanted] for taste in tastes])
+    chosen = np.stack([rng.permutation(np.flatnonzero(values == taste))[:n_needed] for taste in tastes])
     labels = np.tile(np.repeat([0, 1, 2], [train, held, held]), (n_users, 1))
-    return Plant(_dataset("xor", chosen, labels, features), {})
+    return SyntheticTruth(_make_dataset("xor", chosen, labels, features), {})
 
 
-def plant_chance(
+def null_interests(
     seed: int = 0, n_users: int = 1500, n_items: int = 1200, width: int = 64, per_user: int = 12, held: int = 2
-) -> Plant:
+) -> SyntheticTruth:
     """Nothing planted in the content: users follow hidden tastes of their own, and content is noise."""
     rng = np.random.default_rng([_STREAM, 2, seed])
     tastes, traits = rng.normal(size=(n_users, 8)), rng.normal(size=(n_items, 8))
@@ -103,10 +107,10 @@ def plant_chance(
     chosen = np.argsort(-scores, axis=1)[:, : per_user + 2 * held]
     labels = rng.permuted(np.tile(np.repeat([0, 1, 2], [per_user, held, held]), (n_users, 1)), axis=1)
     features = {m: rng.normal(size=(n_items, width)).astype(np.float32) for m in ("image", "text")}
-    return Plant(_dataset("chance", chosen, labels, features), {})
+    return SyntheticTruth(_make_dataset("chance", chosen, labels, features), {})
 
 
-def _dataset(name: str, chosen: Ints, labels: NDArray[np.int64], features: dict[str, Floats]) -> Dataset:
+def _make_dataset(name: str, chosen: Ints, labels: NDArray[np.int64], features: dict[str, Floats]) -> Dataset:
     """The data set of each user's chosen items [n_users, c] with their labels (0 train, 1 valid, 2 test)."""
     n_users, n_items = len(chosen), len(next(iter(features.values())))
     order = np.argsort(chosen, axis=1)

@@ -102,10 +102,10 @@ def write_texts(attributes: Mapping[str, Ints], rng: np.random.Generator) -> tup
     for kind_index, material_index in zip(attributes["kind"], attributes["material"], strict=True):
         kind, words = kinds[kind_index]
         brand, adjective = rng.choice(_BRANDS), rng.choice(_FILLERS)
-        told = rng.choice(words, 3, replace=False)
+        details = rng.choice(words, 3, replace=False)
         filler = rng.choice(_FILLERS, 3, replace=False)
         titles.append(f"{brand} {adjective} {kind}")
-        texts.append(f"{' '.join(told)}, {' '.join(filler)}; made of {_MATERIALS[material_index]}")
+        texts.append(f"{' '.join(details)}, {' '.join(filler)}; made of {_MATERIALS[material_index]}")
     return tuple(titles), tuple(texts)
 
 

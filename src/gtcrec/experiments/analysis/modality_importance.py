@@ -15,18 +15,18 @@ from torch import nn
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.comparison import SIGNIFICANT, PairedDifference, compare_to_baseline
-from gtcrec.evaluation.evaluator import evaluate_split, valid_users
+from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.experiments.run import Run
 from gtcrec.types import Floats, ItemFeatures
 
-__all__ = ["KINDS", "Kind", "Knockout", "Loss", "knockout", "replaced"]
+__all__ = ["KINDS", "Kind", "ModalityImportance", "ReplacementLoss", "modality_importance", "replace_content"]
 
 Kind = Literal["noise", "constant", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
-class Loss:
+class ReplacementLoss:
     """What became of a metric: its mean, how far that is from the intact model's, and as shares of the latter."""
 
     modality: str
@@ -37,21 +37,21 @@ class Loss:
     interval: tuple[float, float] | None
 
     @property
-    def sure(self) -> bool:
+    def significant(self) -> bool:
         """Whether the difference is significant after Holm's correction."""
         return self.test.p_holm < SIGNIFICANT
 
 
 @dataclass(frozen=True)
-class Knockout:
-    """The intact model's means on validation by metric, and a `Loss` for each metric, modality and kind."""
+class ModalityImportance:
+    """The intact model's means on validation by metric, and a `ReplacementLoss` for each metric, modality and kind."""
 
     users: int
     intact: Mapping[str, float]
-    losses: tuple[Loss, ...]
+    losses: tuple[ReplacementLoss, ...]
 
 
-def replaced(features: ItemFeatures, modality: str, kind: Kind, rng: np.random.Generator) -> ItemFeatures:
+def replace_content(features: ItemFeatures, modality: str, kind: Kind, rng: np.random.Generator) -> ItemFeatures:
     """Return the content with one modality's present rows replaced; masks and absent rows stay.
 
     `noise`: drawn from a normal of each column's mean and standard deviation. `constant`: the mean row. `other`: each
@@ -62,7 +62,7 @@ def replaced(features: ItemFeatures, modality: str, kind: Kind, rng: np.random.G
     rows: Floats = features.values[modality][present]  # [p, d_m]
     if kind == "other":
         if len(present) < 2:
-            raise DataError(f"{modality}: wanted at least 2 items that have it to exchange, found {len(present)}")
+            raise DataError(f"{modality}: expected at least 2 items that have it to exchange, found {len(present)}")
         order = rng.permutation(len(present))
         changed = np.empty_like(rows)
         changed[order] = rows[np.roll(order, 1)]
@@ -76,7 +76,7 @@ def replaced(features: ItemFeatures, modality: str, kind: Kind, rng: np.random.G
     return ItemFeatures(features.n_items, {**features.values, modality: values}, features.present)
 
 
-def knockout(run: Run, metrics: Sequence[str] = (), seed: int = 0) -> Knockout:
+def modality_importance(run: Run, metrics: Sequence[str] = (), seed: int = 0) -> ModalityImportance:
     """Measure a finished run on its validation pairs, intact and with each modality replaced in each way.
 
     `metrics` are those of the run if none is named; `seed` draws the replacements and the statistics. Raises
@@ -86,53 +86,57 @@ def knockout(run: Run, metrics: Sequence[str] = (), seed: int = 0) -> Knockout:
     features = run.split.features
     if not features.names:
         raise RunError(f"{run.folder}: its data have no content, so there is none to replace")
-    wanted = tuple(metrics) or run.config.evaluate.metrics
-    fresh = _build(run, features)
+    measured = tuple(metrics) or run.config.evaluate.metrics
+    fresh = _build_around(run, features)
     start = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
-    intact = _measure(run, fresh, wanted)
+    intact = _measure_per_user(run, fresh, measured)
     changed = []
-    for modality, kind, content in _replacements(features, seed):
-        model = _build(run, content)
+    for modality, kind, content in _replaced_features(features, seed):
+        model = _build_around(run, content)
         for name, tensor in model.state_dict().items():
             if not torch.equal(tensor, start[name]):
                 raise RunError(
                     f"{run.config.model}: its saved weights contain content: {name!r} changes with {modality}; "
-                    "wanted a model that keeps content in buffers that are not saved"
+                    "expected a model that keeps content in buffers that are not saved"
                 )
-        changed.append((modality, kind, _measure(run, model, wanted)))
+        changed.append((modality, kind, _measure_per_user(run, model, measured)))
     means = {metric: float(values.mean()) for metric, values in intact.items()}
-    found = tuple(loss for metric in wanted for loss in _losses(metric, intact[metric], changed, seed))
-    return Knockout(len(next(iter(intact.values()))), means, found)
+    found = tuple(loss for metric in measured for loss in _compare_losses(metric, intact[metric], changed, seed))
+    return ModalityImportance(len(next(iter(intact.values()))), means, found)
 
 
-def _replacements(features: ItemFeatures, seed: int) -> Iterator[tuple[str, Kind, ItemFeatures]]:
+def _replaced_features(features: ItemFeatures, seed: int) -> Iterator[tuple[str, Kind, ItemFeatures]]:
     for place, modality in enumerate(features.names):
         for number, kind in enumerate(KINDS):
-            yield modality, kind, replaced(features, modality, kind, np.random.default_rng([seed, place, number]))
+            yield (
+                modality,
+                kind,
+                replace_content(features, modality, kind, np.random.default_rng([seed, place, number])),
+            )
 
 
-def _build(run: Run, features: ItemFeatures) -> nn.Module:
+def _build_around(run: Run, features: ItemFeatures) -> nn.Module:
     """The run's model around other content, whose weights are to be loaded."""
     config = run.config
-    settings = models.settings(config.model, config.settings, config.preset)
-    return models.build(config.model, run.split.train, features, settings, config.train.seed, solve=False)
+    settings = models.make_config(config.model, config.settings, config.preset)
+    return models.build_model(config.model, run.split.train, features, settings, config.train.seed, init_weights=False)
 
 
-def _measure(run: Run, model: nn.Module, metrics: Sequence[str]) -> Mapping[str, Floats]:
+def _measure_per_user(run: Run, model: nn.Module, metrics: Sequence[str]) -> Mapping[str, Floats]:
     """Each user's metrics on validation, metric -> float64 [b], of a model given the run's weights."""
     config = run.config
     model.load_state_dict(run.model.state_dict())
     scorer = model.to(run.training.device).scorer()  # type: ignore[operator]
-    users = valid_users(run.split, config.evaluate, config.train.valid_users, config.train.seed)
+    users = validation_users(run.split, config.evaluate, config.train.valid_users, config.train.seed)
     found = evaluate_split(scorer, run.split, "valid", config.evaluate, metrics=metrics, details=False, users=users)
     return found.per_user
 
 
-def _losses(
+def _compare_losses(
     metric: str, intact: Floats, changed: Sequence[tuple[str, Kind, Mapping[str, Floats]]], seed: int
-) -> Iterator[Loss]:
+) -> Iterator[ReplacementLoss]:
     """Paired tests of one metric against the intact model, Holm's correction over all replacements."""
     pairs = {f"{modality}: {kind}": (values[metric], intact) for modality, kind, values in changed}
     tested = compare_to_baseline("intact", metric, pairs, seed).values()
     for (modality, kind, values), test in zip(changed, tested, strict=True):
-        yield Loss(modality, kind, float(values[metric].mean()), *test)
+        yield ReplacementLoss(modality, kind, float(values[metric].mean()), *test)

@@ -10,9 +10,8 @@ from gtcrec.experiments.benchmark import tables
 from gtcrec.experiments.benchmark.plan import CUTS
 from gtcrec.experiments.benchmark.results import Results, Row
 from gtcrec.reporting import figures
-from gtcrec.reporting.benchmark_figures import Bar, Point, bars, points, rank_curves
-from gtcrec.reporting.figures import DARK, LIGHT, Theme
-from gtcrec.reporting.html import data_address, page
+from gtcrec.reporting.figures import DARK, LIGHT, Mark, Theme, bars, points, rank_curves
+from gtcrec.reporting.html import data_uri, fill_template
 from gtcrec.runtime.files import write_text
 
 __all__ = ["html", "write_pages"]
@@ -31,7 +30,7 @@ def write_pages(out: Path, found: Sequence[Results]) -> list[Path]:
 def html(found: Sequence[Results]) -> str:
     """Return the page; without matplotlib it has no plots and says so."""
     plots = figures.available()
-    parts = [
+    sections = [
         {
             "found": one,
             "about": tables.about(one),
@@ -40,7 +39,7 @@ def html(found: Sequence[Results]) -> str:
         }
         for one in found
     ]
-    return page("benchmark.html", names=[one.data for one in found], parts=parts, plots=plots)
+    return fill_template("benchmark.html", names=[one.data for one in found], sections=sections, plots=plots)
 
 
 def _figures(found: Results) -> list[tuple[Images, str]]:
@@ -49,7 +48,7 @@ def _figures(found: Results) -> list[tuple[Images, str]]:
     panels = [(m, [_bar(found, row, m) for row in found.rows]) for m in found.metrics if m.endswith(f"@{cut}")]
     panels = panels or [(m, [_bar(found, row, m) for row in found.rows]) for m in found.metrics[:2]]
     curves = [(row.name, [(k, row.estimates[f"recall@{k}"].mean) for k in CUTS]) for row in found.rows]
-    times = [_point(found, row, top, row.costs.total_cpu_seconds) for row in found.rows]
+    times = [_point(found, row, top, row.costs["total_cpu_seconds"]) for row in found.rows]
     coverage = next((name for row in found.rows for name in row.lists if name == f"coverage@{cut}"), None) or next(
         (name for row in found.rows for name in row.lists if name.startswith("coverage@")), None
     )
@@ -69,14 +68,13 @@ def _figures(found: Results) -> list[tuple[Images, str]]:
 
 def _images(draw: Callable[[Theme], bytes]) -> Images | None:
     light, dark = draw(LIGHT), draw(DARK)
-    return (data_address(light, "image/svg+xml"), data_address(dark, "image/svg+xml")) if light else None
+    return (data_uri(light, "image/svg+xml"), data_uri(dark, "image/svg+xml")) if light else None
 
 
-def _bar(found: Results, row: Row, metric: str) -> Bar:
+def _bar(found: Results, row: Row, metric: str) -> Mark:
     one = row.estimates[metric]
-    return Bar(row.name, one.mean, one.low, one.high, row.name == found.base)
+    return Mark(row.name, one.mean, one.low, one.high, row.name == found.base)
 
 
-def _point(found: Results, row: Row, metric: str, x: float) -> Point:
-    one = row.estimates[metric]
-    return Point(row.name, x, one.mean, one.low, one.high, row.name == found.base)
+def _point(found: Results, row: Row, metric: str, x: float) -> tuple[float, Mark]:
+    return x, _bar(found, row, metric)

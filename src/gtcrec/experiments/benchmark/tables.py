@@ -1,11 +1,13 @@
 """The tables of a benchmark as rows of marked cells, and as Markdown and LaTeX."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gtcrec.evaluation.metrics import headline_cut
-from gtcrec.experiments.benchmark.results import Costs, Estimate, Results, Row
-from gtcrec.reporting.run_comparison import mark
-from gtcrec.reporting.tables import Cell, Table, _latex_cell, _tex, markdown_table
+from gtcrec.experiments.benchmark.results import Results, Row
+from gtcrec.experiments.measured_run import Estimate
+from gtcrec.reporting.run_comparison import annotate_ranks
+from gtcrec.reporting.tables import Cell, Table, latex_lines, markdown_lines
 
 __all__ = ["about", "headline", "latex", "markdown", "tables"]
 
@@ -32,9 +34,9 @@ def markdown(found: Sequence[Results]) -> str:
     """Return all tables of all data sets as a Markdown page."""
     lines = ["# Benchmark", "", "Written by `gtcrec benchmark`. Everything was chosen on validation; test figures."]
     for one in found:
-        lines += ["", f"## {one.data}", "", about(one), *_missing(one)]
+        lines += ["", f"## {one.data}", "", about(one), *_unfinished(one)]
         for table in tables(one):
-            lines += ["", *markdown_table(table)]
+            lines += ["", *markdown_lines(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -43,13 +45,7 @@ def latex(found: Sequence[Results]) -> str:
     lines = [r"% Written by gtcrec benchmark; wants \usepackage{booktabs}."]
     for one in found:
         for table in tables(one):
-            columns = "".join("l" if place in table.left else "r" for place in range(len(table.headers)))
-            lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{_tex(one.data)}: {_tex(table.title)}. "]
-            lines[-1] += rf"{_tex(table.note)}}}"
-            lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-            lines += [" & ".join(map(_tex, table.headers)) + r" \\", r"\midrule"]
-            lines += [" & ".join(map(_latex_cell, row)) + r" \\" for row in table.rows]
-            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+            lines += ["", *latex_lines(replace(table, title=f"{one.data}: {table.title}"))]
     return "\n".join(lines) + "\n"
 
 
@@ -57,28 +53,26 @@ def about(found: Results) -> str:
     """Return a sentence about the data and the protocol."""
     if found.about is None:
         return "No run has ended."
-    counts, test = found.about.data.counts, found.about.final.about
-    masked = " and ".join(test.get("masked", []))
+    counts, masked = found.about.data.counts, " and ".join(found.about.final.context.masked)
     return (
         f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions. Full ranking "
         f"of all items for {found.users:,} users with a test item, {masked} items masked."
     )
 
 
-def _missing(found: Results) -> list[str]:
+def _unfinished(found: Results) -> list[str]:
     return ["", f"Not finished: {', '.join(found.missing)}."] if found.missing else []
 
 
 def _means(found: Results) -> Table:
     """Mean ± sd over seeds of each metric."""
-    tests = [one.against.test for row in found.rows for one in row.estimates.values() if one.against]
     values = [(row.name, {m: row.estimates[m].mean for m in found.metrics}) for row in found.rows]
     rows = []
-    for row, (_, cells) in zip(found.rows, mark(values, found.metrics, tests), strict=True):
-        line = [Cell(row.name)]
+    for row, (name, *cells) in zip(found.rows, annotate_ranks(values, found.metrics), strict=True):
+        line = [name]
         for metric, cell in zip(found.metrics, cells, strict=True):
             one = row.estimates[metric]
-            line.append(Cell(_mean(one), cell.best, cell.second, _mark(one)))
+            line.append(replace(cell, text=_mean_text(one), mark=_significance(one)))
         rows.append((*line, Cell(", ".join(map(str, row.seeds)))))
     note = f"Mean over users and seeds ± standard deviation over seeds. {_LEGEND.format(base=found.base)}"
     return Table("Means", note, ("model", *found.metrics, "seeds"), tuple(rows))
@@ -100,7 +94,12 @@ def _tests(found: Results) -> Table:
             if relative is not None and interval is not None:
                 share = f"{relative:+.1%} [{interval[0]:+.1%}, {interval[1]:+.1%}]"
             difference = f"{test.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-            cells = (Cell(difference), Cell(share), Cell(f"{test.p:.4f}"), Cell(f"{test.p_holm:.4f}", mark=_mark(one)))
+            cells = (
+                Cell(difference),
+                Cell(share),
+                Cell(f"{test.p:.4f}"),
+                Cell(f"{test.p_holm:.4f}", mark=_significance(one)),
+            )
             rows.append((Cell(row.name), Cell(metric), Cell(mean), *cells))
     note = (
         f"95 % intervals are bootstraps over users. Differences are the model's mean less that of {found.base}. "
@@ -113,22 +112,15 @@ def _tests(found: Results) -> Table:
 
 def _lists(found: Results) -> Table:
     names = list(dict.fromkeys(name for row in found.rows for name in row.lists))
-    rows = [(Cell(row.name), *(_plain(row.lists.get(name)) for name in names)) for row in found.rows]
+    rows = [(Cell(row.name), *(_number_cell(row.lists.get(name)) for name in names)) for row in found.rows]
     note = "Coverage: share of the items that stand in any list. Means over seeds."
     return Table("Lists as a whole", note, ("model", *names), tuple(rows) if names else ())
 
 
 def _slices(found: Results, metric: str) -> Table:
     groups = list(dict.fromkeys(group for row in found.rows for group in row.slices))
-    columns = {group: [row.slices.get(group, {}).get(metric) for row in found.rows] for group in groups}
-    ranks = {
-        group: sorted({round(value, 4) for value in values if value is not None}, reverse=True)
-        for group, values in columns.items()
-    }
-    rows = []
-    for place, row in enumerate(found.rows):
-        cells = [_ranked(columns[group][place], ranks[group]) for group in groups]
-        rows.append((Cell(row.name), *cells))
+    values = [(row.name, {group: row.slices.get(group, {}).get(metric) for group in groups}) for row in found.rows]
+    rows = annotate_ranks(values, groups)
     users = {
         group: next(int(row.slices[group]["users"]) for row in found.rows if group in row.slices) for group in groups
     }
@@ -142,7 +134,7 @@ def _slices(found: Results, metric: str) -> Table:
 
 def _costs(found: Results) -> Table:
     rows = tuple((Cell(row.name), *map(Cell, _cost_texts(row))) for row in found.rows)
-    bare = min((row.costs.bare_bytes for row in found.rows), default=0)
+    bare = min((row.costs["bare_bytes"] for row in found.rows), default=0)
     note = (
         "Means over seeds, in seconds of CPU over all cores. Set-up: reading the data, graphs, solutions in closed "
         "form. An evaluation: one full ranking on validation with its metrics. Peak memory: the most that a run's "
@@ -154,17 +146,17 @@ def _costs(found: Results) -> Table:
 
 def _cost_texts(row: Row) -> list[str]:
     """A model's costs in the order of the table."""
-    costs: Costs = row.costs
-    best = ", ".join(str(epoch) for epoch in costs.best_epochs if epoch is not None) or "–"
+    costs = row.costs
+    epoch, valid = costs["epoch_cpu_seconds"], costs["eval_seconds"]
     return [
-        f"{costs.setup_cpu_seconds:.1f}",
-        "–" if costs.epoch_cpu_seconds is None else f"{costs.epoch_cpu_seconds:.2f}",
-        f"{costs.epochs:.0f}" if costs.epochs else "–",
-        best,
-        f"{costs.total_cpu_seconds:,.1f}",
-        "–" if costs.eval_seconds is None else f"{costs.eval_seconds:.2f}",
-        _megabytes(costs.peak_bytes),
-        f"{costs.parameters:,}",
+        f"{costs['setup_cpu_seconds']:.1f}",
+        "–" if epoch is None else f"{epoch:.2f}",
+        f"{costs['epochs']:.0f}" if costs["epochs"] else "–",
+        ", ".join(str(epoch) for epoch in costs["best_epochs"] if epoch is not None) or "–",
+        f"{costs['total_cpu_seconds']:,.1f}",
+        "–" if valid is None else f"{valid:.2f}",
+        _megabytes(costs["peak_bytes"]),
+        f"{costs['parameters']:,}",
     ]
 
 
@@ -172,20 +164,13 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.0f}"
 
 
-def _mean(one: Estimate) -> str:
+def _mean_text(one: Estimate) -> str:
     return f"{one.mean:.4f}" + ("" if one.sd is None else f" ± {one.sd:.4f}")
 
 
-def _mark(one: Estimate) -> str:
-    return "" if one.against is None else "*" if one.sure else "ns"
+def _significance(one: Estimate) -> str:
+    return "" if one.against is None else "*" if one.significant else "ns"
 
 
-def _plain(value: float | None) -> Cell:
+def _number_cell(value: float | None) -> Cell:
     return Cell("–" if value is None else f"{value:.4f}")
-
-
-def _ranked(value: float | None, ranks: Sequence[float]) -> Cell:
-    if value is None:
-        return Cell("–")
-    rank = ranks.index(round(value, 4))
-    return Cell(f"{value:.4f}", rank == 0 and len(ranks) > 1, rank == 1)

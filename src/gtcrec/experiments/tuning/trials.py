@@ -1,12 +1,12 @@
 """The trials of a tuning study: what was tried, and what comes next, in an Optuna journal that several processes share.
 
-Whoever reads or writes the journal holds the study's lock; a trial that is under way names its worker, who holds a
-lock of its own. The kernel frees both locks when a process ends, in whatever way, so a dead worker's trial is known at
-once and nothing waits for a time-out. Several machines can share a folder on a file system that honours flock, as
-NFS does. Needs the extra `tune`.
+A process that reads or writes the journal holds the study's lock. A trial that is under way names its worker, which
+holds a lock of its own. The system frees both locks when a process ends, in whatever way, so a dead worker's trial is
+known at once and nothing waits for a time-out. Several machines can share a folder on a file system that honours file
+locks, as NFS does. Needs the extra `tune`.
 """
 
-import fcntl
+import copy
 import os
 import platform
 import uuid
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gtcrec.errors import ConfigError, RunError
-from gtcrec.models.base import Space
+from gtcrec.models.base import SearchSpace
+from gtcrec.models.renamed import RENAMED
 
 __all__ = ["Outcome", "Trial", "Trials", "study_lock"]
 
@@ -67,21 +69,23 @@ class Trials:
     are being tried are never drawn again: the study ends early when the whole space has been tried.
     """
 
-    def __init__(self, folder: Path, space: Space, start: Mapping[str, int], seed: int, prune: bool = False) -> None:
+    def __init__(
+        self, folder: Path, space: SearchSpace, start: Mapping[str, int], seed: int, prune: bool = False
+    ) -> None:
         self.folder = folder
         self.space = space
         self.start = start
         self.seed = seed
         self.size = int(np.prod([len(values) for values in space.values()], dtype=object))
-        self._optuna = _optuna()
+        self._optuna = _import_optuna()
         self._distributions = {key: self._distribution(values) for key, values in space.items()}
-        self._held = False
-        self._worker = ""
-        self._descriptor = -1
+        self._lock = study_lock(folder)
+        self._worker: FileLock | None = None
+        self._claimed: dict[int, Any] = {}  # record -> Optuna's handle of a trial that this worker has under way
         with self.locked():
             for stale in folder.glob(".*.tmp"):  # a killed process's; writers hold the lock
                 stale.unlink()
-            self._study = self._open(prune)
+            self._study = self._open_study(prune)
 
     def __enter__(self) -> Self:
         return self
@@ -89,83 +93,72 @@ class Trials:
     def __exit__(self, *error: object) -> None:
         """Leave; a trial that this worker has not finished will be tried again."""
         if self._worker:
-            (self.folder / "workers" / self._worker).unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._worker = ""
+            self._worker.release(force=True)
+            Path(self._worker.lock_file).unlink(missing_ok=True)
+            self._worker = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the study's lock, which this object may hold already."""
-        if self._held:
-            yield
-            return
         logging = self._optuna.logging
-        with study_lock(self.folder):
-            self._held, level = True, logging.get_verbosity()
+        with self._lock:
+            level = logging.get_verbosity()
             logging.set_verbosity(logging.ERROR)
             try:
-                _drop_torn_line(self.folder / "journal.log")
+                if self._lock.lock_counter == 1:
+                    _drop_torn_line(self.folder / "journal.log")
                 yield
             finally:
                 logging.set_verbosity(level)
-                self._held = False
 
     def all(self) -> list[Trial]:
         """Return the trials by number, without the records of those whose worker died."""
         with self.locked():
-            return [self._seen(record) for record in self._kept().values()]
+            return [self._to_trial(record) for record in self._living_records().values()]
 
-    def claim(self, wanted: int) -> Trial | None:
-        """Return the first trial of `wanted` that nobody has, now this worker's; None when there is none."""
+    def claim(self, count: int) -> Trial | None:
+        """Return the first of `count` trials that no worker has, now this worker's; None when there is none."""
         with self.locked():
-            self.bury()
-            kept = self._kept()
-            number = next((n for n in range(1, min(wanted, self.size) + 1) if n not in kept), None)
+            self.reap_dead_trials()
+            records = self._living_records()
+            number = next((n for n in range(1, min(count, self.size) + 1) if n not in records), None)
             if number is None:
                 return None
-            states = self._optuna.trial.TrialState
-            params = self._abandoned(number) or self._draw(number, list(kept.values()))
+            params = self._abandoned_params(number) or self._draw_params(number, list(records.values()))
             settings = {key: values[params[key]] for key, values in self.space.items()}
-            self._study.add_trial(
-                self._optuna.trial.create_trial(
-                    state=states.RUNNING,
-                    params=params,
-                    distributions=self._distributions,
-                    user_attrs={
-                        "number": number,
-                        "settings": settings,
-                        "host": platform.node(),
-                        "worker": self._own_lock(),
-                    },
-                )
-            )
-            return self._seen(self._kept()[number])
+            owner = {"host": platform.node(), "worker": self._worker_name()}
+            self._study.enqueue_trial(params, user_attrs={"number": number, "settings": settings, **owner})
+            claimed = self._study.ask(self._distributions)
+            self._claimed[claimed.number] = claimed
+            return self._to_trial(self._living_records()[number])
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Note a trial's validation after an epoch; returns whether to end it: its best is below the others' median."""
         with self.locked():
-            live = self._live(trial)
-            if live is None:
+            if not self._is_claimed(trial):
                 return False
-            live.report(value, epoch)
-            return bool(live.should_prune())
+            claimed = self._claimed[trial.record]
+            claimed.report(value, epoch)
+            return bool(claimed.should_prune())
 
     def finish(self, trial: Trial, outcome: Outcome) -> None:
         """Note how a trial ended; nothing is noted if it has been taken from this worker as one of the dead."""
         with self.locked():
-            live = self._live(trial)
-            if live is None:
+            if not self._is_claimed(trial):
                 return
-            live.set_user_attr("outcome", asdict(outcome))
+            claimed = self._claimed.pop(trial.record)
+            claimed.set_user_attr("outcome", asdict(outcome))
             if outcome.pruned or outcome.value is None:  # the sampler counts it among the worst
-                self._study.tell(trial.record, state=self._optuna.trial.TrialState.PRUNED)
+                self._study.tell(claimed, state=self._optuna.trial.TrialState.PRUNED)
             else:
-                self._study.tell(trial.record, outcome.value)
+                self._study.tell(claimed, outcome.value)
 
-    def bury(self, others: bool = False) -> None:
+    def reap_dead_trials(self, others: bool = False) -> None:
         """Free the trials of this machine's dead workers and, with `others`, those under way on other machines."""
         states = self._optuna.trial.TrialState
         with self.locked():
+            while self._study.get_trials(deepcopy=False, states=(states.WAITING,)):  # killed while it claimed
+                self._study.ask(self._distributions)
             for record in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
                 file = self.folder / "workers" / record.user_attrs["worker"]
                 here = record.user_attrs["host"] == platform.node()
@@ -173,13 +166,13 @@ class Trials:
                     self._study.tell(record.number, state=states.FAIL)
                     file.unlink(missing_ok=True)
 
-    def _open(self, prune: bool) -> Any:
+    def _open_study(self, prune: bool) -> Any:
         optuna, path = self._optuna, self.folder / "journal.log"
         try:
-            backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=_Held())
+            backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=_StudyLockHeld())
             return optuna.create_study(
                 storage=optuna.storages.JournalStorage(backend),
-                sampler=optuna.samplers.RandomSampler(seed=0),  # not asked: `_draw` does that
+                sampler=optuna.samplers.RandomSampler(seed=0),  # not asked: `_draw_params` does that
                 pruner=optuna.pruners.MedianPruner(n_warmup_steps=_WARM_UP) if prune else optuna.pruners.NopPruner(),
                 study_name=_NAME,
                 direction="maximize",
@@ -194,19 +187,37 @@ class Trials:
             return self._optuna.distributions.IntDistribution(0, len(values) - 1)
         return self._optuna.distributions.CategoricalDistribution(tuple(range(len(values))))
 
-    def _kept(self) -> dict[int, Any]:
-        """The records by number; what Optuna calls failed are the trials of dead workers."""
-        failed = self._optuna.trial.TrialState.FAIL
-        records = {t.user_attrs["number"]: t for t in self._study.get_trials(deepcopy=False) if t.state != failed}
-        return dict(sorted(records.items()))
+    def _living_records(self) -> dict[int, Any]:
+        """The records by number; those that failed or wait are of workers that died."""
+        states = self._optuna.trial.TrialState
+        records = self._study.get_trials(deepcopy=False)
+        renamed = [self._rename(t) for t in records if t.state not in (states.FAIL, states.WAITING)]
+        living = {t.user_attrs["number"]: t for t in renamed}
+        return dict(sorted(living.items()))
 
-    def _abandoned(self, number: int) -> dict[str, int] | None:
-        """The settings of the dead worker who last had this number."""
+    def _abandoned_params(self, number: int) -> dict[str, int] | None:
+        """The settings of the dead worker that last had this number."""
         failed = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.FAIL,))
-        return next((dict(t.params) for t in reversed(failed) if t.user_attrs["number"] == number), None)
+        same = (t for t in reversed(failed) if t.user_attrs["number"] == number)
+        return next((dict(self._rename(t).params) for t in same), None)
 
-    def _draw(self, number: int, past: list[Any]) -> dict[str, int]:
-        """Settings that nobody has tried; those under way spread the draws, and so do repeated ones."""
+    def _rename(self, record: Any) -> Any:
+        """A record under today's names of settings, which are those of the space."""
+        if set(record.params) == set(self.space):
+            return record
+        names = {}
+        for key in record.params:
+            section, dot, name = key.rpartition(".")
+            names[key] = f"{section}{dot}{RENAMED[name].name if key not in self.space and name in RENAMED else name}"
+        renamed = copy.copy(record)
+        renamed.params = {names[key]: value for key, value in record.params.items()}
+        renamed.distributions = {names[key]: value for key, value in record.distributions.items()}
+        settings = {key: self.space[key][value] for key, value in renamed.params.items() if key in self.space}
+        renamed.user_attrs = {**record.user_attrs, "settings": settings}
+        return renamed
+
+    def _draw_params(self, number: int, past: list[Any]) -> dict[str, int]:
+        """Settings that no worker has tried; those under way spread the draws, and so do repeated ones."""
         if number == 1:
             return dict(self.start)
         optuna = self._optuna
@@ -224,23 +235,21 @@ class Trials:
             if params not in tried:
                 return params
 
-    def _own_lock(self) -> str:
+    def _worker_name(self) -> str:
         """The name of the file that this worker holds a lock on for as long as it lives."""
-        if not self._worker:
+        if self._worker is None:
             (self.folder / "workers").mkdir(exist_ok=True)
             name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            self._descriptor = os.open(self.folder / "workers" / name, os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            self._worker = name
-        return self._worker
+            self._worker = FileLock(self.folder / "workers" / name)
+            self._worker.acquire()
+        return Path(self._worker.lock_file).name
 
-    def _live(self, trial: Trial) -> Any:
-        """Optuna's handle of a trial under way, or None if the trial is no longer this worker's."""
-        record = self._study.get_trials(deepcopy=False)[trial.record]
-        running = record.state == self._optuna.trial.TrialState.RUNNING
-        return self._optuna.trial.Trial(self._study, record._trial_id) if running else None
+    def _is_claimed(self, trial: Trial) -> bool:
+        """Whether a trial under way is this worker's still."""
+        running = self._study.get_trials(deepcopy=False)[trial.record].state == self._optuna.trial.TrialState.RUNNING
+        return running and trial.record in self._claimed
 
-    def _seen(self, record: Any) -> Trial:
+    def _to_trial(self, record: Any) -> Trial:
         attributes, states = record.user_attrs, self._optuna.trial.TrialState
         if record.state == states.RUNNING:
             return Trial(attributes["number"], attributes["settings"], "running", record.number)
@@ -249,16 +258,13 @@ class Trials:
         return Trial(attributes["number"], attributes["settings"], state, record.number, outcome)
 
 
-@contextmanager
-def study_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of the study in a folder, alone among all processes; it waits for whoever has it."""
-    with (folder / "lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def study_lock(folder: Path) -> FileLock:
+    """Return the lock of the study in a folder, of one process at a time; a context that waits for it."""
+    return FileLock(folder / "lock")
 
 
-class _Held:
-    """The journal's lock, for Optuna: whoever writes holds the study's lock already."""
+class _StudyLockHeld:
+    """The journal's lock, for Optuna: a process that writes holds the study's lock already."""
 
     def acquire(self) -> bool:
         return True
@@ -267,7 +273,7 @@ class _Held:
         pass
 
 
-def _optuna() -> Any:
+def _import_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
@@ -276,15 +282,12 @@ def _optuna() -> Any:
 
 
 def _is_free(file: Path) -> bool:
-    """Whether nobody holds a lock on the file, or it is not there."""
+    """Whether no process holds a lock on the file, or it is not there."""
     try:
-        with file.open("rb+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
+        with FileLock(file).acquire(blocking=False):
+            return True
+    except Timeout:
         return False
-    return True
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -1,51 +1,40 @@
-"""ContentKNN: an item scores by how its content resembles that of the user's items, if wanted with who liked both."""
+"""ContentKNN: an item scores by how its content resembles that of the user's items, if expected with who liked both."""
 
 from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import Space
+from gtcrec.models.base import ModelConfig, ModelSpec
 from gtcrec.models.modalities import modality_weights
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.feature_transforms import directions
 from gtcrec.ops.scorers import SparseScorer
 from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
-__all__ = ["SPACE", "ContentKNN", "ContentKNNConfig"]
+__all__ = ["SPEC", "ContentKNN", "ContentKNNConfig"]
 
 
-class ContentKNNConfig(BaseModel):
+class ContentKNNConfig(ModelConfig):
     """Settings of ContentKNN; those of the interactions' part are ItemKNN's defaults, the others are not tuned."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    neighbours: int = Field(100, ge=1, description="items kept per item by content")
+    num_neighbors: int = Field(100, ge=1, description="items kept per item by content")
     modality_weights: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="of each modality in the similarity, by name; empty: equal"
     )
-    interactions: float = Field(0.5, ge=0, le=1, description="share of ItemKNN's similarity; 0: content alone")
-    liked_neighbours: int = Field(2000, ge=1, description="items kept per item by interactions")
+    interaction_weight: float = Field(0.5, ge=0, le=1, description="share of ItemKNN's similarity; 0: content alone")
+    num_interaction_neighbors: int = Field(2000, ge=1, description="items kept per item by interactions")
     shrink: float = Field(100.0, ge=0, description="as ItemKNN's")
-    activity: float = Field(0.5, ge=0, description="as ItemKNN's")
-
-
-SPACE: Space = {
-    "neighbours": (10, 30, 100, 300, 1000),
-    "interactions": (0.0, 0.25, 0.5, 0.75, 0.9),
-    "liked_neighbours": (200, 500, 1000, 2000),
-    "shrink": (10.0, 30.0, 100.0, 300.0),
-    "activity": (0.0, 0.25, 0.5, 0.75, 1.0),
-}
+    activity_discount: float = Field(0.5, ge=0, description="as ItemKNN's")
 
 
 class ContentKNN(nn.Module):
-    """s(u, i) = sum over liked j of (1 - a) content(i, j) + a co-liked(i, j), a = `interactions`.
+    """s(u, i) = sum over the user's items j of (1 - a) content(i, j) + a co-liked(i, j), a = `interaction_weight`.
 
     content(i, j) is the weighted mean over the modalities of the cosine of standardised content, which is 0 in a
     modality that either item lacks; an item keeps its nearest, those with a positive mean. co-liked(i, j) is ItemKNN's.
@@ -56,25 +45,26 @@ class ContentKNN(nn.Module):
     def __init__(self, config: ContentKNNConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         weights = modality_weights("contentknn", config.modality_weights, features.names)
-        share = config.interactions
-        similar = _nothing(train.n_items)
+        share = config.interaction_weight
+        similar = similarity.empty_csr(train.n_items, train.n_items)
         if share < 1:
-            similar = similar + (1 - share) * _of_one_size(_similar_content(features, weights, config.neighbours))
+            similar = similar + (1 - share) * _of_one_size(_similar_content(features, weights, config.num_neighbors))
         if share > 0:
-            co_liked = similarity.similar_items(train, config.liked_neighbours, config.shrink, config.activity)
+            co_liked = similarity.similar_items(
+                train, config.num_interaction_neighbors, config.shrink, config.activity_discount
+            )
             similar = similar + share * _of_one_size(co_liked)
         self._to_items = similar.T.tocsr().astype(np.float32)  # row j: the items that have j among their nearest
-        self._liked = train.matrix()
+        self._histories = train.matrix()
 
-    def fold_in(self, liked: csr_array) -> Tensor:
-        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
-        return self.scorer().of(liked)
+    def fold_in(self, history: csr_array) -> Tensor:
+        return self.scorer().of(history)
 
     def scorer(self) -> SparseScorer:
-        return SparseScorer(self._liked, self._to_items)
+        return SparseScorer(self._histories, self._to_items)
 
 
-def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: int, block: int = 1024) -> csr_array:
+def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: int) -> csr_array:
     """Each item's k nearest others by the mean cosine, if above 0, float32 [n_items, n_items]; in blocks of items."""
     n = features.n_items
     parts = [
@@ -83,17 +73,9 @@ def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: in
         if weights[m] > 0
     ]
     if not parts:
-        return _nothing(n)
+        return similarity.empty_csr(n, n)
     x = torch.cat(parts, dim=1) / sum(weights.values()) ** 0.5  # [n_items, widths]: <x_i, x_j> is the mean cosine
-    values, columns = [], []
-    for start in range(0, n, block):
-        cosine = x[start : start + block] @ x.T  # [block, n_items]
-        own = torch.arange(len(cosine))
-        cosine[own, own + start] = -torch.inf
-        best = cosine.topk(min(k, n - 1), dim=1)
-        values.append(best.values)
-        columns.append(best.indices)
-    value, column = torch.cat(values), torch.cat(columns)  # [n_items, k]
+    value, column = similarity.nearest_neighbors(x, x, min(k, n - 1), skip_self=True)  # [n_items, k]
     rows, places = (value > 0).nonzero(as_tuple=True)
     near = value[rows, places].numpy(), (rows.numpy(), column[rows, places].numpy())
     return csr_array(near, shape=(n, n))
@@ -103,12 +85,22 @@ def _standardised(x: Floats, present: Masks) -> Tensor:
     return directions(x, present, x.shape[1])(x, present)
 
 
-def _nothing(n: int) -> csr_array:
-    empty = np.zeros(0, dtype=np.int64)
-    return csr_array((empty.astype(np.float32), (empty, empty)), shape=(n, n))
-
-
 def _of_one_size(similar: csr_array) -> csr_array:
     """Similarities scaled to a sum of 1 per item on average; without any, as they are."""
     total = float(similar.sum())
     return similar * (similar.shape[0] / total) if total > 0 else similar
+
+
+SPEC = ModelSpec(
+    name="contentknn",
+    model=ContentKNN,
+    config=ContentKNNConfig,
+    paper="Burke 2002, Hybrid Recommender Systems: Survey and Experiments",
+    search_space={
+        "num_neighbors": (10, 30, 100, 300, 1000),
+        "interaction_weight": (0.0, 0.25, 0.5, 0.75, 0.9),
+        "num_interaction_neighbors": (200, 500, 1000, 2000),
+        "shrink": (10.0, 30.0, 100.0, 300.0),
+        "activity_discount": (0.0, 0.25, 0.5, 0.75, 1.0),
+    },
+)

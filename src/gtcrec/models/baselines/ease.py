@@ -2,65 +2,57 @@
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import Space
+from gtcrec.models.base import ModelConfig, ModelSpec
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
-__all__ = ["EASE", "SPACE", "EASEConfig"]
+__all__ = ["EASE", "SPEC", "EASEConfig"]
 
 
-class EASEConfig(BaseModel):
+class EASEConfig(ModelConfig):
     """Settings of EASE; `reg` is the paper's for ML-20M (it has 1000 for Netflix, 200 for MSD)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     reg: float = Field(500.0, gt=0, description="lambda: of the squared weights")
-    most_items: int = Field(40_000, ge=1, description="larger catalogues are refused: two matrices of items x items")
-
-
-SPACE: Space = {
-    "reg": (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
-}
+    max_items: int = Field(40_000, ge=1, description="larger catalogues are refused: two matrices of items x items")
 
 
 class EASE(nn.Module):
     """s(u, .) = x_u B, B the minimum of |X - X B|^2 + lambda |B|^2 with a diagonal of zeros (eq. 8).
 
     B = I - P diag(1 / diag P), P = (X^T X + lambda I)^-1. Derived from the data, so no part of the saved weights.
-    Raises `ConfigError` for more than `most_items` items.
+    Raises `ConfigError` for more than `max_items` items.
     """
 
     b: Tensor
 
     def __init__(self, config: EASEConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
-        if train.n_items > config.most_items:
+        if train.n_items > config.max_items:
             need = _COPIES * 8 * train.n_items**2 / 2**30
             raise ConfigError(
-                f"ease: {train.n_items} items need {need:.1f} GiB of memory; wanted at most {config.most_items} items, "
-                "or a larger most_items"
+                f"ease: {train.n_items} items need {need:.1f} GiB of memory; "
+                f"expected at most {config.max_items} items, or a larger max_items"
             )
-        self._liked = train.matrix()
-        self.register_buffer("b", _item_weights(train, config.reg), persistent=False)
+        self._histories = train.matrix()
+        self.register_buffer("b", _solve_item_weights(train, config.reg), persistent=False)
 
-    def fold_in(self, liked: csr_array) -> Tensor:
-        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
-        items, starts = (torch.from_numpy(side.astype(np.int64)) for side in (liked.indices, liked.indptr[:-1]))
+    def fold_in(self, history: csr_array) -> Tensor:
+        items, starts = (torch.from_numpy(side.astype(np.int64)) for side in (history.indices, history.indptr[:-1]))
         return F.embedding_bag(items.to(self.b.device), self.b, starts.to(self.b.device), mode="sum")  # sums of rows
 
     def scorer(self) -> Scorer:
-        return lambda users: self.fold_in(self._liked[users.cpu().numpy()])  # nothing changes B
+        return lambda users: self.fold_in(self._histories[users.cpu().numpy()])  # nothing changes B
 
 
 _COPIES = 2  # matrices of float64 held at once
 
 
-def _item_weights(train: Interactions, reg: float, block: int = 2048) -> Tensor:
+def _solve_item_weights(train: Interactions, reg: float, block: int = 2048) -> Tensor:
     """B, float32 [n_items, n_items]; inverted in float64, for a small lambda leaves X^T X ill-conditioned."""
     x = train.matrix()
     xt = x.T.tocsr()
@@ -75,3 +67,15 @@ def _item_weights(train: Interactions, reg: float, block: int = 2048) -> Tensor:
     b = p.div_(-p.diagonal().clone()).float()  # columns over their -P_jj
     b.fill_diagonal_(0.0)
     return b
+
+
+SPEC = ModelSpec(
+    name="ease",
+    model=EASE,
+    config=EASEConfig,
+    uses_content=False,
+    paper="Steck 2019, arXiv 1905.03375",
+    search_space={
+        "reg": (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+    },
+)

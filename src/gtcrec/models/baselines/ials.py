@@ -5,56 +5,63 @@ regularisation and the advice of "Revisiting the Performance of iALS on Item Rec
 2022, arXiv 2110.14037).
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from gtcrec.models.base import Space
-from gtcrec.models.baselines import als
+from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.ops.least_squares import factorize
 from gtcrec.ops.scorers import dot_scorer
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
-__all__ = ["IALS", "SPACE", "IALSConfig"]
+__all__ = ["IALS", "SPEC", "IALSConfig"]
 
 
-class IALSConfig(BaseModel):
-    """Settings of iALS; `sweeps`, `frequency` and `deviation` are the paper's.
+class IALSConfig(ModelConfig):
+    """Settings of iALS; `num_sweeps`, `reg_exponent` and `init_std` are the paper's.
 
     It tunes the others per data set; here they are chosen on the validation parts of `baby` and `tiktok`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dim: int = Field(128, ge=1, description="length of the factors; the paper has up to 2,048")
-    sweeps: int = Field(16, ge=1, description="times that all users, then all items are solved for")
-    unobserved: float = Field(3e-3, gt=0, description="alpha_0: weight of each pair's squared score")
+    embedding_dim: int = Field(128, ge=1, description="length of the factors; the paper has up to 2,048")
+    num_sweeps: int = Field(16, ge=1, description="times that all users, then all items are solved for")
+    unobserved_weight: float = Field(3e-3, gt=0, description="alpha_0: weight of each pair's squared score")
     reg: float = Field(0.05, gt=0, description="lambda: of the squared factors")
-    frequency: float = Field(1.0, ge=0, le=1, description="nu: power of a user's or item's weight in the loss")
-    deviation: float = Field(
-        0.1, gt=0, description="of the first scores' scale: factors start at N(0, deviation^2 / dim)"
+    reg_exponent: float = Field(1.0, ge=0, le=1, description="nu: power of a user's or item's weight in the loss")
+    init_std: float = Field(
+        0.1, gt=0, description="of the first scores' scale: factors start at N(0, init_std^2 / embedding_dim)"
     )
 
 
-SPACE: Space = {
-    "dim": (64, 128, 256, 512),
-    "unobserved": (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3),
-    "reg": (3e-3, 0.01, 0.03, 0.05, 0.1),
-}
-
-
 class IALS(nn.Module):
-    """s(u, i) = <w_u, h_i>, the factors of `als.factorise`.
+    """s(u, i) = <w_u, h_i>, the factors of `least_squares.factorize`.
 
-    It is solved when it is made, from factors that the seed gives; they are part of the saved weights. There is nothing
-    to train by gradient.
+    They are solved for here, from factors that the seed gives, unless `init_weights` is false: saved ones are loaded
+    next. There is nothing to train by gradient.
     """
 
     users: Tensor
     items: Tensor
 
-    def __init__(self, config: IALSConfig, train: Interactions, features: ItemFeatures) -> None:
+    def __init__(
+        self, config: IALSConfig, train: Interactions, features: ItemFeatures, init_weights: bool = True
+    ) -> None:
         super().__init__()
-        settings = config.model_dump(exclude={"dim"})
-        users, items = als.factorise(train, config.dim, **settings)
+        if init_weights:
+            users, items = factorize(
+                train,
+                config.embedding_dim,
+                config.unobserved_weight,
+                config.reg,
+                reg_exponent=config.reg_exponent,
+                init_std=config.init_std,
+                num_sweeps=config.num_sweeps,
+            )
+        else:
+            users, items = (
+                torch.zeros(train.n_users, config.embedding_dim),
+                torch.zeros(train.n_items, config.embedding_dim),
+            )
         self.register_buffer("users", users)
         self.register_buffer("items", items)
 
@@ -63,3 +70,18 @@ class IALS(nn.Module):
 
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
+
+
+SPEC = ModelSpec(
+    name="ials",
+    model=IALS,
+    config=IALSConfig,
+    uses_content=False,
+    paper="Rendle et al. 2022, arXiv 2110.14037",
+    search_space={
+        "embedding_dim": (64, 128, 256, 512),
+        "unobserved_weight": (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3),
+        "reg": (3e-3, 0.01, 0.03, 0.05, 0.1),
+    },
+    supports_deferred_init=True,
+)

@@ -11,70 +11,61 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
-from gtcrec.models.base import Space
+from gtcrec.models.base import ModelConfig, ModelSpec
 from gtcrec.models.modalities import modality_weights
 from gtcrec.ops import graph
 from gtcrec.ops import neighbors as similarity
 from gtcrec.types import Floats, Interactions, ItemFeatures, Masks, Scorer
 
-__all__ = ["MMGF", "SPACE", "MMGFConfig"]
+__all__ = ["MMGF", "SPEC", "MMGFConfig"]
 
 _Coefficient = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class MMGFConfig(BaseModel):
+class MMGFConfig(ModelConfig):
     """Settings of MM-GF, which the paper tunes per data set; checked on the validation parts of `baby` and `tiktok`.
 
     The paper weighs text and image apart. Modalities here have any names, so the default is equal.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     asymmetry: float = Field(0.7, ge=0, le=1, description="alpha: power of the users' degrees; 1 - alpha of the items'")
     power: float = Field(0.6, gt=0, description="s: of each entry of an item graph")
     coefficients: tuple[_Coefficient, ...] = Field(
         (-0.1, 1.1, -0.7), min_length=1, description="a_1, a_2, ...: of the powers of the interactions' graph"
     )
-    item_neighbours: int = Field(20, ge=1, description="content neighbours per item and modality, itself one of them")
+    num_item_neighbors: int = Field(
+        20, ge=1, description="content neighbours per item and modality, itself one of them"
+    )
     content_weight: float = Field(0.1, ge=0, description="of the modalities' graphs")
     modality_weights: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="of each modality in content's part, by name; empty: 1 each"
     )
 
 
-SPACE: Space = {
-    "asymmetry": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    "power": (0.4, 0.5, 0.6, 0.8, 1.0),
-    "coefficients": ((1.0,), (-0.1, 1.1, -0.7), (0.0, 1.0, 0.0), (-0.1, 0.7, 1.9), (1.5, 1.8, 0.7)),
-    "item_neighbours": (5, 10, 20, 40),
-    "content_weight": (0.0, 0.1, 0.3, 0.5, 1.0, 2.0),
-}
-
-
 class MMGF(nn.Module):
-    """s_u = r_u (f(P) + sum_m w_m (P_m - min(P_m) I)), r_u the user's likes, P and P_m graphs over the items.
+    """s_u = r_u (f(P) + sum_m w_m (P_m - min(P_m) I)), r_u the user's items, P and P_m graphs over the items.
 
     P = (R~^T R~)^(s), each entry to the power s, R~ = D_U^-alpha R D_I^(alpha - 1), D the degrees. P_m comes so from
     S_m, in which an item has ones at itself and at its nearest by cosine in m: P_m = (S~ S~^T)^(s). f(P) = sum_k a_k
     M^k / range^(k - 1), M = P - min(P) I; min, max and range = max - min are of eigenvalues, so that a filter's
     frequencies start at 0. What lacks m has no part in P_m: nothing comes from m for it.
 
-    f(P) is a matrix of items x items that is never formed: it is applied to the users who are asked for, by sparse
-    products. Held are P, an entry for each two items that a user likes both, and the sparse P_m. They are derived from
+    f(P) is a matrix of items x items that is never formed: it is applied to a block of users at a time, by sparse
+    products. Held are P, an entry for each two items that a user has both, and the sparse P_m. They are derived from
     the data, so no part of the saved weights.
     """
 
     def __init__(self, config: MMGFConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         weights = modality_weights("mmgf", config.modality_weights, features.names)
-        liked = train.matrix()
-        p = _similarity(liked.T.tocsr(), 1 - config.asymmetry, config.asymmetry, config.power)
-        least, most = _extremes(p)
+        history = train.matrix()
+        p = _item_similarity(history.T.tocsr(), 1 - config.asymmetry, config.asymmetry, config.power)
+        least, most = _extreme_eigenvalues(p)
         span = (most - least) or 1.0  # 0 without any interaction
         first, *others = (a / span**k for k, a in enumerate(config.coefficients))
         shifted = p - least * eye_array(train.n_items, format="csr")
@@ -82,21 +73,20 @@ class MMGF(nn.Module):
         for m in features.names if config.content_weight > 0 else ():
             weight = config.content_weight * weights[m]
             linear = linear + weight * _content_graph(features.values[m], features.present[m], config)
-        self._filter = _Filter(liked, _single(linear), _single(shifted), tuple(others))
+        self._filter = _PolynomialFilter(history, _to_float32(linear), _to_float32(shifted), tuple(others))
 
-    def fold_in(self, liked: csr_array) -> Tensor:
-        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
-        return self._filter.of(liked)
+    def fold_in(self, history: csr_array) -> Tensor:
+        return self._filter.of(history)
 
     def scorer(self) -> Scorer:
         return self._filter  # nothing changes it
 
 
 @dataclass(frozen=True, eq=False)
-class _Filter:
-    """Users -> r (L + b_2 M^2 + b_3 M^3 + ...) of their rows r of `liked`; L and M are symmetric, not to be changed."""
+class _PolynomialFilter:
+    """Users -> r (L + b_2 M^2 + b_3 M^3 + ...) of their rows r of `history`; L and M are symmetric, never changed."""
 
-    liked: csr_array
+    history: csr_array
     linear: csr_array  # L
     shifted: csr_array  # M
     others: tuple[float, ...]  # b_2, b_3, ...
@@ -109,13 +99,13 @@ class _Filter:
 
     def __call__(self, users: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
-        return self.of(self.liked[users.cpu().numpy()])
+        return self.of(self.history[users.cpu().numpy()])
 
-    def of(self, liked: csr_array) -> Tensor:
-        """Return the scores [b, n_items] of users with these rows [b, n_items] of `liked`."""
-        found = torch.empty(liked.shape)
-        for start in range(0, liked.shape[0], _USERS):
-            found[start : start + _USERS] = self._scores(liked[start : start + _USERS])
+    def of(self, history: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users with these rows [b, n_items] of `history`."""
+        found = torch.empty(history.shape)
+        for start in range(0, history.shape[0], _USERS):
+            found[start : start + _USERS] = self._scores(history[start : start + _USERS])
         return found
 
     def _scores(self, likes: csr_array) -> Tensor:
@@ -134,12 +124,12 @@ _USERS = 256  # at once: more leave the cache
 _SMALL = 64  # items for which eigenvalues are computed densely: Lanczos wants a few dimensions
 
 
-def _single(matrix: csr_array) -> csr_array:
+def _to_float32(matrix: csr_array) -> csr_array:
     found: csr_array = matrix.tocsr().astype(np.float32)
     return found
 
 
-def _similarity(edges: csr_array, own: float, through: float, power: float) -> csr_array:
+def _item_similarity(edges: csr_array, own: float, through: float, power: float) -> csr_array:
     """(E~ E~^T)^(power), E~ = D_rows^-own E D_columns^-through of binary edges E [n, m], float64 [n, n]."""
     edges = edges.astype(np.float64)
     rows, columns = (np.maximum(edges.sum(axis=axis), 1) for axis in (1, 0))  # where 1 is 0, there is nothing to scale
@@ -151,16 +141,16 @@ def _similarity(edges: csr_array, own: float, through: float, power: float) -> c
 
 def _content_graph(x: Floats, present: Masks, config: MMGFConfig) -> csr_array:
     """P_m - min(P_m) I over the present items, float64 [n_items, n_items], from x float32 [n_items, d]."""
-    nearest = similarity.content_neighbours(x, present, config.item_neighbours - 1)
+    nearest = similarity.content_neighbors(x, present, config.num_item_neighbors - 1)
     nearest.data[:] = 1.0
     here = np.flatnonzero(present)
     edges = (nearest + eye_array(len(x), format="csr"))[here][:, here]
-    p = _similarity(edges.tocsr(), config.asymmetry, 1 - config.asymmetry, config.power)
-    moved = (p - _extremes(p)[0] * eye_array(len(here))).tocoo()
+    p = _item_similarity(edges.tocsr(), config.asymmetry, 1 - config.asymmetry, config.power)
+    moved = (p - _extreme_eigenvalues(p)[0] * eye_array(len(here))).tocoo()
     return csr_array((moved.data, (here[moved.row], here[moved.col])), shape=nearest.shape)
 
 
-def _extremes(p: csr_array) -> tuple[float, float]:
+def _extreme_eigenvalues(p: csr_array) -> tuple[float, float]:
     """The least and the largest eigenvalue of a symmetric matrix of any size, (0, 0) of an empty one."""
     n = p.shape[0]
     if not p.nnz:
@@ -169,9 +159,25 @@ def _extremes(p: csr_array) -> tuple[float, float]:
         values = np.linalg.eigvalsh(p.toarray())
         return float(values[0]), float(values[-1])
     start = np.random.default_rng(0).random(n)  # else ARPACK's own would change from call to call
-    most = _largest(p, start)
-    return most - _largest((most * eye_array(n) - p).tocsr(), start), most  # asked for one near 0, Lanczos may miss it
+    most = _largest_eigenvalue(p, start)
+    least = most - _largest_eigenvalue((most * eye_array(n) - p).tocsr(), start)  # near 0, Lanczos may miss it
+    return least, most
 
 
-def _largest(p: csr_array, start: Floats) -> float:
+def _largest_eigenvalue(p: csr_array, start: Floats) -> float:
     return float(eigsh(p, k=1, which="LA", v0=start, tol=1e-6, return_eigenvectors=False)[0])
+
+
+SPEC = ModelSpec(
+    name="mmgf",
+    model=MMGF,
+    config=MMGFConfig,
+    paper="Roh et al. 2025, arXiv 2503.04406",
+    search_space={
+        "asymmetry": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "power": (0.4, 0.5, 0.6, 0.8, 1.0),
+        "coefficients": ((1.0,), (-0.1, 1.1, -0.7), (0.0, 1.0, 0.0), (-0.1, 0.7, 1.9), (1.5, 1.8, 0.7)),
+        "num_item_neighbors": (5, 10, 20, 40),
+        "content_weight": (0.0, 0.1, 0.3, 0.5, 1.0, 2.0),
+    },
+)

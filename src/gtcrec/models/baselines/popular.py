@@ -1,19 +1,17 @@
 """Popular: every user gets the items with the most training interactions."""
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from gtcrec.models.base import ModelConfig, ModelSpec
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
-__all__ = ["Popular", "PopularConfig"]
+__all__ = ["SPEC", "Popular", "PopularConfig"]
 
 
-class PopularConfig(BaseModel):
+class PopularConfig(ModelConfig):
     """Popular has no settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Popular(nn.Module):
@@ -29,6 +27,8 @@ class Popular(nn.Module):
         counts = self.counts.clone()
         return lambda users: counts.expand(len(users), -1)
 
-    def fold_in(self, liked: csr_array) -> Tensor:
-        """Return the scores [b, n_items] of users whom the training did not have, by their likes [b, n_items]."""
-        return self.counts.expand(liked.shape[0], -1)
+    def fold_in(self, history: csr_array) -> Tensor:
+        return self.counts.expand(history.shape[0], -1)
+
+
+SPEC = ModelSpec("popular", Popular, PopularConfig, uses_content=False, personalized=False)

@@ -1,4 +1,7 @@
-"""GTC's identity views: what users and items are over the graphs, all of them or the few that a step asks for."""
+"""GTC's identity view: embeddings of users and items over the graphs, all of them or the few that a step asks for.
+
+Method equations 15, 22 and 23.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -9,145 +12,151 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.baselines import als
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.models.gtc.random_walks import neighbours, reach, walk
+from gtcrec.models.gtc.random_walks import collect_walks, random_walks, sample_neighbors
 from gtcrec.ops import graph
-from gtcrec.ops import neighbors as similarity
-from gtcrec.ops.fold_in import folded_user, new_item_rows, new_user_rows, torch_csr
+from gtcrec.ops.fold_in import fold_in_users, new_item_rows, new_user_rows, torch_csr
+from gtcrec.ops.least_squares import factorize
+from gtcrec.ops.neighbors import Search, co_interaction_users, item_graph, nearest_rows
 from gtcrec.ops.sharded import RowShardedEmbedding, ShardedMatrix, xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["GraphEncoder", "UserItemEmbeddings", "scaled"]
+__all__ = ["GraphEncoder", "UserItemEmbeddings", "unit_scale"]
 
-_ALONE = ProcessGroup()
-_WALKS_A_NEIGHBOUR = 4  # content neighbours count less than the graph, and each draw is one more row to move
+_WALKS_PER_NEIGHBOR = 4  # content neighbors count less than the graph, and each draw is one more row to move
 _START_SCALE = 4.0  # of factors whose inner products are 1 at most: now log odds of up to 16
 
 
 class UserItemEmbeddings(NamedTuple):
     """The identity view of b users and a items."""
 
-    own_user: Tensor  # [b, dim] the embeddings
-    own_item: Tensor  # [a, dim]
-    user: Tensor  # [b, dim] over the graphs
-    item: Tensor  # [a, dim]
-    condition: Tensor  # [a, dim] c: what each item is filtered for
-    own: Tensor | None = None  # [a] which items have an identity of their own, bool; None: all
+    ego_users: Tensor  # [b, dim] the embeddings themselves
+    ego_items: Tensor  # [a, dim]
+    users: Tensor  # [b, dim] over the graphs
+    items: Tensor  # [a, dim]
+    conditions: Tensor  # [a, dim] c: what each item is filtered for
+    has_id_embedding: Tensor | None = None  # bool [a]; None: all have one
 
     def rows(self, users: Tensor, items: Tensor) -> "UserItemEmbeddings":
-        """Those of some users and items."""
+        """Return those of users int64 [b] and items int64 [a]."""
         return UserItemEmbeddings(
-            F.embedding(users, self.own_user),
-            F.embedding(items, self.own_item),
-            F.embedding(users, self.user),
-            F.embedding(items, self.item),
-            F.embedding(items, self.condition),
-            None if self.own is None else self.own[items],
+            F.embedding(users, self.ego_users),
+            F.embedding(items, self.ego_items),
+            F.embedding(users, self.users),
+            F.embedding(items, self.items),
+            F.embedding(items, self.conditions),
+            None if self.has_id_embedding is None else self.has_id_embedding[items],
         )
 
 
 class GraphEncoder(nn.Module):
-    """Embeddings over the graphs. `exact` computes all; `step` what a step of training needs.
+    """Embeddings over the graphs. `encode` computes all; `encode_step` what a step of training needs.
 
-    With `identity_dropout`, items without a training pair have no identity of their own, only what their content
-    neighbours give them, and a step takes it from that share of its items, so that training meets items like these. Of
+    With `id_dropout`, items without a training pair have no embedding of their own, only what their content
+    neighbors give them. A step takes it from that share of its items, so that training sees items like these. Of
     several `workers` each holds its own rows of the embeddings and of what `refresh` computes.
     """
 
-    met: Tensor
+    warm: Tensor
 
     def __init__(
-        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: ProcessGroup = _ALONE
+        self,
+        config: GTCConfig,
+        train: Interactions,
+        features: ItemFeatures,
+        workers: ProcessGroup,
+        init_weights: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
-        self.users = xavier_rows(train.n_users, config.dim, workers)
-        self.items = xavier_rows(train.n_items, config.dim, workers)
-        if config.start == "als":
-            unobserved = config.als_unobserved * len(train) / (train.n_users * train.n_items)
-            factors = als.factorise(train, config.dim, unobserved, config.als_reg)
+        self.users = xavier_rows(train.n_users, config.embedding_dim, workers)
+        self.items = xavier_rows(train.n_items, config.embedding_dim, workers)
+        if config.init == "als" and init_weights:
+            unobserved = config.unobserved_weight * len(train) / (train.n_users * train.n_items)
+            factors = factorize(train, config.embedding_dim, unobserved, config.als_reg)
             for table, rows in zip((self.users, self.items), factors, strict=True):
                 table.data = _START_SCALE * rows
         self.user_table = RowShardedEmbedding(self.users, train.n_users, workers)
         self.item_table = RowShardedEmbedding(self.items, train.n_items, workers)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         self.item_counts, self.features = train.item_counts, features
-        self.register_buffer("met", torch.from_numpy(train.item_counts > 0), persistent=False)
-        if config.condition == "audience":
-            self.audience = graph.SparseMatrix(_mean_of_users(train))
-        if config.item_neighbours and features.names:
-            near = similarity.item_graph(features, config.item_neighbours, search=_search(config.item_search))
+        self.register_buffer("warm", torch.from_numpy(train.item_counts > 0), persistent=False)
+        if config.condition == "item_audience":
+            self.audience = graph.SparseMatrix(_user_means(train))
+        if config.num_item_neighbors and features.names:
+            near = item_graph(features, config.num_item_neighbors, search=_neighbor_search(config.neighbor_search))
             self.item_graph = graph.SparseMatrix(near * config.item_graph_weight)
-        if config.user_neighbours:
-            self.user_graph = graph.SparseMatrix(similarity.co_interaction_users(train, config.user_neighbours))
+        if config.num_user_neighbors:
+            self.user_graph = graph.SparseMatrix(co_interaction_users(train, config.num_user_neighbors))
         self.sharded = nn.ModuleDict()  # the graphs as they are multiplied where the embeddings are sharded
         if workers.size > 1:
             for name in ("r", "item_graph", "user_graph"):
                 if hasattr(self, name):
                     self.sharded[name] = ShardedMatrix(getattr(self, name).sides()[0], workers)
             self.sharded["rt"] = ShardedMatrix(self.r.sides()[1], workers)
-        self._held: UserItemEmbeddings | None = None  # of all users and items, as they were at the last refresh
-        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
+        self._cached: UserItemEmbeddings | None = None  # of all users and items, as they were at the last refresh
+        self.register_load_state_dict_post_hook(_clear_cache)  # type: ignore[no-untyped-call]
 
-    def exact(self, users: Tensor, items: Tensor) -> UserItemEmbeddings:
-        """Return the views of `users` int64 [b] and `items` int64 [a], from the weights as they are now."""
-        return self._whole().rows(users, items)
+    def encode(self, users: Tensor, items: Tensor) -> UserItemEmbeddings:
+        """Return the views of `users` int64 [b] and `items` int64 [a], from the current weights."""
+        return self.encode_local().rows(users, items)
 
-    def own(self) -> UserItemEmbeddings:
-        """Return the views of the users and items that lie with this worker; alone, of all."""
-        return self._whole()
+    def encode_local(self, dropped: Tensor | None = None) -> UserItemEmbeddings:
+        """Return the views of the users and items whose rows lie with this worker; of one worker, of all.
 
-    def step(self, users: Tensor, items: Tensor, rng: torch.Generator) -> UserItemEmbeddings:
-        """Return the views as training sees them, with gradient."""
-        if self.config.propagation == "full":
-            share = self.config.identity_dropout
-            if not share:
-                return self.exact(users, items)
-            dropped = (torch.rand(len(items), generator=rng) < share).to(items.device)
-            return self._whole(items[dropped]).rows(users, items)
-        return self._sampled(self._held or self.refresh(), users, items, rng)
-
-    @torch.no_grad()
-    def refresh(self) -> UserItemEmbeddings:
-        """Recompute what sampled steps hold fixed, from the weights as they are now."""
-        self._held = self._whole()._replace(own_user=self.users.clone(), own_item=self.items.clone())
-        return self._held
-
-    def _whole(self, dropped: Tensor | None = None) -> UserItemEmbeddings:
-        """The views of all; items int64 [.] that are `dropped` count as new."""
+        Items int64 [.] that are `dropped` count as new.
+        """
         if self.sharded:
-            return self._whole_of_own()
-        user, item = graph.light_propagation(self.r, self.users, self.items, self.config.layers)
-        own = None
-        if self.config.identity_dropout:
-            own = self.met if dropped is None else self.met.index_fill(0, dropped, False)
-            item = torch.where(own[:, None], item, 0.0)
+            return self._encode_shard()
+        user, item = graph.light_propagation(self.r, self.users, self.items, self.config.num_layers)
+        has_id = None
+        if self.config.id_dropout:
+            has_id = self.warm if dropped is None else self.warm.index_fill(0, dropped, False)
+            item = torch.where(has_id[:, None], item, 0.0)
         if hasattr(self, "item_graph"):
             item = item + self.item_graph(self.items)
         if hasattr(self, "user_graph"):
             user = user + self.user_graph(user)
-        chosen = self.audience.transposed(user) if self.config.condition == "audience" else self.items
-        condition = scaled(chosen) if own is None else torch.where(own[:, None], scaled(chosen), 0.0)
-        return UserItemEmbeddings(self.users, self.items, user, item, condition, own)
+        condition = unit_scale(
+            self.audience.transposed(user) if self.config.condition == "item_audience" else self.items
+        )
+        if has_id is not None:
+            condition = torch.where(has_id[:, None], condition, 0.0)
+        return UserItemEmbeddings(self.users, self.items, user, item, condition, has_id)
 
-    def new_items(self, features: ItemFeatures) -> Tensor:
-        """Return what items that the training did not have take from their content neighbours, [n, dim]."""
-        if not hasattr(self, "item_graph"):
-            return self.items.new_zeros(features.n_items, self.config.dim)
-        rows = new_item_rows(features, self.features, self.config.item_neighbours)
-        return self.config.item_graph_weight * graph.times(torch_csr(rows).to(self.items.device), self.items)
-
-    def new_users(self, liked: csr_array) -> Tensor:
-        """Return what users who like the items of a binary matrix [b, n_items] have of them, [b, dim]."""
-        rows = new_user_rows(liked, self.item_counts)
-        return folded_user(rows, self.r, self.users, self.items, self.config.layers)
+    def encode_step(self, users: Tensor, items: Tensor, rng: torch.Generator) -> UserItemEmbeddings:
+        """Return the views as training sees them, with gradient."""
+        if self.config.propagation == "sampled":
+            return self._estimate(self._cached or self.refresh(), users, items, rng)
+        share = self.config.id_dropout
+        if not share:
+            return self.encode(users, items)
+        dropped = (torch.rand(len(items), generator=rng) < share).to(items.device)
+        return self.encode_local(items[dropped]).rows(users, items)
 
     @torch.no_grad()
-    def _whole_of_own(self) -> UserItemEmbeddings:
-        """`_whole` at the users and items that lie here; for this the workers show each other their rows in turn."""
-        user, item, layers = self.users.clone(), self.items.clone(), self.config.layers
+    def refresh(self) -> UserItemEmbeddings:
+        """Recompute what sampled steps hold fixed, from the current weights."""
+        self._cached = self.encode_local()._replace(ego_users=self.users.clone(), ego_items=self.items.clone())
+        return self._cached
+
+    def encode_new_items(self, features: ItemFeatures) -> Tensor:
+        """Return what new items take from their content neighbors, [n, dim]."""
+        if not hasattr(self, "item_graph"):
+            return self.items.new_zeros(features.n_items, self.config.embedding_dim)
+        rows = new_item_rows(features, self.features, self.config.num_item_neighbors)
+        return self.config.item_graph_weight * graph.times(torch_csr(rows).to(self.items.device), self.items)
+
+    def encode_new_users(self, history: csr_array) -> Tensor:
+        """Return what new users take from the items of their history, a binary matrix [b, n_items], [b, dim]."""
+        rows = new_user_rows(history, self.item_counts)
+        return fold_in_users(rows, self.r, self.users, self.items, self.config.num_layers)
+
+    @torch.no_grad()
+    def _encode_shard(self) -> UserItemEmbeddings:
+        """`encode_local` of several workers, which show each other their rows in turn."""
+        user, item, layers = self.users.clone(), self.items.clone(), self.config.num_layers
         for left in reversed(range(layers)):
             share = 1.0 if left else 1 / (layers + 1)  # as `graph.light_propagation`
             user, item = (
@@ -158,62 +167,66 @@ class GraphEncoder(nn.Module):
             item = item + self.sharded["item_graph"](self.items)
         if "user_graph" in self.sharded:
             user = user + self.sharded["user_graph"](user)
-        return UserItemEmbeddings(self.users, self.items, user, item, scaled(self.items))
+        return UserItemEmbeddings(self.users, self.items, user, item, unit_scale(self.items))
 
-    def _sampled(
-        self, old: UserItemEmbeddings, users: Tensor, items: Tensor, rng: torch.Generator
+    def _estimate(
+        self, cached: UserItemEmbeddings, users: Tensor, items: Tensor, rng: torch.Generator
     ) -> UserItemEmbeddings:
-        """Unbiased estimates of `_whole` at users and items: the held one, and how far walks have drifted from it.
+        """Unbiased estimates of `encode`: the cached views, and how far walks have drifted from them.
 
-        Of the user graph only the held part counts.
+        Of the user graph only the cached part counts.
         """
-        b, layers = len(users), self.config.layers
-        rows = torch.arange(b + len(items), device=users.device)
-        starts = rows[:b], rows[b:]
-        parts: tuple[list[Any], list[Any]] = [], []  # of the sums over the users' table and over the items' table
-        for from_users, sums, start in ((True, starts[0], users), (False, starts[1], items)):
-            own = start[:, None], torch.ones(len(start), 1, device=start.device)
-            hops = walk(self.r, start, from_users, self.config.walks, layers, rng)
-            for hop, (nodes, weights) in enumerate((own, *hops)):
+        b, tables = len(users), (self.user_table, self.item_table)
+        walks = self._sample_walks(users, items, rng)
+        drift, ego = torch.zeros(()), []
+        for table, before, parts, ids in zip(
+            tables, (cached.ego_users, cached.ego_items), walks, (users, items), strict=True
+        ):
+            sums = collect_walks(b + len(items), *parts)
+            change, rows = sums.drift(table(sums.nodes), table.of(before, sums.nodes), ids)
+            drift = drift + change
+            ego.append(rows)
+        audience = self.config.condition == "item_audience"
+        condition = self.item_table.of(cached.conditions, items) if audience else unit_scale(ego[1])
+        user = self.user_table.of(cached.users, users) + drift[:b]
+        item = self.item_table.of(cached.items, items) + drift[b:]
+        return UserItemEmbeddings(ego[0], ego[1], user, item, condition)
+
+    def _sample_walks(self, users: Tensor, items: Tensor, rng: torch.Generator) -> tuple[list[Any], list[Any]]:
+        """Walks from users [b] and items [a] that end in the users' and in the items' table: parts of b + a sums."""
+        layers = self.config.num_layers
+        rows = torch.arange(len(users) + len(items), device=users.device)
+        user_rows, item_rows = rows[: len(users)], rows[len(users) :]
+        parts: tuple[list[Any], list[Any]] = [], []
+        for from_users, sums, start in ((True, user_rows, users), (False, item_rows, items)):
+            stay = start[:, None], torch.ones(len(start), 1, device=start.device)
+            hops = random_walks(self.r, start, from_users, self.config.num_walks, layers, rng)
+            for hop, (nodes, weights) in enumerate((stay, *hops)):
                 parts[(hop % 2 == 0) != from_users].append((sums, nodes, weights / (layers + 1)))
         if hasattr(self, "item_graph"):
-            draws = -(-self.config.walks // _WALKS_A_NEIGHBOUR)
-            parts[1].append((starts[1], *neighbours(self.item_graph, items, draws, rng)))
-        drift, local_rows = torch.zeros(()), []
-        for table, before, part, wanted in zip(
-            (self.user_table, self.item_table), (old.own_user, old.own_item), parts, (users, items), strict=True
-        ):
-            reached = reach(b + len(items), *part)
-            change, single = reached.drift(table(reached.nodes), table.of(before, reached.nodes), wanted)
-            drift = drift + change
-            local_rows.append(single)
-        user, item = drift[:b], drift[b:]
-        audience = self.config.condition == "audience"
-        condition = self.item_table.of(old.condition, items) if audience else scaled(local_rows[1])
-        user = self.user_table.of(old.user, users) + user
-        return UserItemEmbeddings(
-            local_rows[0], local_rows[1], user, self.item_table.of(old.item, items) + item, condition
-        )
+            draws = -(-self.config.num_walks // _WALKS_PER_NEIGHBOR)
+            parts[1].append((item_rows, *sample_neighbors(self.item_graph, items, draws, rng)))
+        return parts
 
 
-def _search(how: str) -> similarity.Search:
-    if how == "exact":
-        return similarity.nearest_rows
-    from gtcrec.ops.ann import approximate_neighbours  # needs an extra
-
-    return approximate_neighbours
-
-
-def _forget(views: GraphEncoder, keys: Any) -> None:
-    views._held = None
-
-
-def scaled(rows: Tensor) -> Tensor:
+def unit_scale(rows: Tensor) -> Tensor:
     """Return rows [n, d] scaled to root-mean-square 1."""
     return F.normalize(rows, dim=1) * math.sqrt(rows.shape[1])
 
 
-def _mean_of_users(train: Interactions) -> Any:
+def _neighbor_search(name: str) -> Search:
+    if name == "exact":
+        return nearest_rows
+    from gtcrec.ops.ann import approximate_neighbors  # needs an extra
+
+    return approximate_neighbors
+
+
+def _clear_cache(encoder: GraphEncoder, keys: Any) -> None:
+    encoder._cached = None
+
+
+def _user_means(train: Interactions) -> csr_array:
     """[n_users, n_items], columns summing to one: its transpose averages an item's training users."""
     matrix = train.matrix()
     matrix.data /= np.maximum(train.item_counts, 1)[train.items].astype(np.float32)

@@ -1,7 +1,8 @@
-"""GTC's content as the paper filters it: projected to the embedding's length, then filtered for the item's condition.
+"""The paper's filter of content (conditions `item_id` and `item_audience`): method equations 12 to 17.
 
-What a user keeps of item i is sum_k pi_uk D(h_i | p_k, c_i): K learned interest prototypes p_k, of which the user's
-representation chooses, and the item's condition c_i (its identity, or its audience) condition the denoiser.
+Content is projected to the embedding's length, then filtered for the item's condition. What a user keeps of item i is
+sum_k pi_uk D(h_i | p_k, c_i): the denoiser is conditioned by K learned interest prototypes p_k, of which the user's
+representation chooses, and by the item's condition c_i, its identity or its audience.
 """
 
 import math
@@ -13,41 +14,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig, noise_levels
-from gtcrec.models.gtc.denoising import averaged, denoised_pairs, denoising_errors, denoising_terms
-from gtcrec.models.gtc.graph_encoder import UserItemEmbeddings, scaled
+from gtcrec.models.gtc.denoising import denoising_errors, denoising_terms, sample_pairs
+from gtcrec.models.gtc.explain import FilteredContent
+from gtcrec.models.gtc.graph_encoder import UserItemEmbeddings, unit_scale
 from gtcrec.ops import diffusion, graph
 from gtcrec.ops.feature_transforms import ContentProjection
 from gtcrec.types import Interactions, ItemFeatures
 
 __all__ = ["LatentFilter"]
 
-_DROPPED = 0.1  # share of the denoised pairs without their condition, if the filter is guided (Ho & Salimans 2022)
+
+class _PropagatedContent(NamedTuple):
+    """Content of all items and its sums over the user-item graph, by modality."""
+
+    content: Mapping[str, Tensor]  # h, [n_items, dim]
+    preference: Mapping[str, Tensor]  # q, the content of a user's items, [n_users, dim]
+    neighbors: Mapping[str, Tensor]  # g, what an item's neighbours give it, [n_items, dim]
 
 
-class _Spread(NamedTuple):
-    """Content of all items and what it adds up to over the user-item graph."""
-
-    content: Mapping[str, Tensor]  # modality -> h, [n_items, dim]
-    taste: Mapping[str, Tensor]  # modality -> q, [n_users, dim]
-    common: Mapping[str, Tensor]  # modality -> g, what an item's content neighbours give it, [n_items, dim]
-
-
-class _Rows(NamedTuple):
-    """What a step computes, for b users and a items."""
+class _LatentBatch(NamedTuple):
+    """What is computed for b users and a items; mappings are by modality."""
 
     items: Tensor  # [a] which items
-    content: Mapping[str, Tensor]  # modality -> h, [a, dim]
-    echo: Mapping[str, Tensor]  # modality -> h as it went into the users' taste, [a, dim]
-    taste: Mapping[str, Tensor]  # modality -> q, [b, dim]
-    common: Mapping[str, Tensor]  # modality -> g, [a, dim]
-    user: Tensor  # [b, dim] the users' identity views
-    condition: Tensor  # [a, dim] c
+    content: Mapping[str, Tensor]  # h, [a, dim]
+    propagated: Mapping[str, Tensor]  # h as it went into the users' preference, [a, dim]
+    preference: Mapping[str, Tensor]  # q, [b, dim]
+    neighbors: Mapping[str, Tensor]  # g, [a, dim]
+    users: Tensor  # [b, dim] the users' identity views
+    conditions: Tensor  # [a, dim] c
     mix: Tensor  # [b, K] pi: the users' prototypes
-    filtered: Mapping[str, Tensor]  # modality -> D(h | p_k, c), [a, K, dim]
+    filtered: Mapping[str, Tensor]  # D(h | p_k, c), [a, K, dim]
 
 
 class LatentFilter(nn.Module):
-    """s_m(u, i) = sum_k pi_uk <q_um, D_m(h_im | p_k, c_i) + g_im>."""
+    """s_m(u, i) = sum_k pi_uk <q_um, D_m(h_im | p_k, c_i) + g_im>, equation 17."""
 
     user_counts: Tensor
     item_counts: Tensor
@@ -65,201 +65,203 @@ class LatentFilter(nn.Module):
         self.n_items = train.n_items
         self.register_buffer("user_counts", torch.from_numpy(train.user_counts).float(), persistent=False)
         self.register_buffer("item_counts", torch.from_numpy(train.item_counts).float(), persistent=False)
-        self.whole = {m: bool(features.present[m].all()) for m in keys}  # modalities that no item lacks
+        self.complete = {m: bool(features.present[m].all()) for m in keys}  # modalities that every item has
         self.projections, self.tastes, self.denoisers = nn.ModuleDict(), nn.ParameterDict(), nn.ModuleDict()
         for m, key in keys.items():
-            self.projections[key] = ContentProjection(features.values[m], features.present[m], config.dim)
-            if config.taste == "own":
-                self.tastes[key] = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
+            self.projections[key] = ContentProjection(features.values[m], features.present[m], config.embedding_dim)
+            if config.modality_preference == "learned":
+                self.tastes[key] = nn.Parameter(
+                    nn.init.xavier_uniform_(torch.empty(train.n_users, config.embedding_dim))
+                )
         if config.filter != "off":
-            self._add_filter()
-        self._held: _Spread | None = None
-        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
-
-    def _add_filter(self) -> None:
-        config = self.config
-        self.schedule = noise_levels(config)
-        self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.dim))
-        for key in self.keys.values():
-            self.denoisers[key] = diffusion.ConditionalDenoiser(config.dim, (config.dim, config.dim), config.hidden)
-        if config.filter == "noise_only":
-            self.denoisers.requires_grad_(False)
-        if config.ema:
-            self.average = averaged(self.denoisers, config.ema)
+            self.schedule = noise_levels(config)
+            self.prototypes = nn.Parameter(torch.randn(config.num_prototypes, config.embedding_dim))
+            for key in keys.values():
+                self.denoisers[key] = diffusion.ConditionalDenoiser(
+                    config.embedding_dim, (config.embedding_dim, config.embedding_dim), config.hidden_dim
+                )
+            if config.filter == "noise_only":
+                self.denoisers.requires_grad_(False)
+        self._cached: _PropagatedContent | None = None  # as it was at the last refresh
+        self.register_load_state_dict_post_hook(_clear_cache)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def refresh(self) -> _Spread:
-        """Recompute what the steps hold fixed, from the weights as they are now."""
-        self._held = self._spread()
-        return self._held
+    def refresh(self) -> _PropagatedContent:
+        """Recompute what the steps hold fixed, from the current weights."""
+        self._cached = self._propagate()
+        return self._cached
 
-    def after_step(self) -> None:
-        """Let the average of the denoisers' weights follow them."""
-        self.average.update_parameters(self.denoisers)
+    def encode(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> _LatentBatch:
+        """Return the content of `items` int64 [a] and the preferences of `users` int64 [b], current weights."""
+        return self._batch(identity, self._propagate(), users, items)
 
-    def exact(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> _Rows:
-        """Return the content of `items` int64 [a] and the tastes of `users` int64 [b], from the weights as they are."""
-        now = self._spread()
-        h = {m: F.embedding(items, one) for m, one in now.content.items()}
-        return self._rows(identity, now, users, items, h, h)
-
-    def step(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor, liked: Tensor) -> _Rows:
+    def encode_step(
+        self, identity: UserItemEmbeddings, users: Tensor, items: Tensor, positives: Tensor
+    ) -> _LatentBatch:
         """Return the same as training sees it: with gradient, some parts as they were at the last refresh."""
         if self.config.content_refresh == "step":
-            return self.exact(identity, users, items)
-        old = self._held or self.refresh()
+            return self.encode(identity, users, items)
         h = {m: self.projections[key](items) for m, key in self.keys.items()}
-        return self._rows(identity, old, users, items, h, {m: old.content[m][items] for m in self.keys})
+        return self._batch(identity, self._cached or self.refresh(), users, items, h)
 
-    def scores(self, rows: _Rows, users: Tensor, places: Tensor, liked: bool = False) -> Iterator[Tensor]:
-        """Yield for each modality the scores [b] of the users asked for with the items at `places` of those asked for.
+    def scores(self, batch: _LatentBatch, users: Tensor, places: Tensor, positive: bool = False) -> Iterator[Tensor]:
+        """Yield for each modality the scores [b] of the batch's users with the items at `places`.
 
-        For `liked` pairs the item's own content is taken out of the user's taste: no item that will be recommended
-        is among those that formed the taste, and training must not live on that echo.
+        Of `positive` pairs the item's own content is taken out of the user's preference: an item to be recommended is
+        never among those that formed it, and training must not live on that echo.
         """
         for m in self.keys:
-            taste = rows.taste[m]
-            if liked and self.config.content_layers and not self.config.echo:
-                taste = taste - self._share(users, rows.items[places])[:, None] * F.embedding(places, rows.echo[m])
-            kept = F.embedding(places, rows.filtered[m].flatten(1)).view(len(places), -1, taste.shape[1])  # [b, K, dim]
-            content = F.embedding(places, rows.common[m])
-            content = content + (rows.mix[:, :, None] / math.sqrt(self.config.dim) * kept).sum(dim=1)
-            yield (taste * content).sum(dim=1)
+            preference = batch.preference[m]
+            if positive and self.config.num_content_layers and self.config.leave_one_out:
+                share = self._edge_share(users, batch.items[places])[:, None]
+                preference = preference - share * F.embedding(places, batch.propagated[m])
+            filtered = F.embedding(places, batch.filtered[m].flatten(1))
+            filtered = filtered.view(len(places), -1, preference.shape[1])  # [b, K, dim]
+            content = F.embedding(places, batch.neighbors[m])
+            content = content + (batch.mix[:, :, None] / math.sqrt(self.config.embedding_dim) * filtered).sum(dim=1)
+            yield (preference * content).sum(dim=1)
 
     def widths(self) -> list[int]:
-        """How many numbers of a folded vector belong to each modality."""
-        return [self.config.dim * (1 if self.config.filter == "off" else self.config.prototypes)] * len(self.keys)
+        """Return how many numbers of a folded vector belong to each modality."""
+        return [self.config.embedding_dim * (1 if self.config.filter == "off" else self.config.num_prototypes)] * len(
+            self.keys
+        )
 
-    def fold(self, identity: UserItemEmbeddings, users: Sequence[Tensor], items: Sequence[Tensor]) -> None:
-        """Write all users' and items' vectors, whose inner product is a modality's score, into the columns of each."""
-        every = (torch.arange(len(side), device=side.device) for side in (identity.user, identity.item))
-        rows, dim = self.exact(identity, *every), self.config.dim
-        for m, user, item in zip(self.keys, users, items, strict=True):
-            for k, kept in enumerate(rows.filtered[m].unbind(1)):
+    def fold(self, identity: UserItemEmbeddings, user_blocks: Sequence[Tensor], item_blocks: Sequence[Tensor]) -> None:
+        """Write all users' and items' vectors of each modality, whose inner product is its score."""
+        ids = (torch.arange(len(side), device=side.device) for side in (identity.users, identity.items))
+        batch, dim = self.encode(identity, *ids), self.config.embedding_dim
+        for m, user_block, item_block in zip(self.keys, user_blocks, item_blocks, strict=True):
+            for k, filtered in enumerate(batch.filtered[m].unbind(1)):
                 columns = slice(k * dim, (k + 1) * dim)
-                torch.mul(rows.mix[:, k, None], rows.taste[m], out=user[:, columns])
-                torch.add(rows.common[m], kept, alpha=1 / math.sqrt(dim), out=item[:, columns])
+                torch.mul(batch.mix[:, k, None], batch.preference[m], out=user_block[:, columns])
+                torch.add(batch.neighbors[m], filtered, alpha=1 / math.sqrt(dim), out=item_block[:, columns])
 
-    def learned(self, users: Tensor) -> list[Tensor]:
-        """The users' learned vectors, [b, dim] each, which the L2 term counts."""
-        return [F.embedding(users, taste) for taste in self.tastes.values()]
+    def regularized(self, users: Tensor) -> list[Tensor]:
+        """Return the users' learned vectors, [b, dim] each, which the L2 term counts."""
+        return [F.embedding(users, vectors) for vectors in self.tastes.values()]
 
-    def aligned(self, rows: _Rows, places: Tensor) -> list[Tensor]:
-        """Each modality's filtered content of the items at `places`, averaged over prototypes, [n, dim]."""
-        return [F.embedding(places, rows.filtered[m].mean(dim=1)) / math.sqrt(self.config.dim) for m in self.keys]
+    def aligned(self, batch: _LatentBatch, places: Tensor) -> list[Tensor]:
+        """Return each modality's filtered content of the items at `places`, averaged over prototypes, [n, dim]."""
+        return [
+            F.embedding(places, batch.filtered[m].mean(dim=1)) / math.sqrt(self.config.embedding_dim) for m in self.keys
+        ]
 
     def present(self, items: Tensor) -> list[Tensor]:
-        """Which of the items have each modality, bool [n]."""
+        """Return which of the items have each modality, bool [n]."""
         return [self.projections[key].present[items] for key in self.keys.values()]  # type: ignore[index]
 
-    def denoising(self, rows: _Rows, users: Tensor, places: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """E |eps - eps_theta(x_t, t, p_k, c)|^2 over liked items, each with a prototype drawn from its user's mix.
+    def explain(self, batch: _LatentBatch, user: Tensor) -> Iterator[FilteredContent]:
+        """Yield for each modality what the filter does to the batch's items, each with `user` int64 [1]."""
+        for m in self.keys:
+            filtered = torch.einsum("nk,nkd->nd", batch.mix, batch.filtered[m])
+            yield FilteredContent(batch.mix[0], batch.content[m], filtered, None)
 
-        The pair term is the same with the user in the prototype's place.
+    def denoising_loss(
+        self, batch: _LatentBatch, users: Tensor, places: Tensor, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return E |eps - eps_theta(x_t, t, p_k, c)|^2 over positive items, p_k drawn from the user's mix, equation 13.
 
-        Content and condition are held fixed: else the projection could shrink to what the condition predicts. If the
-        filter is guided, some pairs lack their condition, so that the network knows what it is guided away from.
+        The pair term has the user in the prototype's place. Content and condition are held fixed: else the projection
+        could shrink to what the condition predicts.
         """
-        device = places.device
-        some = denoised_pairs(self.config, len(places), rng).to(device)
-        places, mix, user = places[some], rows.mix.detach()[some], scaled(rows.user.detach())[some]
-        condition = F.embedding(places, rows.condition.detach())
-        drawn = torch.multinomial(mix.cpu(), 1, generator=rng)[:, 0].to(device)
-        if self.config.guidance != 1:
-            kept = torch.rand(len(places), 1, generator=rng).to(device) >= _DROPPED
-            condition = torch.where(kept, condition, 0.0)
-        tastes = [F.embedding(drawn, self.prototypes), *([user] if self.config.pair_weight else [])]  # [b, dim] each
+        pairs = sample_pairs(self.config, len(places), rng).to(places.device)
+        places, mix = places[pairs], batch.mix.detach()[pairs]
+        embeddings = unit_scale(batch.users.detach())[pairs]
+        condition = F.embedding(places, batch.conditions.detach())
+        drawn = torch.multinomial(mix.cpu(), 1, generator=rng)[:, 0].to(places.device)
+        interests = [
+            F.embedding(drawn, self.prototypes),
+            *([embeddings] if self.config.pair_diffusion_weight else []),
+        ]  # [b, dim]
         errors = []
-        for (m, key), has in zip(self.keys.items(), self.present(rows.items[places]), strict=True):
-            h = F.embedding(places, rows.content[m].detach())  # [b, dim]
-            denoisers = [self._predict(key, condition, taste) for taste in tastes]
-            errors.append(denoising_errors(self.config, self.schedule, h, has, rng, *denoisers))
+        for (m, key), has in zip(self.keys.items(), self.present(batch.items[places]), strict=True):
+            h = F.embedding(places, batch.content[m].detach())  # [b, dim]
+            denoisers = [self._denoiser(key, condition, interest) for interest in interests]
+            errors.append(denoising_errors(self.schedule, h, has, rng, *denoisers))
         return denoising_terms(self.config, errors)
 
-    def told(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> Iterator[Tensor]:
+    def conditioned_scores(self, identity: UserItemEmbeddings, users: Tensor, items: Tensor) -> Iterator[Tensor]:
         """Yield for each modality the scores [b, n] of users [b] with items [b, n], the user in the prototype's place.
 
         `identity` is that of all users and items; content is as at the last refresh.
         """
-        around, dim = self._held or self.refresh(), self.config.dim
-        condition, user = F.embedding(items, identity.condition), F.embedding(users, scaled(identity.user))[:, None]
+        cached, dim = self._cached or self.refresh(), self.config.embedding_dim
+        condition = F.embedding(items, identity.conditions)
+        embeddings = F.embedding(users, unit_scale(identity.users))[:, None]
         for m, key in self.keys.items():
-            h = F.embedding(items, around.content[m])  # [b, n, dim]
-            kept = self._kept(key, h, condition, user)
-            kept = torch.where((h != 0).any(dim=2, keepdim=True), kept, 0.0)
-            content = F.embedding(items, around.common[m]) + kept / math.sqrt(dim)
-            yield torch.einsum("bd,bnd->bn", F.embedding(users, around.taste[m]), content)
+            h = F.embedding(items, cached.content[m])  # [b, n, dim]
+            filtered = self._ddim(key, h, condition, embeddings)
+            filtered = torch.where((h != 0).any(dim=2, keepdim=True), filtered, 0.0)
+            content = F.embedding(items, cached.neighbors[m]) + filtered / math.sqrt(dim)
+            yield torch.einsum("bd,bnd->bn", F.embedding(users, cached.preference[m]), content)
 
-    def _rows(
+    def _batch(
         self,
         identity: UserItemEmbeddings,
-        around: _Spread,
+        around: _PropagatedContent,
         users: Tensor,
         items: Tensor,
-        content: Mapping[str, Tensor],
-        echo: Mapping[str, Tensor],
-    ) -> _Rows:
-        return _Rows(
+        h: Mapping[str, Tensor] | None = None,
+    ) -> _LatentBatch:
+        """Users and items with their rows of `around`; `h` is the items' content where it has a gradient."""
+        propagated = {m: F.embedding(items, rows) for m, rows in around.content.items()}
+        content = h or propagated
+        return _LatentBatch(
             items,
             content,
-            echo,
-            {m: F.embedding(users, q) for m, q in around.taste.items()},
-            {m: F.embedding(items, g) for m, g in around.common.items()},
-            identity.user,
-            identity.condition,
-            self._mix(identity.user),
-            {m: self._filter(m, content[m], identity.condition) for m in self.keys},
+            propagated,
+            {m: F.embedding(users, q) for m, q in around.preference.items()},
+            {m: F.embedding(items, g) for m, g in around.neighbors.items()},
+            identity.users,
+            identity.conditions,
+            self._prototype_mix(identity.users),
+            {m: self._filter(m, content[m], identity.conditions) for m in self.keys},
         )
 
-    def _spread(self) -> _Spread:
-        layers, dim = self.config.content_layers, self.config.dim
-        content, taste, common = {}, {}, {}
-        every = torch.arange(self.n_items, device=self.item_counts.device)
+    def _propagate(self) -> _PropagatedContent:
+        layers, dim = self.config.num_content_layers, self.config.embedding_dim
+        content, preference, neighbors = {}, {}, {}
+        items = torch.arange(self.n_items, device=self.item_counts.device)
         for m, key in self.keys.items():
-            content[m] = self.projections[key](every)
-            scaled = content[m] / math.sqrt(dim)
-            if self.config.taste == "own":
-                taste[m], around = graph.light_propagation(self.r, self.tastes[key], scaled, layers)
+            content[m] = self.projections[key](items)
+            h = content[m] / math.sqrt(dim)
+            if self.config.modality_preference == "learned":
+                preference[m], around = graph.light_propagation(self.r, self.tastes[key], h, layers)
             else:
-                taste[m], around = graph.content_propagation(self.r, scaled, layers)
-            common[m] = around - scaled / (layers + 1)
-        return _Spread(content, taste, common)
+                preference[m], around = graph.content_propagation(self.r, h, layers)
+            neighbors[m] = around - h / (layers + 1)
+        return _PropagatedContent(content, preference, neighbors)
 
-    def _share(self, users: Tensor, items: Tensor) -> Tensor:
-        """What of an item's content reaches its user's taste over their edge, [b]."""
+    def _edge_share(self, users: Tensor, items: Tensor) -> Tensor:
+        """The share of an item's content that reaches its user's preference over their edge, [b]."""
         edges = (self.user_counts[users] * self.item_counts[items]).rsqrt()
-        return edges / ((self.config.content_layers + 1) * math.sqrt(self.config.dim))
+        return edges / ((self.config.num_content_layers + 1) * math.sqrt(self.config.embedding_dim))
 
-    def _mix(self, user: Tensor) -> Tensor:
-        """pi_u, softmax over prototypes of the user's representation, [b, K]."""
+    def _prototype_mix(self, users: Tensor) -> Tensor:
+        """pi_u, softmax over prototypes of the users' representations [b, dim], [b, K], equation 16."""
         if self.config.filter == "off":
-            return user.new_ones(len(user), 1)
-        return (scaled(user) @ self.prototypes.T / math.sqrt(self.config.dim)).softmax(dim=1)
+            return users.new_ones(len(users), 1)
+        return (unit_scale(users) @ self.prototypes.T / math.sqrt(self.config.embedding_dim)).softmax(dim=1)
 
-    def _filter(self, m: str, content: Tensor, condition: Tensor) -> Tensor:
-        """D(h | p_k, c) for each row and prototype, [a, K, dim]; deterministic; zero where content is."""
+    def _filter(self, m: str, content: Tensor, conditions: Tensor) -> Tensor:
+        """D(h | p_k, c) for each row and prototype, [a, K, dim], equation 14; deterministic; zero where content is."""
         if self.config.filter == "off":
             return content[:, None]
-        kept = self._kept(self.keys[m], content[:, None], condition[:, None], self.prototypes)
-        if self.whole[m]:
-            return kept
-        return torch.where((content != 0).any(dim=1)[:, None, None], kept, 0.0)
+        filtered = self._ddim(self.keys[m], content[:, None], conditions[:, None], self.prototypes)
+        if self.complete[m]:
+            return filtered
+        return torch.where((content != 0).any(dim=1)[:, None, None], filtered, 0.0)
 
-    def _kept(self, key: str, h: Tensor, condition: Tensor, taste: Tensor) -> Tensor:
-        """What of content h survives at the filter's level, [..., dim]; `taste` is a prototype or a user."""
-        level, steps, kind = self.config.filter_level, self.config.filter_steps, self.config.prediction
-        predict = self._predict(key, condition, taste)
-        if self.config.guidance != 1:
-            blank = self._predict(key, torch.zeros_like(condition[:1]), taste)
-            predict = diffusion.guided(predict, blank, self.config.guidance)
-        return diffusion.ddim_filter(self.schedule, predict, h, level, steps, kind=kind)
+    def _ddim(self, key: str, h: Tensor, condition: Tensor, interest: Tensor) -> Tensor:
+        """What of content h survives at the filter's level, [..., dim]; `interest` is a prototype or a user."""
+        return diffusion.ddim_filter(
+            self.schedule, self._denoiser(key, condition, interest), h, self.config.filter_level
+        )
 
-    def _predict(self, key: str, condition: Tensor, taste: Tensor) -> diffusion.Predict:
-        """The denoiser for conditions; where no gradient is asked for, by the average of its weights if one is kept."""
-        of_average = self.config.ema and not torch.is_grad_enabled()
-        networks: Any = self.average.module if of_average else self.denoisers
-        return lambda xt, t: networks[key](xt, t, condition, taste)
+    def _denoiser(self, key: str, condition: Tensor, interest: Tensor) -> diffusion.Predict:
+        return lambda xt, t: self.denoisers[key](xt, t, condition, interest)
 
 
-def _forget(content: LatentFilter, keys: Any) -> None:
-    content._held = None
+def _clear_cache(content: LatentFilter, keys: Any) -> None:
+    content._cached = None

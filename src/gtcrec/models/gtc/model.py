@@ -1,81 +1,87 @@
 """GTC: user-aware filtering of content by conditional diffusion, and total correlation of the views.
 
 After "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation"
-(arXiv 2604.03014). Views of an item are its identity (a learned embedding) and each modality. The score is one
-inner product of a user and an item vector, with the filter's dependence on the user inside it.
+(arXiv 2604.03014); equations are numbered as in docs/method.md. Views of an item are its identity (a learned embedding)
+and each modality. The score is one inner product of a user and an item vector, the user's filter folded into it.
 
-What content adds to the score, and how it is filtered, is `interest_filter.InterestFilter` (condition `liked`, the
-default) or `latent_filter.LatentFilter` (conditions `identity` and `audience`, as in the paper).
+Content enters the score by `interest_filter.InterestFilter` (condition `user_history`, the default) or
+`latent_filter.LatentFilter` (conditions `item_id` and `item_audience`, as in the paper).
 """
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.errors import ConfigError, DataError
+from gtcrec.models.base import ModelSpec
+from gtcrec.models.gtc import inference
 from gtcrec.models.gtc.cold_items import ColdItemRegressor
-from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig
+from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig, check_combinations, check_shardable
 from gtcrec.models.gtc.graph_encoder import GraphEncoder, UserItemEmbeddings
 from gtcrec.models.gtc.interest_filter import InterestFilter
 from gtcrec.models.gtc.latent_filter import LatentFilter
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import losses
-from gtcrec.ops.fold_in import torch_csr
-from gtcrec.ops.scorers import DotScorer, RerankingScorer, ShardedScorer
 from gtcrec.ops.sharded import RowShardedEmbedding, local_rows
-from gtcrec.runtime.process_group import ProcessGroup
-from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
+from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup
+from gtcrec.types import Batch, Interactions, ItemFeatures, TrainableModel
 
-__all__ = ["GTC", "PRESETS", "SPACE", "GTCConfig"]
+__all__ = ["GTC", "SPEC", "GTCConfig"]
 
 
-class _Rows(NamedTuple):
-    """What a step computes, for b users and a items."""
+class EncodedBatch(NamedTuple):
+    """b users and a items, encoded."""
 
     items: Tensor  # [a] which items
     identity: UserItemEmbeddings
-    content: Any  # of the content side's own making
+    content: Any  # the content filter's own kind of batch
 
 
-class GTC(nn.Module):
-    """s(u, i) = <z_u, z_i> + sum_m w_um s_m(u, i); s_m is the content side's.
+class GTC(nn.Module, TrainableModel):
+    """s(u, i) = <z_u, z_i> + sum_m w_um s_m(u, i); s_m is the content filter's score.
 
-    Of several `workers` each holds its own rows of what is learned of users and items.
+    Of several `workers` each holds its own rows of what is learned of users and items. With `init_weights` false,
+    nothing is solved for: saved weights are loaded next.
     """
 
+    add_items = inference.add_items
+    explain_content = inference.explain_content
+    fold_in = inference.fold_in
+    new_users = inference.new_users
+    pair_scores = inference.pair_scores
+    reranks = property(inference.reranks)
+    scorer = inference.scorer
+    vectors = inference.vectors
+
     def __init__(
-        self, config: GTCConfig, train: Interactions, features: ItemFeatures, workers: ProcessGroup | None = None
+        self,
+        config: GTCConfig,
+        train: Interactions,
+        features: ItemFeatures,
+        workers: ProcessGroup | None = None,
+        init_weights: bool = True,
     ) -> None:
         super().__init__()
         if workers:
-            _need_shardable(config)
-        self.workers = workers = workers or ProcessGroup()
+            check_shardable(config)
+        self.workers = workers = workers or SINGLE_PROCESS
         self.config = config
         self.keys = module_keys(features.names)
         self.n_users, self.n_items = train.n_users, train.n_items
-        self._need_few_combinations()
-        self.views = GraphEncoder(config, train, features, workers)
+        check_combinations(config, self.n_items, len(self.keys))
+        self.views = GraphEncoder(config, train, features, workers, init_weights)
         self.tables: list[RowShardedEmbedding] = []
         if config.propagation == "sampled":
             self.tables += [self.views.user_table, self.views.item_table]
         self.content: InterestFilter | LatentFilter | None = None
         if not self.keys:
             return
-        if config.condition == "liked":
-            self.content = content = InterestFilter(config, train, features, self.keys, workers)
-            if config.identity_dropout and config.start == "als":
-                self.content_map = ColdItemRegressor(features, train.item_counts > 0, config.dim)
-                if self.views.items.any():  # else weights are loaded next
-                    self.content_map.solve(config.new_item_weight * self.views.items.data)
-            elif config.identity_dropout:
-                widths = {key: content[m].y.shape[1] for m, key in self.keys.items()}
-                self.stand_ins = nn.ModuleDict({key: nn.Linear(w, config.dim, False) for key, w in widths.items()})
+        if config.condition == "user_history":
+            self.content = InterestFilter(config, train, features, self.keys, workers)
+            self._add_cold_items(self.content, train, features, init_weights)
         else:
             self.content = LatentFilter(config, train, features, self.keys, self.views.r)
         self.weights = nn.Parameter(torch.zeros(len(local_rows(train.n_users, workers)), len(self.keys)))
@@ -84,113 +90,20 @@ class GTC(nn.Module):
         if config.alignment != "none":
             self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
 
-    def _need_few_combinations(self) -> None:
-        """Raise `ConfigError` if a step's alignment could be refused for its size."""
-        n, others = min(self.config.aligned_items or self.n_items, self.n_items), len(self.keys)
-        if self.config.alignment != "n_squared" or n**others <= losses.MOST_COMBINATIONS:
-            return
-        most = round(losses.MOST_COMBINATIONS ** (1 / others))
-        most -= most**others > losses.MOST_COMBINATIONS
-        raise ConfigError(
-            f"gtc: alignment=n_squared of {others + 1} views needs aligned_items from 1 to {most}, "
-            f"found {self.config.aligned_items}, which is {n} items and {n}^{others} combinations of the other views"
-        )
-
-    @torch.no_grad()
-    def vectors(self) -> tuple[Tensor, Tensor]:
-        """Return user vectors [n_users, d] and item vectors [n_items, d] whose inner product is the score.
-
-        d = dim + the content side's widths: the filter's dependence on the user folds into the user vector. Of several
-        workers each returns the rows that lie with it.
-        """
-        every = [torch.arange(n, device=self.views.users.device) for n in (self.n_users, self.n_items)]
-        v = self._exact(*every) if self.config.refine else _Rows(every[1], self.views.own(), None)
-        widths = [self.config.dim, *(self.content.widths() if self.content else [])]
-        users, items = (side.new_empty(len(side), sum(widths)) for side in (v.identity.user, v.identity.item))
-        (user, *theirs), (item, *its) = (torch.split(side, widths, dim=1) for side in (users, items))
-        user.copy_(v.identity.user)
-        item.copy_(self._identity(v))
-        if self.content:
-            self.content.fold(v.identity, theirs, its)
-            for block, weight in zip(theirs, self.view_weights(self.weights), strict=True):
-                block.mul_(weight[:, None])
-        return users, items
-
-    @torch.no_grad()
-    def add_items(self, features: ItemFeatures) -> Tensor:
-        """Return the vectors [n, d] of items that the training did not have, from their content alone.
-
-        Their inner products with the user vectors of `vectors()` are the scores. They have no identity of their own but
-        what their content neighbours give them and, with `identity_dropout`, a map of their content. Raises
-        `ConfigError` unless the model has content, condition=liked and no refine, `DataError` for content of other
-        modalities or widths.
-        """
-        if not isinstance(self.content, InterestFilter) or self.config.refine:
-            found = f"condition={self.config.condition}, refine={self.config.refine}" if self.content else "no content"
-            raise ConfigError(f"add_items needs a gtc with content, condition=liked and refine=False, found {found}")
-        wanted = sorted(self.keys)
-        if list(features.names) != wanted:
-            raise DataError(f"new items need the modalities {wanted}, found {list(features.names)}")
-        identity = self.views.new_items(features)
-        if self.config.identity_dropout:
-            if self.config.start == "als":
-                identity = identity + self.content_map(features)
-            else:
-                identity = identity + self._stand_in(self.content.new_content(features))
-        return torch.cat([identity, self.content.fold_new(features)], dim=1)
-
-    @torch.no_grad()
-    def fold_in(self, liked: csr_array) -> Tensor:
-        """Return the scores [b, n_items] of users whom the training did not have, by the items that they like.
-
-        `liked` is a binary matrix [b, n_items]. Their weights of the modalities are the mean of the training users'.
-        `rerank` does not apply. Raises `ConfigError` with content and another condition than liked.
-        """
-        return self.new_users(liked) @ self.vectors()[1].T
-
-    @torch.no_grad()
-    def new_users(self, liked: csr_array) -> Tensor:
-        """Return the user vectors [b, d] of `fold_in`."""
-        if not self.content:
-            return self.views.new_users(liked)
-        if not isinstance(self.content, InterestFilter):
-            raise ConfigError(f"fold_in needs a gtc with condition=liked, found condition={self.config.condition}")
-        lists = torch_csr(liked).to(self.views.users.device)
-        weights = self.view_weights(self.weights.mean(dim=0, keepdim=True))
-        parts = [one * weight for one, weight in zip(self.content.fold_liked(lists), weights, strict=True)]
-        return torch.cat([self.views.new_users(liked), *parts], dim=1)
-
-    def scorer(self) -> Scorer:
-        if self.workers.size > 1:
-            return ShardedScorer(*self.vectors(), self.n_users, self.n_items, self.workers)
-        folded = DotScorer(*self.vectors())  # which are its own already
-        if not (self.config.rerank and self.content):
-            return folded
-        return RerankingScorer(folded, self._told(), self.views.r.sides()[0], self.config.rerank)
-
-    def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return the scores [b] of pairs, each item filtered for its own user: the sum over views written out."""
-        return self._pair_scores(self._exact(users, items), users, torch.arange(len(items), device=items.device))
-
-    @torch.no_grad()
-    def _told(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return a snapshot of the scores [b, n] of users [b] with items [b, n] each, filtered pair by pair."""
-        every = [torch.arange(n, device=self.views.users.device) for n in (self.n_users, self.n_items)]
-        v, weights, content = self._exact(*every), self.weights.clone(), copy.deepcopy(self.content)
-        assert content is not None
-        content.refresh()
-        item = self._identity(v)
-
-        @torch.no_grad()
-        def told(users: Tensor, items: Tensor) -> Tensor:
-            score = torch.einsum("bd,bnd->bn", F.embedding(users, v.identity.user), F.embedding(items, item))
-            for weight, one in zip(
-                self.view_weights(weights[users]), content.told(v.identity, users, items), strict=True
-            ):
-                score += weight[:, None] * one
-            return score
-
-        return told
+    def _add_cold_items(
+        self, content: InterestFilter, train: Interactions, features: ItemFeatures, init_weights: bool
+    ) -> None:
+        """Add what gives items without an embedding of their own one by their content."""
+        config = self.config
+        if config.id_dropout and config.init == "als":
+            self.content_map = ColdItemRegressor(features, train.item_counts > 0, config.embedding_dim)
+            if init_weights:
+                self.content_map.solve(config.new_item_weight * self.views.items.data)
+        elif config.id_dropout:
+            widths = {key: content[m].y.shape[1] for m, key in self.keys.items()}
+            self.stand_ins = nn.ModuleDict(
+                {key: nn.Linear(w, config.embedding_dim, False) for key, w in widths.items()}
+            )
 
     def refresh(self) -> None:
         """Recompute what the steps hold fixed; training calls it before an epoch."""
@@ -199,109 +112,110 @@ class GTC(nn.Module):
         if self.content and self.config.content_refresh == "epoch":
             self.content.refresh()
 
-    def after_step(self) -> None:
-        """Let the average of the denoiser's weights follow them, if one is kept; training calls it after a step."""
-        if self.content and self.config.ema:
-            self.content.after_step()
+    def sharded_tables(self) -> list[RowShardedEmbedding]:
+        """Return the tables of which each worker holds its own rows."""
+        return self.tables
 
     def sparse_parameters(self) -> list[nn.Parameter]:
-        """The tables of which a step touches few rows and gives their gradient alone."""
-        return [table.own for table in self.tables]
+        """Return the tables of which a step touches few rows, with row-sparse gradients."""
+        return [table.local for table in self.tables]
 
-    def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        config = self.config
-        liked, others = batch.positives, batch.negatives
-        every = self.keys and config.alignment != "none" and not config.aligned_items
-        asked = torch.arange(self.n_items, device=liked.device) if every else torch.unique(torch.cat([liked, others]))
-        identity = self.views.step(batch.users, asked, rng)
-        content = self.content.step(identity, batch.users, asked, liked) if self.content else None
-        v = _Rows(asked, identity, content)
-        liked_at, others_at = torch.searchsorted(asked, liked), torch.searchsorted(asked, others)
-        better = self._pair_scores(v, batch.users, liked_at, liked=True)
-        worse = self._pair_scores(v, batch.users, others_at)
-        embeddings = [identity.own_user, *(F.embedding(at, identity.own_item) for at in (liked_at, others_at))]
-        embeddings += self.content.learned(batch.users) if self.content else []
-        terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
-        if self.keys and config.alignment != "none":
-            aligned = (
-                torch.arange(len(asked), device=asked.device)
-                if every
-                else torch.searchsorted(asked, torch.unique(liked))
-            )
-            if len(aligned) > 1:  # an epoch's last batch may hold one pair, and one item has nothing to differ from
-                loss, about = self._alignment(v, aligned, rng)
-                terms |= {"alignment": config.alignment_weight * loss, **about}
-        if self.content and config.filter == "trained" and (config.diffusion_weight or config.pair_weight):
-            terms |= self.content.denoising(v.content, batch.users, liked_at, rng)
-        return terms
+    def encode(self, users: Tensor, items: Tensor) -> EncodedBatch:
+        """Encode `users` int64 [b] over the graphs and filter the content of `items` int64 [a], current weights."""
+        identity = self.views.encode(users, items)
+        return EncodedBatch(items, identity, self.content.encode(identity, users, items) if self.content else None)
 
-    def _exact(self, users: Tensor, items: Tensor) -> _Rows:
-        identity = self.views.exact(users, items)
-        return _Rows(items, identity, self.content.exact(identity, users, items) if self.content else None)
+    def encode_all(self) -> EncodedBatch:
+        """Encode all users and items whose rows lie here; their content only if the identity view needs it."""
+        users, items = (torch.arange(n, device=self.views.users.device) for n in (self.n_users, self.n_items))
+        return (
+            self.encode(users, items)
+            if self.config.attention_refinement
+            else EncodedBatch(items, self.views.encode_local(), None)
+        )
 
-    def _pair_scores(self, v: _Rows, users: Tensor, places: Tensor, liked: bool = False) -> Tensor:
-        """Scores [b] of the users asked for, in their order, with the items at `places` of those asked for."""
-        score = (v.identity.user * F.embedding(places, self._identity(v))).sum(dim=1)
-        if self.content:
-            own = self.tables[-1](users) if self.tables else F.embedding(users, self.weights)
-            for weight, one in zip(
-                self.view_weights(own), self.content.scores(v.content, users, places, liked), strict=True
-            ):
-                score = score + weight * one
-        return score
-
-    def view_weights(self, weights: Tensor) -> tuple[Tensor, ...]:
-        """Return the users' own weight of each modality, [b] each, from rows of `weights`."""
-        return (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1)
-
-    def _identity(self, v: _Rows) -> Tensor:
-        """The identity view of the items asked for, [a, dim]."""
-        item = v.identity.item
-        if v.identity.own is not None and isinstance(self.content, InterestFilter):
-            if self.config.start == "als":
-                given = F.embedding(v.items, self.content_map.of_items)
+    def identity_view(self, batch: EncodedBatch) -> Tensor:
+        """Return the identity view of the batch's items, [a, dim]; of items without an embedding, by their content."""
+        item, has_id = batch.identity.items, batch.identity.has_id_embedding
+        if has_id is not None and isinstance(self.content, InterestFilter):
+            if self.config.init == "als":
+                by_content = F.embedding(batch.items, self.content_map.of_items)
             else:
-                given = self._stand_in({m: F.embedding(v.items, self.content[m].y) for m in self.keys})
-            item = item + torch.where(v.identity.own[:, None], 0.0, given)
-        if not self.config.refine or not self.content:
+                y = {m: F.embedding(batch.items, self.content[m].y) for m in self.keys}
+                by_content = self.cold_item_embeddings(y)
+            item = item + torch.where(has_id[:, None], 0.0, by_content)
+        if not self.config.attention_refinement or not self.content:
             return item
-        every = torch.arange(len(v.items), device=item.device)
-        return item + _attend(item, self.content.aligned(v.content, every))
+        places = torch.arange(len(batch.items), device=item.device)
+        return item + _attend(item, self.content.aligned(batch.content, places))
 
-    def _stand_in(self, y: Mapping[str, Tensor]) -> Tensor:
-        """What stands for the identity of items without one, [a, dim], by their content y of each modality [a, W]."""
+    def cold_item_embeddings(self, y: Mapping[str, Tensor]) -> Tensor:
+        """Return learned linear embeddings [a, dim] of items by their content y of each modality [a, W]."""
         return torch.stack([self.stand_ins[key](y[m]) for m, key in self.keys.items()]).sum(dim=0)
 
-    def _alignment(self, v: _Rows, places: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The alignment loss over a sample of items; the bound on their total correlation, its ceiling, the scale."""
+    def alignment_loss(self, batch: EncodedBatch, places: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Return the alignment loss of a sample of the items at `places`, equations 18 to 21.
+
+        Logged with it: the bound on the views' total correlation, its ceiling, both in nats, and the scale.
+        """
         assert self.content is not None
-        drawn = torch.randperm(len(places), generator=rng)[: self.config.aligned_items or None]
+        config, kind = self.config, self.config.alignment
+        drawn = torch.randperm(len(places), generator=rng)[: config.alignment_batch_size or None]
         places = places[drawn.to(places.device)]
         # Entries of root-mean-square 1, so that the neutral element 1 of an absent view has their scale.
-        rows = [F.embedding(places, self._identity(v)), *self.content.aligned(v.content, places)]
-        views = [F.normalize(view, dim=1) * math.sqrt(self.config.dim) for view in rows]
-        scale = self.log_scale.exp().clamp(max=100.0) / self.config.dim
-        items = v.items[places]
+        rows = [F.embedding(places, self.identity_view(batch)), *self.content.aligned(batch.content, places)]
+        views = [F.normalize(view, dim=1) * math.sqrt(config.embedding_dim) for view in rows]
+        scale = self.log_scale.exp().clamp(max=100.0) / config.embedding_dim
+        items = batch.items[places]
         has = [torch.ones_like(items, dtype=torch.bool), *self.content.present(items)]
-        kind = self.config.alignment
         if kind == "n":
             orders = [losses.derangement(len(items), rng).to(items.device) for _ in views]
             loss = losses.total_correlation(views, scale, orders, has)
         else:
-            loss = {"pairwise": losses.pairwise, "n_squared": losses.n_squared, "chain": losses.chain}[kind](
-                views, scale, has
-            )
+            kinds = {"pairwise": losses.pairwise, "n_squared": losses.n_squared, "chain": losses.chain}
+            loss = kinds[kind](views, scale, has)
         ceiling = torch.tensor(losses.ceiling(kind, len(items), len(views), has))
-        bound = ceiling.to(loss.device) - loss.detach()
-        return loss, {"log.tc_bound_nats": bound, "log.tc_ceiling_nats": ceiling, "log.tc_scale": scale.detach()}
+        logged = {"tc_bound_nats": ceiling.to(loss.device) - loss.detach(), "tc_ceiling_nats": ceiling}
+        logged["tc_scale"] = scale.detach()
+        return {"alignment": config.alignment_weight * loss, **{f"log.{name}": one for name, one in logged.items()}}
 
+    def view_weights(self, weights: Tensor) -> tuple[Tensor, ...]:
+        """Return the users' own weight w_um of each modality, [b] each, from rows of `weights`."""
+        return (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1)
 
-def _need_shardable(config: GTCConfig) -> None:
-    """Raise `ConfigError` for settings that need all rows of a table in one place."""
-    needs = {"propagation": "sampled", "start": "random", "condition": "liked", "refine": False, "rerank": 0}
-    for key, wanted in needs.items():
-        if getattr(config, key) != wanted:
-            raise ConfigError(f"gtc: train.tables=sharded needs {key}={wanted}, found {key}={getattr(config, key)}")
+    def score(self, batch: EncodedBatch, users: Tensor, places: Tensor, positive: bool = False) -> Tensor:
+        """Return the scores [b] of the batch's users with its items at `places`, views summed one by one."""
+        score = (batch.identity.users * F.embedding(places, self.identity_view(batch))).sum(dim=1)
+        if self.content:
+            rows = self.tables[-1](users) if self.tables else F.embedding(users, self.weights)
+            parts = self.content.scores(batch.content, users, places, positive)
+            for weight, part in zip(self.view_weights(rows), parts, strict=True):
+                score = score + weight * part
+        return score
+
+    def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Return the terms of equation 24: BPR, denoising, the pair term, alignment and L2, each weighted."""
+        config, (users, positives, negatives) = self.config, batch
+        aligns = bool(self.keys) and config.alignment != "none"
+        whole = aligns and not config.alignment_batch_size
+        sampled = torch.unique(torch.cat([positives, negatives])) if not whole else None
+        items = torch.arange(self.n_items, device=users.device) if sampled is None else sampled
+        identity = self.views.encode_step(users, items, rng)
+        content = self.content.encode_step(identity, users, items, positives) if self.content else None
+        encoded = EncodedBatch(items, identity, content)
+        positive_at, negative_at = torch.searchsorted(items, positives), torch.searchsorted(items, negatives)
+        better = self.score(encoded, users, positive_at, positive=True)
+        worse = self.score(encoded, users, negative_at)
+        embeddings = [identity.ego_users, *(F.embedding(at, identity.ego_items) for at in (positive_at, negative_at))]
+        embeddings += self.content.regularized(users) if self.content else []
+        terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
+        if aligns:
+            places = torch.searchsorted(items, items if whole else torch.unique(positives))
+            if len(places) > 1:  # an epoch's last batch may hold one pair, and one item has nothing to differ from
+                terms |= self.alignment_loss(encoded, places, rng)
+        if self.content and config.filter == "trained" and (config.diffusion_weight or config.pair_diffusion_weight):
+            terms |= self.content.denoising_loss(encoded.content, users, positive_at, rng)
+        return terms
 
 
 def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:
@@ -309,3 +223,16 @@ def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:
     stacked = torch.stack(keys, dim=1)  # [n, S, d]
     weights = torch.einsum("nd,nsd->ns", query, stacked).div(math.sqrt(query.shape[1])).softmax(dim=1)
     return torch.einsum("ns,nsd->nd", weights, stacked)
+
+
+SPEC = ModelSpec(
+    name="gtc",
+    model=GTC,
+    config=GTCConfig,
+    paper="arXiv 2604.03014",
+    presets=PRESETS,
+    search_space=SPACE,
+    supports_sharding=True,
+    supports_deferred_init=True,
+    small={"embedding_dim": 8, "hidden_dim": 16},
+)

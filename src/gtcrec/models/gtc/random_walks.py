@@ -1,7 +1,7 @@
 """Propagation over the user-item graph for a few nodes at a time, by random walks from them.
 
 A^l x at a node v, A the symmetric-normalised adjacency, is a sum over all walks of l hops. A walk that goes to a
-uniformly drawn neighbour at each hop is met with probability prod 1/deg, and its weights prod 1/sqrt(deg deg')
+uniformly drawn neighbor at each hop has probability prod 1/deg, and its weights prod 1/sqrt(deg deg')
 telescope, so that E[sqrt(deg(v) / deg(v_l)) x(v_l)] = (A^l x)(v). Nothing here grows with the number of nodes.
 """
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from gtcrec.ops.graph import SparseMatrix, csr, times
 
-__all__ = ["Reach", "neighbours", "reach", "walk"]
+__all__ = ["WalkSums", "collect_walks", "random_walks", "sample_neighbors"]
 
 
-def walk(
+def random_walks(
     r: SparseMatrix, start: Tensor, from_users: bool, walks: int, hops: int, rng: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield, hop by hop, where walks from each start node [n] are, int64 [n, walks], and their weights [n, walks].
@@ -38,40 +38,39 @@ def walk(
         if hop == 0:
             by_turns = (slot % first.clamp(min=1) + 0.5) / first.clamp(min=1)
             u = torch.where(rounds > 0, torch.where(slot < used, by_turns, 0.0), (slot + u) / walks)
-        at = _step(r, "a" if on_users else "at", at, u)
+        at = _follow_edges(r, "a" if on_users else "at", at, u)
         on_users = not on_users
         yield at, (first / _degree(r, "a" if on_users else "at", at).clamp(min=1)).sqrt() * share
 
 
-def neighbours(a: SparseMatrix, rows: Tensor, draws: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def sample_neighbors(a: SparseMatrix, rows: Tensor, draws: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw columns of rows int64 [n] of A: int64 [n, draws] and weights, sum_w weight * x(column) estimating A x."""
     if not len(a.a_columns):
-        nowhere = torch.zeros(len(rows), 1, dtype=torch.int64, device=rows.device)
-        return nowhere, nowhere.float()
+        empty = torch.zeros(len(rows), 1, dtype=torch.int64, device=rows.device)
+        return empty, empty.float()
     u = torch.rand(len(rows), draws, generator=rng).to(rows.device)
     u = (torch.arange(draws, device=rows.device) + u) / draws
     at = rows[:, None].expand(-1, draws)
-    place, degree = _place(a, "a", at, u)
-    return _take(a.a_columns, place).long(), _take(a.a_values, place) * degree / draws
+    place, degree = _edge_at(a, "a", at, u)
+    return _gather(a.a_columns, place).long(), _gather(a.a_values, place) * degree / draws
 
 
 @dataclass(frozen=True, eq=False)
-class Reach:
-    """Which nodes of a table some sums are over: distinct `nodes` [u], ascending; the sums as CSR [n, u], and back."""
+class WalkSums:
+    """Weighted sums over the distinct `nodes` [u] of a table, ascending: a CSR matrix [n, u] and its transpose."""
 
     nodes: Tensor
-    sums: Tensor
-    back: Tensor
+    matrix: Tensor
+    transposed: Tensor
 
-    def drift(self, now: Tensor, before: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of now - before, [n, d], and the rows of `now` of `wanted` nodes [w], which are reached.
+    def drift(self, now: Tensor, before: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of now - before, [n, d], and the rows of `now` of the nodes `targets` [w].
 
         `now` and `before` are rows [u, d] of the nodes; `before` is a constant and used up.
         """
-        places = torch.searchsorted(self.nodes, wanted)
+        places = torch.searchsorted(self.nodes, targets)
         with torch.autocast(now.device.type, enabled=False):  # sums over many nodes want float32
-            found: tuple[Tensor, Tensor] = _Drift.apply(now, before, self.sums, self.back, places)  # type: ignore[no-untyped-call]
-            return found
+            return _Drift.apply(now, before, self.matrix, self.transposed, places)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Drift(torch.autograd.Function):
@@ -79,19 +78,19 @@ class _Drift(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, now: Tensor, before: Tensor, sums: Tensor, back: Tensor, places: Tensor
+        ctx: Any, now: Tensor, before: Tensor, matrix: Tensor, transposed: Tensor, places: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.back, ctx.places = back, places
+        ctx.transposed, ctx.places = transposed, places
         change = torch.sub(now, before, out=before)
-        return times(sums, change), now.index_select(0, places)
+        return times(matrix, change), now.index_select(0, places)
 
     @staticmethod
-    def backward(ctx: Any, of_sums: Tensor, of_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return times(ctx.back, of_sums).index_add_(0, ctx.places, of_rows), None, None, None, None
+    def backward(ctx: Any, grad_sums: Tensor, grad_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return times(ctx.transposed, grad_sums).index_add_(0, ctx.places, grad_rows), None, None, None, None
 
 
-def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:
-    """Put parts of n sums together: rows int64 [r] of the sums, nodes int64 [r, s] and weights [r, s] in them."""
+def collect_walks(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> WalkSums:
+    """Return n sums from their parts: rows int64 [r] of the sums, nodes int64 [r, s] and weights [r, s] in them."""
     rows = torch.cat([row[:, None].expand_as(nodes).flatten() for row, nodes, _ in parts])
     nodes, order = torch.sort(torch.cat([nodes.flatten() for _, nodes, _ in parts]))
     weights = torch.cat([weight.flatten() for *_, weight in parts])
@@ -99,29 +98,29 @@ def reach(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> Reach:
     place = torch.empty_like(inverse)
     place[order] = inverse  # of each entry among the distinct nodes
     by_row = torch.argsort(rows, stable=True)
-    sums = csr(torch.bincount(rows, minlength=n), place[by_row], weights[by_row], (n, len(distinct)))
-    back = csr(counts, rows[order], weights[order], (len(distinct), n))
-    return Reach(distinct, sums, back)
+    matrix = csr(torch.bincount(rows, minlength=n), place[by_row], weights[by_row], (n, len(distinct)))
+    transposed = csr(counts, rows[order], weights[order], (len(distinct), n))
+    return WalkSums(distinct, matrix, transposed)
 
 
-def _step(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> Tensor:
+def _follow_edges(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> Tensor:
     """Where the edges at shares u of the nodes' lists lead to, [n, walks]."""
-    return _take(getattr(r, f"{side}_columns"), _place(r, side, at, u)[0]).long()
+    return _gather(getattr(r, f"{side}_columns"), _edge_at(r, side, at, u)[0]).long()
 
 
-def _place(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def _edge_at(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The entry at share u of each row's list, and the row's length; the first entry of all for an empty row."""
     rows = getattr(r, f"{side}_rows")
-    first, degree = _take(rows, at).long(), _degree(r, side, at)
+    first, degree = _gather(rows, at).long(), _degree(r, side, at)
     offset = torch.minimum((u * degree).long(), (degree - 1).long())
     return torch.where(degree > 0, first + offset, 0), degree
 
 
 def _degree(r: SparseMatrix, side: str, at: Tensor) -> Tensor:
     rows: Tensor = getattr(r, f"{side}_rows")
-    return (_take(rows, at + 1) - _take(rows, at)).float()
+    return (_gather(rows, at + 1) - _gather(rows, at)).float()
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def _gather(x: Tensor, index: Tensor) -> Tensor:
     """x[index] for x [n], in a third of the time of indexing."""
     return x.index_select(0, index.flatten()).view(index.shape)

@@ -9,51 +9,40 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import Space
-from gtcrec.models.modalities import modality_weights, module_keys
+from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.embeddings import xavier_embeddings
+from gtcrec.models.modalities import modality_weights, register_content
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.graph import PrunedGraph, SparseMatrix, _csr_tensor, bipartite
 from gtcrec.ops.scorers import dot_scorer, gather_batch
-from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
-__all__ = ["FREEDOM", "SPACE", "FREEDOMConfig", "PrunableGraph"]
+__all__ = ["FREEDOM", "SPEC", "FREEDOMConfig", "PrunableGraph"]
 
 
-class FREEDOMConfig(BaseModel):
-    """Settings of FREEDOM; the paper's, but for `pruned` and `content_weight`, which it tunes per data set.
+class FREEDOMConfig(ModelConfig):
+    """Settings of FREEDOM; the paper's, but for `edge_dropout` and `content_weight`, which it tunes per data set.
 
     The paper weighs image 0.1 and text 0.9 in the item graph. Modalities here have any names, so the default is equal.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dim: int = Field(64, ge=1, description="length of the embeddings")
-    layers: int = Field(2, ge=0, description="hops over the user-item graph")
-    item_layers: int = Field(1, ge=1, description="hops over the item graph")
-    item_neighbours: int = Field(10, ge=1, description="content neighbours per item and modality")
+    embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
+    num_layers: int = Field(2, ge=0, description="hops over the user-item graph")
+    num_item_layers: int = Field(1, ge=1, description="hops over the item graph")
+    num_item_neighbors: int = Field(10, ge=1, description="content neighbours per item and modality")
     modality_weights: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="of each modality in the item graph, by name; empty: equal"
     )
-    pruned: float = Field(0.8, ge=0, lt=1, description="rho: share of the user-item edges that a step leaves out")
+    edge_dropout: float = Field(0.8, ge=0, lt=1, description="rho: share of the user-item edges that a step leaves out")
     content_weight: float = Field(1e-3, ge=0, description="lambda: of the modalities' ranking loss")
 
 
-SPACE: Space = {
-    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
-    "layers": (1, 2, 3),
-    "item_layers": (1, 2),
-    "item_neighbours": (5, 10, 20),
-    "pruned": (0.5, 0.8, 0.9),
-    "content_weight": (0.0, 1e-5, 1e-4, 1e-3, 1e-2),
-}
-
-
-class FREEDOM(nn.Module):
+class FREEDOM(nn.Module, TrainableModel):
     """s(u, i) = <z_u, z_i + S^L e_i>, z from LightGCN, S the frozen item graph.
 
     The loss adds to BPR of this score lambda sum_m BPR of <z_u, W_m x_im>; a triple of which an item lacks m adds
@@ -68,51 +57,48 @@ class FREEDOM(nn.Module):
         super().__init__()
         self.config = config
         self.names = features.names
-        self.keys = module_keys(features.names)
-        self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
-        self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
+        self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         self.graph = PrunableGraph(train)
         self.projections = nn.ModuleDict()
         weights = modality_weights("freedom", config.modality_weights, self.names)
         if self.names:
-            self.item_graph = graph.SparseMatrix(similarity.item_graph(features, config.item_neighbours, weights))
-        for m in self.names if config.content_weight > 0 else ():
-            self.register_buffer(f"x_{self.keys[m]}", torch.from_numpy(features.values[m]), persistent=False)
-            self.register_buffer(f"present_{self.keys[m]}", torch.from_numpy(features.present[m]), persistent=False)
-            self.projections[self.keys[m]] = nn.Linear(features.values[m].shape[1], config.dim, bias=False)
+            self.item_graph = graph.SparseMatrix(similarity.item_graph(features, config.num_item_neighbors, weights))
+        self.keys = register_content(self, features) if config.content_weight > 0 else {}
+        for m, key in self.keys.items():
+            self.projections[key] = nn.Linear(features.values[m].shape[1], config.embedding_dim, bias=False)
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
-        return self._propagated(self.graph.full)
+        return self._propagate_both_graphs(self.graph.full)
 
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        kept = self.graph.draw(1 - self.config.pruned, rng)
-        users, items = self._propagated(self.graph.part(kept))
+        kept = self.graph.draw(1 - self.config.edge_dropout, rng)
+        users, items = self._propagate_both_graphs(self.graph.part(kept))
         u, i, j = gather_batch(batch, users, items)
         terms = {"bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))}
         if self.projections:
-            content = torch.stack([self._content_bpr(m, u, batch) for m in self.names]).sum()
+            content = torch.stack([self._modality_bpr(key, u, batch) for key in self.keys.values()]).sum()
             terms["content"] = self.config.content_weight * content
         return terms
 
-    def _propagated(self, r: graph.Adjacency) -> tuple[Tensor, Tensor]:
+    def _propagate_both_graphs(self, r: graph.Adjacency) -> tuple[Tensor, Tensor]:
         """Users [n_users, dim] and items [n_items, dim] over both graphs."""
-        users, items = graph.light_propagation(r, self.users, self.items, self.config.layers)
+        users, items = graph.light_propagation(r, self.users, self.items, self.config.num_layers)
         if not self.names:
             return users, items
         similar = self.items
-        for _ in range(self.config.item_layers):
+        for _ in range(self.config.num_item_layers):
             similar = self.item_graph(similar)
         return users, items + similar
 
-    def _content_bpr(self, m: str, u: Tensor, batch: Batch) -> Tensor:
-        """BPR of <u, W x_i> against <u, W x_j>, from one projection of x_i - x_j; 0 where either item lacks m."""
+    def _modality_bpr(self, key: str, u: Tensor, batch: Batch) -> Tensor:
+        """BPR of <u, W x_i> against <u, W x_j>, from one projection of x_i - x_j; 0 where an item lacks it."""
         i, j = batch.positives, batch.negatives
-        x, present = getattr(self, f"x_{self.keys[m]}"), getattr(self, f"present_{self.keys[m]}")
-        gap = (u * self.projections[self.keys[m]](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
+        x, present = getattr(self, f"x_{key}"), getattr(self, f"present_{key}")
+        gap = (u * self.projections[key](F.embedding(i, x) - F.embedding(j, x))).sum(dim=1)  # [b]
         loss: Tensor = (F.softplus(-gap) * (present[i] & present[j])).mean()
         return loss
 
@@ -145,22 +131,39 @@ class PrunableGraph(nn.Module):
     def part(self, kept: Tensor) -> PrunedGraph:
         """Return the graph of the edges at which `kept` (bool [edges]) is true, normalised by its own degrees."""
         full = self.full
-        rows, columns = _kept(full.a_rows, full.a_columns, kept)
-        rows_t, columns_t = _kept(full.at_rows, full.at_columns, kept.index_select(0, self.order))
+        rows, columns = _select_edges(full.a_rows, full.a_columns, kept)
+        rows_t, columns_t = _select_edges(full.at_rows, full.at_columns, kept.index_select(0, self.order))
         by_user, by_item = rows.diff(), rows_t.diff()  # degrees
         n_users, n_items = full.shape
         return PrunedGraph(
-            _csr_tensor(rows, columns, _normalised(by_user, by_item, columns), (n_users, n_items)),
-            _csr_tensor(rows_t, columns_t, _normalised(by_item, by_user, columns_t), (n_items, n_users)),
+            _csr_tensor(rows, columns, _symmetric_weights(by_user, by_item, columns), (n_users, n_items)),
+            _csr_tensor(rows_t, columns_t, _symmetric_weights(by_item, by_user, columns_t), (n_items, n_users)),
         )
 
 
-def _kept(rows: Tensor, columns: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+def _select_edges(rows: Tensor, columns: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """CSR row ends and columns of the kept entries; their order stays."""
     before = F.pad(kept.cumsum(0, dtype=torch.int32), (1, 0))  # [entries + 1]
     return before.index_select(0, rows), columns[kept]
 
 
-def _normalised(by_row: Tensor, by_column: Tensor, columns: Tensor) -> Tensor:
+def _symmetric_weights(by_row: Tensor, by_column: Tensor, columns: Tensor) -> Tensor:
     """1 / sqrt(deg(row) deg(column)) of each entry, from the degrees."""
     return by_row.rsqrt().repeat_interleave(by_row) * by_column.rsqrt().index_select(0, columns)
+
+
+SPEC = ModelSpec(
+    name="freedom",
+    model=FREEDOM,
+    config=FREEDOMConfig,
+    paper="Zhou & Shen 2023, arXiv 2211.06924",
+    search_space={
+        "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
+        "num_layers": (1, 2, 3),
+        "num_item_layers": (1, 2),
+        "num_item_neighbors": (5, 10, 20),
+        "edge_dropout": (0.5, 0.8, 0.9),
+        "content_weight": (0.0, 1e-5, 1e-4, 1e-3, 1e-2),
+    },
+    small={"embedding_dim": 8},
+)

@@ -8,50 +8,33 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import Space
-from gtcrec.models.modalities import linear_of, module_keys
+from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.embeddings import UserItemVectors, xavier_embeddings
+from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
 from gtcrec.ops.scorers import dot_scorer, gather_batch
-from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
-__all__ = ["SPACE", "LGMRec", "LGMRecConfig"]
+__all__ = ["SPEC", "LGMRec", "LGMRecConfig"]
 
 
-class LGMRecConfig(BaseModel):
+class LGMRecConfig(ModelConfig):
     """Settings of LGMRec; those that the paper publishes for `baby`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dim: int = Field(64, ge=1, description="length of the embeddings")
-    layers: int = Field(2, ge=0, description="hops of the identity over the user-item graph")
-    content_layers: int = Field(2, ge=0, description="K: hops of content over the user-item graph")
-    hyperedges: int = Field(4, ge=1, description="A: hyperedges per modality")
-    hyper_layers: int = Field(1, ge=1, description="H: hops over the hypergraph")
+    embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
+    num_layers: int = Field(2, ge=0, description="hops of the identity over the user-item graph")
+    num_content_layers: int = Field(2, ge=0, description="K: hops of content over the user-item graph")
+    num_hyperedges: int = Field(4, ge=1, description="A: hyperedges per modality")
+    num_hyper_layers: int = Field(1, ge=1, description="H: hops over the hypergraph")
     temperature: float = Field(0.2, gt=0, description="tau of the dependencies and of the contrast")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of the dependencies that a step leaves out")
     global_weight: float = Field(0.3, ge=0, description="alpha: of the global embeddings")
     contrast_weight: float = Field(1e-4, ge=0, description="lambda_1: of the hypergraph contrast")
     reg: float = Field(1e-6, ge=0, description="lambda_2: of the L2 term on the unpropagated embeddings")
-
-
-SPACE: Space = {
-    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
-    "hyperedges": (1, 2, 4, 8, 16, 32, 64),
-    "hyper_layers": (1, 2),
-    "dropout": (0.2, 0.4, 0.5, 0.6, 0.8),
-    "global_weight": (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0),
-    "contrast_weight": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
-    "reg": (1e-6, 1e-5, 1e-4, 1e-3),
-}
-
-
-class _Sides(NamedTuple):
-    users: Tensor
-    items: Tensor
 
 
 class _Embeddings(NamedTuple):
@@ -60,13 +43,13 @@ class _Embeddings(NamedTuple):
     `content` has e_m [n, dim] of the modalities that are wide.
     """
 
-    identity: _Sides
-    content: Mapping[str, _Sides]
-    dependency: _Sides
+    identity: UserItemVectors
+    content: Mapping[str, UserItemVectors]
+    dependency: UserItemVectors
     edges: Tensor
 
 
-class LGMRec(nn.Module):
+class LGMRec(nn.Module, TrainableModel):
     """s(u, i) = <z_u, z_i>, z = e + sum_m norm(e_m) + alpha norm(sum_m g_m).
 
     e is LightGCN's embedding; e_m = (A^K [P W_m x_m; W_m x_m]), A the user-item graph and P the mean over the user's
@@ -81,48 +64,48 @@ class LGMRec(nn.Module):
     e_m is then projected for the rows of a step alone. Of wider ones the users' share would take much memory.
 
     Differs from the paper: noise and dropout are for training alone, so that scores repeat; one draw of the dropout
-    serves all hops of a step; the contrast is over the users and liked items of a step, not over all, goes both ways,
-    and is averaged over the pairs of modalities, of which there may be more than one.
+    serves all hops of a step; the contrast is over the users and positive items of a step, not over all, goes both
+    ways, and is averaged over the pairs of modalities, of which there may be more than one.
     """
 
     present: Tensor
-    met: Tensor
+    user_counts: Tensor
 
     def __init__(self, config: LGMRecConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
         self.names = features.names
-        self.keys = module_keys(features.names)
-        self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
-        self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
+        self.keys = register_content(self, features)
+        self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         if not self.names:
             return
-        self.liked = graph.SparseMatrix(train.matrix())
+        self.interactions = graph.SparseMatrix(train.matrix())
         present = np.stack([features.present[m] for m in self.names]).astype(np.float32)  # [M, n_items]
         self.register_buffer("present", torch.from_numpy(present), persistent=False)
-        met = (train.matrix() @ present.T).T.astype(np.float32)  # the user's items that have the modality, [M, n_users]
-        self.register_buffer("met", torch.from_numpy(met), persistent=False)
+        user_counts = (train.matrix() @ present.T).T.astype(
+            np.float32
+        )  # the user's items with the modality, [M, n_users]
+        self.register_buffer("user_counts", torch.from_numpy(user_counts), persistent=False)
         self.projections = nn.ModuleDict()
         for number, m in enumerate(self.names):
             width = features.values[m].shape[1]
-            x = torch.from_numpy(features.values[m])
-            self.register_buffer(f"x_{self.keys[m]}", x, persistent=False)
-            linear = nn.Linear(width, config.dim + config.hyperedges, bias=False)  # W_m above V_m
-            for part in torch.split(linear.weight.data, [config.dim, config.hyperedges]):
+            linear = nn.Linear(width, config.embedding_dim + config.num_hyperedges, bias=False)  # W_m above V_m
+            for part in torch.split(linear.weight.data, [config.embedding_dim, config.num_hyperedges]):
                 nn.init.xavier_uniform_(part)
             self.projections[self.keys[m]] = linear
             if width <= _WIDE:
-                for name, side in self._spread(number, x * self.present[number, :, None])._asdict().items():
+                x = getattr(self, f"x_{self.keys[m]}")
+                for name, side in self._propagate_content(number, x * self.present[number, :, None])._asdict().items():
                     self.register_buffer(f"{name}_{self.keys[m]}", side, persistent=False)
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         if not self.names:
-            return graph.light_propagation(self.r, self.users, self.items, self.config.layers)
+            return graph.light_propagation(self.r, self.users, self.items, self.config.num_layers)
         e = self._embeddings(None)
         every = [torch.arange(len(side), device=side.device) for side in (self.users, self.items)]
-        return self._fused(e, 0, every[0]), self._fused(e, 1, every[1])
+        return self._fuse_local_and_global(e, 0, every[0]), self._fuse_local_and_global(e, 1, every[1])
 
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
@@ -131,13 +114,13 @@ class LGMRec(nn.Module):
         config, contrast = self.config, {}
         if self.names:
             e = self._embeddings(rng)
-            i, j = self._fused(e, 1, torch.cat(batch[1:])).chunk(2)
-            u = self._fused(e, 0, batch.users)
+            i, j = self._fuse_local_and_global(e, 1, torch.cat(batch[1:])).chunk(2)
+            u = self._fuse_local_and_global(e, 0, batch.users)
             if len(self.names) > 1 and config.contrast_weight > 0:
-                users, items = (self._contrast(e, k, torch.unique(batch[k])) for k in (0, 1))
+                users, items = (self._contrast_modalities(e, k, torch.unique(batch[k])) for k in (0, 1))
                 contrast["contrast"] = config.contrast_weight * (users + items)
         else:
-            users, items = graph.light_propagation(self.r, self.users, self.items, config.layers)
+            users, items = graph.light_propagation(self.r, self.users, self.items, config.num_layers)
             u, i, j = gather_batch(batch, users, items)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
         reg = config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items))
@@ -145,17 +128,20 @@ class LGMRec(nn.Module):
 
     def _embeddings(self, rng: torch.Generator | None) -> _Embeddings:
         """Identity, content, and what users and items depend on; noise and dropout if there is an `rng`."""
-        identity = _Sides(*graph.light_propagation(self.r, self.users, self.items, self.config.layers))
-        logits, content = self._projected()
-        by_user = torch.stack(self.liked(logits.flatten(1)).chunk(len(self.names), dim=1))  # [M, n_users, A]
+        identity = UserItemVectors(*graph.light_propagation(self.r, self.users, self.items, self.config.num_layers))
+        logits, content = self._project_content()
+        by_user = torch.stack(self.interactions(logits.flatten(1)).chunk(len(self.names), dim=1))  # [M, n_users, A]
         by_item = logits.transpose(0, 1)
-        on = _Sides(self._dependency(by_user, self.met > 0, rng), self._dependency(by_item, self.present > 0, rng))
+        on = UserItemVectors(
+            self._hyperedge_dependency(by_user, self.user_counts > 0, rng),
+            self._hyperedge_dependency(by_item, self.present > 0, rng),
+        )
         edges = on.items.mT @ identity.items  # [M, A, dim]
-        for _ in range(self.config.hyper_layers - 1):
+        for _ in range(self.config.num_hyper_layers - 1):
             edges = (on.items.mT @ on.items) @ edges
         return _Embeddings(identity, content, on, edges)
 
-    def _projected(self) -> tuple[Tensor, dict[str, _Sides]]:
+    def _project_content(self) -> tuple[Tensor, dict[str, UserItemVectors]]:
         """V_m x of all modalities, [n_items, M, A], 0 for items that lack m, and e_m of the wide ones."""
         logits, content = [], {}
         for number, key in enumerate(self.keys.values()):
@@ -166,21 +152,21 @@ class LGMRec(nn.Module):
             )
             wide = x.shape[1] > _WIDE
             with torch.autocast(x.device.type, enabled=False):
-                found = F.linear(x, both if wide else both[self.config.dim :]) * has
+                found = F.linear(x, both if wide else both[self.config.embedding_dim :]) * has
             if wide:
-                h, found = torch.split(found, [self.config.dim, self.config.hyperedges], dim=1)
-                content[key] = self._spread(number, h)
+                h, found = torch.split(found, [self.config.embedding_dim, self.config.num_hyperedges], dim=1)
+                content[key] = self._propagate_content(number, h)
             logits.append(found)
         return torch.stack(logits, dim=1), content
 
-    def _spread(self, number: int, h: Tensor) -> _Sides:
+    def _propagate_content(self, number: int, h: Tensor) -> UserItemVectors:
         """The last of K hops from a modality's content h [n_items, d] and its mean over the users' items."""
-        users, items = self.liked(h) / self.met[number, :, None].clamp(min=1), h
-        for _ in range(self.config.content_layers):
+        users, items = self.interactions(h) / self.user_counts[number, :, None].clamp(min=1), h
+        for _ in range(self.config.num_content_layers):
             users, items = self.r(items), self.r.transposed(users)
-        return _Sides(users, items)
+        return UserItemVectors(users, items)
 
-    def _dependency(self, logits: Tensor, some: Tensor, rng: torch.Generator | None) -> Tensor:
+    def _hyperedge_dependency(self, logits: Tensor, some: Tensor, rng: torch.Generator | None) -> Tensor:
         """Softmax over hyperedges of logits [M, n, A] with logistic noise, equation 7; 0 where `some` [M, n] is not."""
         if rng is not None:
             logits = logits + torch.rand(logits.shape, generator=rng).logit(eps=1e-6).to(logits.device)
@@ -190,31 +176,51 @@ class LGMRec(nn.Module):
             on = on * (kept / (1 - self.config.dropout)).to(on.device)
         return on
 
-    def _fused(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
+    def _fuse_local_and_global(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
         """z [b, dim] of the users (side 0) or items (side 1) at `rows`."""
         local = F.embedding(rows, e.identity[side])
         for key in self.keys.values():
-            local = local + F.normalize(self._local(e, side, rows, key), dim=1)
-        return local + self.config.global_weight * F.normalize(self._global(e, side, rows).sum(dim=0), dim=1)
+            local = local + F.normalize(self._local_vectors(e, side, rows, key), dim=1)
+        return local + self.config.global_weight * F.normalize(self._global_vectors(e, side, rows).sum(dim=0), dim=1)
 
-    def _local(self, e: _Embeddings, side: int, rows: Tensor, key: str) -> Tensor:
+    def _local_vectors(self, e: _Embeddings, side: int, rows: Tensor, key: str) -> Tensor:
         """e_m of the users or items at `rows`, [b, dim]."""
         if key in e.content:
             return F.embedding(rows, e.content[key][side])
-        spread = getattr(self, f"{_Sides._fields[side]}_{key}")
+        spread = getattr(self, f"{UserItemVectors._fields[side]}_{key}")
         with torch.autocast(spread.device.type, enabled=False):
-            return F.linear(F.embedding(rows, spread), linear_of(key, self.projections).weight[: self.config.dim])
+            return F.linear(
+                F.embedding(rows, spread), linear_of(key, self.projections).weight[: self.config.embedding_dim]
+            )
 
-    def _global(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
+    def _global_vectors(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
         """g_m of the users or items at `rows`, [M, b, dim]."""
         return e.dependency[side].index_select(1, rows) @ e.edges
 
-    def _contrast(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
+    def _contrast_modalities(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
         """InfoNCE of the modalities' g_m, over distinct users or items."""
-        views = F.normalize(self._global(e, side, rows), dim=2)
-        has = (self.met if side == 0 else self.present)[:, rows] > 0
+        views = F.normalize(self._global_vectors(e, side, rows), dim=2)
+        has = (self.user_counts if side == 0 else self.present)[:, rows] > 0
         scale = views.new_tensor(1 / self.config.temperature)
         return losses.pairwise(views.unbind(), scale, has.unbind())
 
 
 _WIDE = 1024  # numbers of a content that is spread anew in every step, after it is projected
+
+
+SPEC = ModelSpec(
+    name="lgmrec",
+    model=LGMRec,
+    config=LGMRecConfig,
+    paper="Guo et al. 2024, arXiv 2312.16400",
+    search_space={
+        "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
+        "num_hyperedges": (1, 2, 4, 8, 16, 32, 64),
+        "num_hyper_layers": (1, 2),
+        "dropout": (0.2, 0.4, 0.5, 0.6, 0.8),
+        "global_weight": (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0),
+        "contrast_weight": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
+        "reg": (1e-6, 1e-5, 1e-4, 1e-3),
+    },
+    small={"embedding_dim": 8},
+)

@@ -5,29 +5,28 @@ After "Multi-View Graph Convolutional Network for Multimedia Recommendation" (Yu
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import Space
-from gtcrec.models.modalities import linear_of, module_keys
+from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.embeddings import xavier_embeddings
+from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.scorers import dot_scorer
-from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
-__all__ = ["MGCN", "SPACE", "MGCNConfig"]
+__all__ = ["MGCN", "SPEC", "MGCNConfig"]
 
 
-class MGCNConfig(BaseModel):
+class MGCNConfig(ModelConfig):
     """Settings of MGCN, as its authors publish them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dim: int = Field(64, ge=1, description="length of the embeddings")
-    layers: int = Field(2, ge=0, description="hops over the user-item graph")
-    item_layers: int = Field(1, ge=1, description="hops over a modality's item graph")
-    item_neighbours: int = Field(
+    embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
+    num_layers: int = Field(2, ge=0, description="hops over the user-item graph")
+    num_item_layers: int = Field(1, ge=1, description="hops over a modality's item graph")
+    num_item_neighbors: int = Field(
         10, ge=1, description="nearest items by a modality's content, the item itself included"
     )
     contrast_weight: float = Field(0.01, ge=0, description="lambda_C: of the contrast of content and behaviour")
@@ -35,21 +34,13 @@ class MGCNConfig(BaseModel):
     reg: float = Field(1e-4, ge=0, description="lambda: of the L2 term on the scored vectors")
 
 
-SPACE: Space = {
-    "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
-    "layers": (1, 2, 3),
-    "contrast_weight": (1e-3, 1e-2, 0.1),
-}
-"""The grid of `contrast_weight` is that of MMRec (Zhou 2023, arXiv 2302.03497)."""
-
-
-class MGCN(nn.Module):
+class MGCN(nn.Module, TrainableModel):
     """s(u, i) = <z_u + c_u, z_i + c_i>: behaviour z from LightGCN, content c fused from one view for each modality.
 
     Purifier: e_i * sigmoid(V_m (W_m x_im + b_m)), e_i the item's embedding. Item view: S_m^L of it; a user has the sum
     over its items as in LightGCN's hop, h_um = sum_i h_im / sqrt(deg(u) deg(i)). Fuser, of a user or an item: shared =
     sum_m a_m h_m, a = softmax_m q^T tanh(Q h_m), and c = (shared + sum_m sigmoid(P_m z) * (h_m - shared)) / (1 + M).
-    The loss is BPR + lambda_C InfoNCE(c -> z) of the batch's users and liked items + L2.
+    The loss is BPR + lambda_C InfoNCE(c -> z) of the batch's users and positive items + L2.
 
     The mean over 1 + M is the published code's; the paper adds the shared part to the mean of the others (eq. 15).
     Content x is as it was given. Of a modality that an item lacks, or none of a user's items has, nothing takes part;
@@ -62,19 +53,17 @@ class MGCN(nn.Module):
     def __init__(self, config: MGCNConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
-        self.keys = module_keys(features.names)
-        self.users = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_users, config.dim)))
-        self.items = nn.Parameter(nn.init.xavier_uniform_(torch.empty(train.n_items, config.dim)))
+        self.keys = register_content(self, features)
+        self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         self.projections, self.gates, self.views = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for m, key in self.keys.items():
             x, present = features.values[m], features.present[m]
-            self.register_buffer(f"x_{key}", torch.from_numpy(x), persistent=False)
-            self.projections[key] = nn.Linear(x.shape[1], config.dim)
-            self.gates[key] = nn.Linear(config.dim, config.dim)
-            self.views[key] = graph.SparseMatrix(similarity.cosine_graph(x, present, config.item_neighbours))
+            self.projections[key] = nn.Linear(x.shape[1], config.embedding_dim)
+            self.gates[key] = nn.Linear(config.embedding_dim, config.embedding_dim)
+            self.views[key] = graph.SparseMatrix(similarity.cosine_graph(x, present, config.num_item_neighbors))
         if self.keys:
-            self.fuser = Fuser(config.dim, len(self.keys))
+            self.fuser = Fuser(config.embedding_dim, len(self.keys))
             has = np.stack([features.present[m] for m in self.keys], axis=1)  # [n_items, M]
             self.register_buffer("items_have", torch.from_numpy(has), persistent=False)
             some = train.matrix() @ has.astype(np.float32) > 0  # [n_users, M]
@@ -82,12 +71,12 @@ class MGCN(nn.Module):
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
-        behaviours = self._behaviour()
+        behaviours = self._behavior_vectors()
         if not self.keys:
             return behaviours
         users, items = (
             z + self.fuser(z, h, have)
-            for z, h, have in zip(behaviours, self._content(), (self.users_have, self.items_have), strict=True)
+            for z, h, have in zip(behaviours, self._content_vectors(), (self.users_have, self.items_have), strict=True)
         )
         return users, items
 
@@ -95,16 +84,17 @@ class MGCN(nn.Module):
         return dot_scorer(*self.vectors())
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        places, at, counts = _distinct(batch)
-        z = [F.embedding(one, all_) for one, all_ in zip(places, self._behaviour(), strict=True)]  # [n, dim]
+        places, at, counts = _distinct_nodes(batch)
+        z = [F.embedding(one, all_) for one, all_ in zip(places, self._behavior_vectors(), strict=True)]  # [n, dim]
         scored, terms = z, {}
         if self.keys:
             contents, apart = [], []
-            views = zip(self._content(places[0]), (self.users_have, self.items_have), strict=True)
+            views = zip(self._content_vectors(places[0]), (self.users_have, self.items_have), strict=True)
             for side, (h, have) in enumerate(views):
                 has = have[places[side]]  # [n, M]
                 contents.append(self.fuser(z[side], F.embedding(places[side], h) if side else h, has))
-                apart.append(contrast(contents[side], z[side], counts[side] * has.any(dim=1), self.config.temperature))
+                times = counts[side] * has.any(dim=1)
+                apart.append(losses.cosine_info_nce(contents[side], z[side], self.config.temperature, times))
             scored = [one + content for one, content in zip(z, contents, strict=True)]
             terms["contrast"] = self.config.contrast_weight * torch.stack(apart).sum()
         u = F.embedding(at[0], scored[0])  # [b, dim]
@@ -113,11 +103,11 @@ class MGCN(nn.Module):
         terms["reg"] = self.config.reg * losses.squared_norm(u, i, j)
         return terms
 
-    def _behaviour(self) -> tuple[Tensor, Tensor]:
+    def _behavior_vectors(self) -> tuple[Tensor, Tensor]:
         """z of users [n_users, dim] and items [n_items, dim]."""
-        return graph.light_propagation(self.r, self.users, self.items, self.config.layers)
+        return graph.light_propagation(self.r, self.users, self.items, self.config.num_layers)
 
-    def _content(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _content_vectors(self, users: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """h of users [n, M * dim], all or some, and of all items [n_items, M * dim], the modalities side by side."""
         views = []
         for key in self.keys.values():
@@ -129,7 +119,7 @@ class MGCN(nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 gates = F.linear(x, gate.weight @ projection.weight, gate(projection.bias))  # of the projected x
             h = self.items * torch.sigmoid(gates)  # [n_items, dim]
-            for _ in range(self.config.item_layers):
+            for _ in range(self.config.num_item_layers):
                 h = self.views[key](h)  # absent items are in no row and no column
             views.append(h)
         items = torch.cat(views, dim=1)
@@ -147,41 +137,35 @@ class Fuser(nn.Module):
     def forward(self, z: Tensor, h: Tensor, have: Tensor) -> Tensor:
         """Return c [n, dim] for z [n, dim], h [n, M * dim] and `have` bool [n, M]; 0 where a row has no modality."""
         h = h.view(len(h), have.shape[1], -1)  # [n, M, dim], 0 where absent
-        asked = self.query(h)[:, :, 0].masked_fill(~have, torch.finfo(h.dtype).min)
-        shared = (asked.softmax(dim=1)[:, :, None] * h).sum(dim=1)  # [n, dim]
-        wanted = torch.sigmoid(self.preference(z)).view_as(h)
-        own = ((h - shared[:, None]) * wanted * have[:, :, None]).sum(dim=1)
-        c: Tensor = (shared + own) / (1 + have.sum(dim=1, keepdim=True))
+        attention = self.query(h)[:, :, 0].masked_fill(~have, torch.finfo(h.dtype).min)
+        shared = (attention.softmax(dim=1)[:, :, None] * h).sum(dim=1)  # [n, dim]
+        gate = torch.sigmoid(self.preference(z)).view_as(h)
+        specific = ((h - shared[:, None]) * gate * have[:, :, None]).sum(dim=1)
+        c: Tensor = (shared + specific) / (1 + have.sum(dim=1, keepdim=True))
         return c
 
 
-def contrast(content: Tensor, behaviour: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """Return the mean InfoNCE loss of telling each row's own behaviour from the others' by its content; both [n, d].
-
-    Logits are cosines / temperature. Row k stands `counts[k]` times in the batch ([n], 0: not at all), as an anchor and
-    among the others; 0 where no row stands in it.
-    """
-    at = counts.nonzero().flatten()
-    if not len(at):
-        return content.sum() * 0.0
-    with torch.autocast(content.device.type, enabled=False):  # exponentials want float32
-        times = counts[at].float()
-        a, b = (F.normalize(F.embedding(at, side.float()), dim=1) for side in (content, behaviour))
-        a = a / temperature  # at least 0.03, so that each exponential is within float32
-        masses = [(rows @ b.T).exp_() @ times for rows in torch.split(a, _ROWS)]
-        apart = torch.cat(masses).log() - (a * b).sum(dim=1)
-        return torch.dot(apart, times) / times.sum()
-
-
-def _distinct(batch: Batch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The batch's distinct users and items, and for either side its place among them and its number of liked pairs.
+def _distinct_nodes(batch: Batch) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The batch's distinct users and items, and for either side its place among them and its number of positive pairs.
 
     Items are those of the positives, then the negatives. Nothing is computed twice for a user or item of many pairs.
     """
     users, at_users, pairs = torch.unique(batch.users, return_inverse=True, return_counts=True)
     items, at_items = torch.unique(torch.cat(batch[1:]), return_inverse=True)
-    liked = torch.bincount(at_items[: len(batch.users)], minlength=len(items))
-    return [users, items], [at_users, at_items], [pairs, liked]
+    positives = torch.bincount(at_items[: len(batch.users)], minlength=len(items))
+    return [users, items], [at_users, at_items], [pairs, positives]
 
 
-_ROWS = 256  # rows of logits at once
+SPEC = ModelSpec(
+    name="mgcn",
+    model=MGCN,
+    config=MGCNConfig,
+    paper="Yu et al. 2023, arXiv 2308.03588",
+    # The grid of `contrast_weight` is that of MMRec (Zhou 2023, arXiv 2302.03497).
+    search_space={
+        "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
+        "num_layers": (1, 2, 3),
+        "contrast_weight": (1e-3, 1e-2, 0.1),
+    },
+    small={"embedding_dim": 8},
+)

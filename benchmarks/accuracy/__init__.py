@@ -1,0 +1,1 @@
+"""How well gtcrec recommends: beside its peers, without its parts, on new items, without content, on planted truth."""

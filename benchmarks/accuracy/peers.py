@@ -1,0 +1,231 @@
+"""Tune and train every model of configs/peers.yaml alike, and make the tables of the pages docs/results/peers*.md.
+
+Tuning sees no test pair; the settings found go to benchmarks/tuned. Training goes on where it stopped. The tables are
+computed from the stored runs (`benchmarks.store`).
+"""
+
+import csv
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from benchmarks import store
+from benchmarks.accuracy.running import quick_catalog
+from benchmarks.blocks import Block
+from benchmarks.paths import CONFIGS, RESULTS, ROOT, RUNS, TUNED
+from gtcrec.experiments.benchmark.plan import BenchmarkConfig, BenchmarkPlan, plan, read_file
+from gtcrec.experiments.benchmark.results import Results, Row, read_tested, results
+from gtcrec.experiments.benchmark.tables import about, tables
+from gtcrec.experiments.planned_run import PlannedRun
+from gtcrec.experiments.run_folder import read_stored_config
+from gtcrec.experiments.scheduler import train_runs
+from gtcrec.experiments.tuning import study
+from gtcrec.reporting.tables import Cell, Table, markdown_lines
+from gtcrec.runtime.files import write_text
+
+FILE = CONFIGS / "peers.yaml"
+TRIALS = 12
+BUDGETS = {  # of a trial: about 2,000 steps at most, 1,000 without a better validation (SMORE and MGCN fall at first)
+    "tiktok": ["epochs=60", "valid_every=3", "patience=13"],
+    "sports": ["epochs=20", "valid_every=1", "patience=10"],
+    "ml100k": ["epochs=60", "valid_every=3", "patience=9"],
+}
+TESTED = ("recall@20", "ndcg@20")  # the metrics whose paired tests a page shows
+README = ("recall@20", "ndcg@5")  # the whole list, and the head that the paper speaks of
+FAMILIES = {
+    "untrained": ("popular", "itemknn", "userknn", "rp3beta", "ease", "ials", "contentknn", "mmgf"),
+    "interactions": ("bpr", "lightgcn", "simgcl"),
+    "content": ("vbpr", "freedom", "bm3", "mgcn", "lgmrec", "diffmm", "smore"),
+}
+
+
+def read_plan(data: Path, file: Path = FILE) -> BenchmarkConfig:
+    """Read the benchmark's file, with the data sets under the folder `data`."""
+    config = read_file(file)
+    sources = {
+        name: one.model_copy(update={"path": str(data / Path(one.path).name)}) for name, one in config.data.items()
+    }
+    tuned = str(ROOT / config.config) if config.config else ""
+    return config.model_copy(update={"data": sources, "config": tuned})
+
+
+def train(config: BenchmarkConfig, only: Sequence[str], jobs: int, runs: Path, results_folder: Path = RESULTS) -> None:
+    """Train and test what is missing under `runs`, then store the data sets of which all runs have ended."""
+    chosen = plan(config, runs, only)
+
+    def on_event(run: PlannedRun, event: Mapping[str, object]) -> None:
+        if "ended" in event:
+            print(f"{run.folder.parent.name}/{run.folder.name}: {event['ended']}", flush=True)
+
+    failed = train_runs(chosen.trained, jobs, on_event, keep="results")
+    for run, why in failed:
+        print(f"{run.folder}: {why}")
+    complete = [data for data, planned in chosen.runs.items() if all(store.is_tested(run.folder) for run in planned)]
+    for data in set(chosen.runs) - set(complete):
+        print(f"{data}: some runs have not ended; benchmarks/results keeps what it has")
+    for file in store.collect(runs, results_folder, complete):
+        print(file)
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(chosen.trained)} runs failed")
+
+
+def tune(data: Path, models: Sequence[str]) -> None:
+    """Tune models on the data set at `data`, and keep the best settings of each."""
+    if data.name not in BUDGETS:
+        raise SystemExit(f"expected a data set with a budget, {', '.join(BUDGETS)}; found {data.name}")
+    kept = TUNED / data.name
+    kept.mkdir(parents=True, exist_ok=True)
+    for model in models:
+        planned = study.plan(str(data), model, RUNS / "tune" / data.name / model, TRIALS, BUDGETS[data.name])
+        for trial in study.tune(planned):
+            print(data.name, model, trial.number, trial.value, dict(trial.settings), flush=True)
+        best = yaml.safe_load((planned.out / "best.yaml").read_text(encoding="utf-8"))
+        settings = {key: best[key] for key in ("model", "settings", "train")}
+        write_text(kept / f"{model}.yaml", yaml.safe_dump(settings, sort_keys=False))
+        write_text(kept / f"{model}.csv", (planned.out / "trials.csv").read_text(encoding="utf-8"))
+
+
+def stored_results(config: BenchmarkConfig, folder: Path = RESULTS, only: Sequence[str] = ()) -> list[Results]:
+    """Compute the results of the stored runs of each data set: means, intervals over users, paired tests."""
+    with tempfile.TemporaryDirectory() as name:
+        runs = Path(name)
+        store.restore(folder, runs, only)
+        planned = {data: tuple(_stored_runs(config, runs / data)) for data in config.data if (runs / data).is_dir()}
+        chosen = BenchmarkPlan(config, runs, planned, ())
+        return [results(chosen, data, read_tested(chosen_runs)) for data, chosen_runs in planned.items()]
+
+
+def _stored_runs(config: BenchmarkConfig, data: Path) -> Iterator[PlannedRun]:
+    for model in config.models:
+        for folder in sorted(data.glob(f"{model}-*"), key=lambda path: int(path.name.rpartition("-")[2])):
+            name, _, seed = folder.name.rpartition("-")
+            if name == model:
+                yield PlannedRun(name, int(seed), read_stored_config(folder), folder)
+
+
+def blocks(only: Sequence[str] = ()) -> dict[str, dict[str, Block]]:
+    """Return the blocks of each page by its name, README.md among them; of some data sets their own pages alone."""
+    config = read_plan(Path("data"))
+    complete = [one for one in stored_results(config, only=only) if len(one.rows) == len(config.models)]
+    made = {f"peers-{one.data}.md": data_blocks(one) for one in complete}
+    made |= {f"peers-{one.data}-tuning.md": {"tuning": tuning_block(one.data, config.models)} for one in complete}
+    if only:
+        return made
+    made["peers.md"] = {"protocol": protocol_block(config), "places": places_block(complete)}
+    made["README.md"] = {"peers-readme": readme_block(complete)}
+    return made
+
+
+def data_blocks(result: Results) -> dict[str, Block]:
+    """Return the tables of a data set, a sentence on its data, and one on who is behind the popular items."""
+    made = {"data": Block([about(result)])}
+    for table in tables(result):
+        if table.title == "Paired tests":
+            table = dataclasses.replace(table, rows=tuple(row for row in table.rows if row[1].text in TESTED))
+        made[table.title.lower().replace(", ", "-").replace(" ", "-")] = _block(table)
+    return made | {"not-above-popular": Block([not_above("popular", result)])}
+
+
+def not_above(name: str, result: Results) -> str:
+    """Return a sentence: at which metrics whose mean is not above that of the model `name`."""
+    least = next(row for row in result.rows if row.name == name).estimates
+    others = [row for row in result.rows if row.name != name]
+    behind = {m: [row.name for row in others if row.estimates[m].mean <= least[m].mean] for m in result.metrics}
+    parts = [f"at {metric} {', '.join(names)}" for metric, names in behind.items() if names]
+    return f"Not above `{name}`: {'; '.join(parts) or 'none'}."
+
+
+def tuning_block(data: str, models: Iterable[str]) -> Block:
+    """What the search of each model chose on a data set."""
+    rows = [_tuning_row(name, TUNED / data / f"{name}.csv") for name in models]
+    text = f"A trial: {' '.join(BUDGETS[data])}. Validation {TESTED[0]} of the defaults and of the best trial."
+    return Block([text], ("model", "trials", "defaults", "best", "settings found"), rows, (0, 4))
+
+
+def _tuning_row(name: str, path: Path) -> tuple[str, ...]:
+    trials = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    columns = list(trials[0])
+    space = columns[columns.index("seconds") + 1 : -1]  # between the costs and the error
+    if not space:
+        return (name, "–", "–", "–", "nothing to tune")
+    values = [float(trial[TESTED[0]] or 0) for trial in trials]
+    best = values.index(max(values))
+    settings = (
+        ", ".join(f"{key.removeprefix('train.')} {trials[best][key]}" for key in space) if best else "the defaults"
+    )
+    return (name, str(len(trials)), f"{values[0]:.4f}", f"{values[best]:.4f}", settings)
+
+
+def protocol_block(config: BenchmarkConfig) -> Block:
+    """The budget of tuning and of the final trainings."""
+    patience = ", ".join(f"{source.train['patience']} on `{data}`" for data, source in config.data.items())
+    seeds = ", ".join(map(str, config.seeds))
+    return Block(
+        [
+            f"- Tuning: {TRIALS} trials a model, the first with its defaults; fewer where the search space is smaller.",
+            "- A trial: about 2,000 steps at most.",
+            f"- Final training: seeds {seeds}, at most {config.train['epochs']} epochs.",
+            f"- It ends after this many validations without a better one: {patience}.",
+        ]
+    )
+
+
+def places_block(summaries: Sequence[Results]) -> Block:
+    """GTC's place at each metric, and the best of the others against it."""
+    rows = []
+    for one in summaries:
+        for metric in one.metrics:
+            ranked = sorted(one.rows, key=lambda row: -row.estimates[metric].mean)
+            place = 1 + [row.name for row in ranked].index(one.base)
+            best = next(row for row in ranked if row.name != one.base)
+            estimate = best.estimates[metric]
+            assert estimate.against is not None
+            test, relative, interval = estimate.against
+            low, high = interval or (float("nan"), float("nan"))
+            share = f"{relative or 0:+.1%} [{low:+.1%}, {high:+.1%}]"
+            rows.append((one.data, metric, f"{place} of {len(ranked)}", best.name, share, f"{test.p_holm:.4f}"))
+    headers = ("data", "metric", "place of gtc", "best other model", "it against gtc", "p (Holm)")
+    return Block((), headers, rows, (0, 1, 3))
+
+
+def readme_block(summaries: Sequence[Results]) -> Block:
+    """Two metrics of each data set for a few models: gtc, popular, the best in any column, the best of each family."""
+    headers, columns, ranks = ["model"], [], []
+    names = [row.name for row in summaries[0].rows]
+    for one in summaries:
+        means = next(table for table in tables(one) if table.title == "Means")
+        for metric in README:
+            cells = [row[means.headers.index(metric)] for row in means.rows]
+            headers.append(f"{one.data} {metric}")
+            columns.append([dataclasses.replace(cell, text=cell.text.partition(" ")[0]) for cell in cells])
+            ranks.append(_ranks(one.rows, metric))
+    total = {name: sum(rank[name] for rank in ranks) for name in names}
+    best = {name for name in names if any(rank[name] == 1 for rank in ranks)}
+    best |= {min(family, key=lambda name: total[name]) for family in FAMILIES.values()}
+    shown = [place for place, name in enumerate(names) if name in {"gtc", "popular", *best}]
+    rows = tuple((Cell(names[place]), *(column[place] for column in columns)) for place in shown)
+    return Block(markdown_lines(Table("", "", tuple(headers), rows)))
+
+
+def _ranks(rows: Sequence[Row], metric: str) -> dict[str, int]:
+    ranked = sorted(rows, key=lambda row: -row.estimates[metric].mean)
+    return {row.name: place for place, row in enumerate(ranked, 1)}
+
+
+def _block(table: Table) -> Block:
+    return Block([table.note, "", *markdown_lines(dataclasses.replace(table, title="", note=""))])
+
+
+def measure_quick(runs: Path) -> None:
+    """Train two models on a tiny catalog, store them apart from the real results, and print the tables."""
+    catalog = quick_catalog(runs / "catalog")
+    entries = {"data": {"catalog": str(catalog)}, "models": ["gtc", "popular"], "base": "gtc", "seeds": [0]}
+    config = BenchmarkConfig.model_validate({**entries, "train": {"epochs": 1}})
+    (runs / "results").mkdir()
+    train(config, (), 1, runs / "peers", runs / "results")
+    for result in stored_results(config, runs / "results"):
+        for block in data_blocks(result).values():
+            print("\n".join(["", *block.lines()]))

@@ -1,0 +1,1 @@
+"""What gtcrec costs in seconds and bytes: training, evaluation, search, encoding, building."""

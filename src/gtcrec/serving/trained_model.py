@@ -1,0 +1,190 @@
+"""A trained model that answers by external ids: lists, scores, similar items, new users, items added later."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtcrec.errors import RunError
+from gtcrec.experiments.model_bundle import WEIGHTS, ModelBundle, is_bundle, read_bundle
+from gtcrec.experiments.run import Run
+from gtcrec.ops.fold_in import history_matrix
+from gtcrec.ops.scorers import DotScorer
+from gtcrec.ops.topk import recommend
+from gtcrec.runtime.process_group import find_device
+from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, TopK, Vocabulary
+
+__all__ = ["TrainedModel"]
+
+
+class TrainedModel:
+    """A model with the ids, seen items and content that its answers need."""
+
+    def __init__(self, bundle: ModelBundle, module: nn.Module) -> None:
+        self.bundle = bundle
+        self.module = module
+
+    @classmethod
+    def load(cls, folder: Path, data: str | None = None, device: str | None = None) -> "TrainedModel":
+        """Open a saved recommender or a finished run; `data` says where the data of a run of version 0.1 lie now.
+
+        Raises `RunError` when the folder is neither, is damaged, or its training has not ended.
+        """
+        if is_bundle(folder) and (folder / WEIGHTS).exists():
+            bundle, module = read_bundle(folder)
+            return cls(bundle, module.to(find_device(device or "cpu")))
+        return cls.of_run(Run.load(folder, data, device))
+
+    @classmethod
+    def of_run(cls, run: Run) -> "TrainedModel":
+        """Return the model of a finished run. Raises `RunError` when its training has not ended."""
+        run.need_finished()
+        return cls(run.bundle(), run.model)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores [b, n items] of user indices int64 [b], items added later included; computed once."""
+        if self.bundle.n_added:
+            module = self._adding_module()
+            with torch.no_grad():
+                users, items = module.vectors()
+                return DotScorer(users, torch.cat([items, module.add_items(self.bundle.added_features)]))
+        scorer: Scorer = self.module.scorer()  # type: ignore[operator]
+        return scorer
+
+    def recommend(self, users: Ints, k: int, exclude_seen: bool = True, candidates: Ints | None = None) -> pa.Table:
+        """Return the best k items of users by index: columns user_id, item_id, rank int32, score float32.
+
+        `candidates` are the only items, by index, that may be listed.
+        """
+        scorer = self.scorer if candidates is None else _restrict(self.scorer, candidates)
+        lists = recommend(scorer, users, k, [self.seen] if exclude_seen else [])
+        return self._tabulate(lists, self._user_ids)
+
+    def recommend_for_histories(
+        self, histories: Sequence[Sequence[Any]], k: int, exclude_seen: bool = True, candidates: Ints | None = None
+    ) -> pa.Table:
+        """Return the best k items of new users by the ids of their histories; user_id counts these from 1.
+
+        Raises `DataError` for an unknown item, `RunError` for a model that cannot score new users.
+        """
+        scores, seen = self.score_histories(histories)
+        numbers = np.arange(len(scores))
+
+        def scorer(rows: Tensor) -> Tensor:
+            return scores[rows.to(scores.device)]
+
+        chosen = scorer if candidates is None else _restrict(scorer, candidates)
+        return self._tabulate(recommend(chosen, numbers, k, [seen] if exclude_seen else []), pa.array(numbers + 1))
+
+    def similar_items(self, items: Ints, k: int) -> pa.Table:
+        """Return the k items most similar to each by index: columns item_id, similar_item_id, rank, score."""
+        if isinstance(getattr(self.scorer, "items", None), Tensor):
+            units = F.normalize(self.vectors("items"), dim=1)
+            scores = units[torch.from_numpy(items).to(units.device)] @ units.T
+        else:
+            scores = self.score_histories([[one] for one in self.bundle.items.external(items).tolist()])[0]
+        numbers = np.arange(len(items))
+        itself = Interactions(numbers, items, len(items), len(self.bundle.items))
+        lists = recommend(lambda rows: scores[rows.to(scores.device)], numbers, k, [itself])
+        table = self._tabulate(lists, self._item_ids.take(pa.array(items)))
+        return table.rename_columns(["item_id", "similar_item_id", "rank", "score"])
+
+    def add_items(self, ids: list[Any], features: ItemFeatures) -> "TrainedModel":
+        """Return the model with new items after the others, scored by their content."""
+        self._adding_module()
+        later = replace(
+            self.bundle,
+            items=_extend(self.bundle.items, ids),
+            features=_stack(self.bundle.features, features),
+            n_added=self.bundle.n_added + features.n_items,
+            titles=(*self.bundle.titles, *[""] * len(ids)) if self.bundle.titles else (),
+        )
+        return TrainedModel(later, self.module)
+
+    def vectors(self, side: str) -> Tensor:
+        """Return the vectors of "users" or "items". Raises `RunError` for a model whose scores are no inner product."""
+        vectors = getattr(self.scorer, side, None)
+        if not isinstance(vectors, Tensor):
+            raise RunError(f"{self.bundle.model} has no vectors of {side}: its scores are no inner products")
+        return vectors
+
+    def score_histories(self, histories: Sequence[Sequence[Any]]) -> tuple[Tensor, Interactions]:
+        """Return the scores [b, n items] of new users by their histories, and these as interactions."""
+        if not isinstance(self.module, FoldsIn):
+            raise RunError(f"{self.bundle.model} cannot score users whom the training did not have")
+        n_trained, n_items = self.bundle.seen.n_items, len(self.bundle.items)
+        lists = [self.bundle.items.index(one) for one in histories]
+        rows = history_matrix([one[one < n_trained] for one in lists], n_trained)
+        if self.bundle.n_added:
+            module = self._adding_module()
+            assert isinstance(self.scorer, DotScorer)
+            scores = module.new_users(rows) @ self.scorer.items.T
+        else:
+            scores = self.module.fold_in(rows).detach()
+        users, items = history_matrix(lists, n_items).nonzero()
+        return scores, Interactions(users.astype(np.int64), items.astype(np.int64), len(lists), n_items)
+
+    @cached_property
+    def seen(self) -> Interactions:
+        """The training interactions, over all items."""
+        seen = self.bundle.seen
+        if not self.bundle.n_added:
+            return seen
+        return Interactions(seen.users, seen.items, seen.n_users, len(self.bundle.items))
+
+    @cached_property
+    def _user_ids(self) -> pa.Array:
+        return pa.array(self.bundle.users.ids)
+
+    @cached_property
+    def _item_ids(self) -> pa.Array:
+        return pa.array(self.bundle.items.ids)
+
+    def _adding_module(self) -> AddsItems:
+        if not isinstance(self.module, AddsItems):
+            raise RunError(f"{self.bundle.model} cannot score items that came after training")
+        return self.module
+
+    def _tabulate(self, lists: TopK, ids: pa.Array) -> pa.Table:
+        rows, places = (lists.items >= 0).nonzero()
+        columns = {
+            "user_id": ids.take(pa.array(lists.users[rows])),
+            "item_id": self._item_ids.take(pa.array(lists.items[rows, places])),
+            "rank": pa.array(places.astype(np.int32) + 1),
+            "score": pa.array(lists.scores[rows, places]),
+        }
+        return pa.table(columns)
+
+
+def _restrict(scorer: Scorer, candidates: Ints) -> Scorer:
+    """Return the scorer for which all items but the candidates have the score -inf, which is never recommended."""
+
+    def scores(users: Tensor) -> Tensor:
+        every = scorer(users)
+        chosen = torch.zeros(every.shape[1], dtype=torch.bool, device=every.device)
+        chosen[torch.from_numpy(candidates).to(every.device)] = True
+        return every.masked_fill(~chosen, -torch.inf)
+
+    return scores
+
+
+def _stack(first: ItemFeatures, then: ItemFeatures) -> ItemFeatures:
+    def both(side: str) -> dict[str, Any]:
+        return {m: np.concatenate([getattr(first, side)[m], getattr(then, side)[m]]) for m in first.names}
+
+    return ItemFeatures(first.n_items + then.n_items, both("values"), both("present"))
+
+
+def _extend(known: Vocabulary, ids: list[Any]) -> Vocabulary:
+    """Return the ids with new ones after them; whole numbers stay so if the new ones are."""
+    if known.ids.dtype.kind == "i" and all(isinstance(one, int | np.integer) for one in ids):
+        return Vocabulary(np.array([*known.ids.tolist(), *map(int, ids)]), known.word)
+    return Vocabulary(np.array([*map(str, known.ids.tolist()), *map(str, ids)]), known.word)
