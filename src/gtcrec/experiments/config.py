@@ -20,7 +20,7 @@ from gtcrec.models.renamed import has_setting, rename_settings
 from gtcrec.training.trainer import TrainConfig
 from gtcrec.types import Dataset
 
-__all__ = ["DataConfig", "RunConfig", "dump_yaml", "load_config", "parse_yaml"]
+__all__ = ["DataConfig", "RunConfig", "dump_yaml", "load_config", "parse_yaml", "read_yaml"]
 
 
 class DataConfig(ReadConfig):
@@ -60,7 +60,7 @@ def load_config(
     and value: a dotted key ("train.epochs"), "preset", or a bare key of the model's settings or of `train`.
     Raises `ConfigError` for an unknown key with the nearest known one.
     """
-    layers: dict[str, Any] = _read(file) if file else {}
+    layers: dict[str, Any] = _read_layers(file) if file else {}
     name = model or layers.get("model", "gtc")
     spec = models.get_spec(name)
     sections: dict[str, type[BaseModel]] = {"settings": spec.config, "train": TrainConfig}
@@ -126,17 +126,24 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the keys and values of a YAML file. Raises `ConfigError` naming the file."""
     try:
         value = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: expected keys and values, found {type(value).__name__}")
-    for key in value:
+    return value
+
+
+def _read_layers(file: Path) -> dict[str, Any]:
+    """Return the sections of a configuration file."""
+    layers = read_yaml(file)
+    for key in layers:
         if key not in RunConfig.model_fields:
             raise ConfigError(f"{file}: unknown key {key!r}{nearest(str(key), RunConfig.model_fields)}")
-    return value
+    return layers
 
 
 def _parse_assignment(text: str) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, config_error, nearest
 from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
-from gtcrec.experiments.config import RunConfig, load_config, parse_yaml
+from gtcrec.experiments.config import RunConfig, load_config, read_yaml
 from gtcrec.experiments.planned_run import PlannedRun, Variant, check_folder
 
 __all__ = ["CUTS", "BenchmarkConfig", "BenchmarkPlan", "DataEntry", "ModelEntry", "plan", "read_file"]
@@ -98,7 +98,7 @@ class BenchmarkPlan:
 
 def read_file(path: Path) -> BenchmarkConfig:
     """Read FILE.yaml. Raises `ConfigError` naming the file and the key that is wrong or unknown."""
-    found = _read_mapping(path)
+    found = read_yaml(path)
     try:
         config = BenchmarkConfig.model_validate(found)
     except ValidationError as error:
@@ -196,17 +196,6 @@ def _resolve_run(config: BenchmarkConfig, data: str, name: str) -> RunConfig:
 
 def _require_model(file: Path, model: str) -> None:
     """Raise `ConfigError` unless a config file is one of this model."""
-    stored = _read_mapping(file).get("model")
+    stored = read_yaml(file).get("model")
     if stored != model:
         raise ConfigError(f"{file}: expected a config file with model: {model}, found {stored!r}")
-
-
-def _read_mapping(file: Path) -> dict[str, Any]:
-    """Read keys and values from a YAML file."""
-    try:
-        value = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(value).__name__}")
-    return value
