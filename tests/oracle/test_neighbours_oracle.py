@@ -113,13 +113,6 @@ def test_ease_equals_ridge_regressions_of_each_item_on_the_others(pairs, reg):
     np.testing.assert_allclose(scores("ease", pairs, reg=reg), x @ b, atol=1e-5)
 
 
-def test_ease_refuses_a_catalogue_that_would_not_fit_into_memory():
-    many = Interactions(np.array([0]), np.array([0]), 1, 50_000)
-    wanted = r"ease: 50000 items need 37\.3 GiB of memory; expected at most 40000 items, or a larger max_items"
-    with pytest.raises(ConfigError, match=wanted):  # 2 * 8 * 50000^2 bytes / 2^30
-        scores("ease", many)
-
-
 def similar_content(features, weights, k):
     """The k nearest items by the weighted mean cosine of standardised content, 0 where an item lacks a modality."""
     total = np.zeros((features.n_items, features.n_items))

@@ -24,6 +24,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "userknn": ("gtcrec.models.baselines.userknn", "items of the users who resemble the user"),
     "rp3beta": ("gtcrec.models.baselines.rp3beta", "short walks from the user, with popularity discounted"),
     "ease": ("gtcrec.models.baselines.ease", "a linear item-item model in closed form"),
+    "l3ae": ("gtcrec.models.baselines.l3ae", "EASE whose weights are pulled to those that content says"),
     "ials": ("gtcrec.models.baselines.ials", "factors by alternating least squares over all pairs"),
     "contentknn": ("gtcrec.models.baselines.contentknn", "items whose content is near that of the user's items"),
     "mmgf": ("gtcrec.models.baselines.mmgf", "graph filters of interactions and content, without training"),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gtcrec.errors import DataError
 from gtcrec.types import Floats, Masks
 
-__all__ = ["ContentProjection", "Directions", "column_means", "directions"]
+__all__ = ["ContentProjection", "Directions", "Standardization", "column_means", "directions", "standardization"]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
 
@@ -96,6 +96,29 @@ def _mean_and_inverse_std(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         squares += block.square_().sum(dim=0, dtype=torch.float64)
     spread = (squares / max(len(items), 1)).sqrt().float()
     return mean, torch.where(spread > 1e-6 * (mean.abs() + 1e-12), 1.0 / spread, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Standardization:
+    """How content x becomes (x - mean) / std: `mean` [d], `inverse` [d] 1 / std, or 0 where a column is constant."""
+
+    mean: Tensor
+    inverse: Tensor
+
+    def __call__(self, x: Floats, present: Masks) -> Tensor:
+        """Return the standardised content of x [n, d], float32 [n, d]; absent rows are 0.
+
+        Raises `DataError` for content of another width.
+        """
+        if x.shape[1] != len(self.mean):
+            raise DataError(f"expected content of width {len(self.mean)}, found {x.shape[1]}")
+        y = (torch.from_numpy(x) - self.mean).mul_(self.inverse)
+        return y.masked_fill_(~torch.from_numpy(present)[:, None], 0.0)
+
+
+def standardization(x: Floats, present: Masks) -> Standardization:
+    """Return how to give content x [n, d] mean 0 and variance 1 over the present rows."""
+    return Standardization(*_mean_and_inverse_std(torch.from_numpy(x), torch.from_numpy(present)))
 
 
 @dataclass(frozen=True, eq=False)

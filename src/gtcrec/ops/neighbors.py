@@ -4,7 +4,7 @@ Built in blocks; nothing here forms a dense matrix of items x items or users x u
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ __all__ = [
     "content_neighbors",
     "cosine_graph",
     "empty_csr",
+    "find_search",
     "item_graph",
     "mean_rows",
     "nearest_neighbors",
@@ -38,6 +39,15 @@ def nearest_rows(unit: Floats, k: int, block: int = 1024) -> Ints:
     """Return each row's k nearest other rows by inner product, int64 [n, k]; see `nearest_neighbors`."""
     rows = torch.from_numpy(unit)
     return nearest_neighbors(rows, rows, k, skip_self=True, block=block)[1].numpy()
+
+
+def find_search(name: Literal["exact", "approximate"]) -> Search:
+    """Return the search of that name. Raises `ConfigError` for the approximate one without faiss."""
+    if name == "exact":
+        return nearest_rows
+    from gtcrec.ops.ann import approximate_neighbors  # needs an extra
+
+    return approximate_neighbors
 
 
 def nearest_neighbors(

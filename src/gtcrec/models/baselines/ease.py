@@ -1,14 +1,11 @@
 """EASE: a linear item-item model without self-similarity, in closed form (Steck 2019, arXiv 1905.03375)."""
 
-import numpy as np
-import torch
 from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from gtcrec.errors import ConfigError
 from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.item_regression import check_memory, score_histories, solve_item_weights
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
 __all__ = ["EASE", "SPEC", "EASEConfig"]
@@ -18,13 +15,14 @@ class EASEConfig(ModelConfig):
     """Settings of EASE; `reg` is the paper's for ML-20M (it has 1000 for Netflix, 200 for MSD)."""
 
     reg: float = Field(500.0, gt=0, description="lambda: of the squared weights")
-    max_items: int = Field(40_000, ge=1, description="larger catalogues are refused: two matrices of items x items")
+    user_exponent: float = Field(0.0, ge=0, description="a: a user of n items weighs n^-a; 0 in the paper")
+    max_items: int = Field(40_000, ge=1, description="larger catalogues are refused, for items x items numbers")
 
 
 class EASE(nn.Module):
-    """s(u, .) = x_u B, B the minimum of |X - X B|^2 + lambda |B|^2 with a diagonal of zeros (eq. 8).
+    """s(u, .) = x_u B, B the minimum of |X - X B|^2_Omega + lambda |B|^2 with a diagonal of zeros (eq. 8).
 
-    B = I - P diag(1 / diag P), P = (X^T X + lambda I)^-1. Derived from the data, so no part of the saved weights.
+    B = I - P diag(1 / diag P), P = (X^T Omega X + lambda I)^-1. Derived from the data, so no part of the saved weights.
     Raises `ConfigError` for more than `max_items` items.
     """
 
@@ -32,41 +30,16 @@ class EASE(nn.Module):
 
     def __init__(self, config: EASEConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
-        if train.n_items > config.max_items:
-            need = _COPIES * 8 * train.n_items**2 / 2**30
-            raise ConfigError(
-                f"ease: {train.n_items} items need {need:.1f} GiB of memory; "
-                f"expected at most {config.max_items} items, or a larger max_items"
-            )
+        check_memory("ease", train.n_items, config.max_items)
         self._histories = train.matrix()
-        self.register_buffer("b", _solve_item_weights(train, config.reg), persistent=False)
+        found = solve_item_weights(train, config.reg, config.user_exponent)
+        self.register_buffer("b", found.b, persistent=False)
 
     def fold_in(self, history: csr_array) -> Tensor:
-        items, starts = (torch.from_numpy(side.astype(np.int64)) for side in (history.indices, history.indptr[:-1]))
-        return F.embedding_bag(items.to(self.b.device), self.b, starts.to(self.b.device), mode="sum")  # sums of rows
+        return score_histories(self.b, history)
 
     def scorer(self) -> Scorer:
         return lambda users: self.fold_in(self._histories[users.cpu().numpy()])  # nothing changes B
-
-
-_COPIES = 2  # matrices of float64 held at once
-
-
-def _solve_item_weights(train: Interactions, reg: float, block: int = 2048) -> Tensor:
-    """B, float32 [n_items, n_items]; inverted in float64, for a small lambda leaves X^T X ill-conditioned."""
-    x = train.matrix()
-    xt = x.T.tocsr()
-    gram = np.empty((train.n_items, train.n_items))
-    for start in range(0, train.n_items, block):
-        gram[start : start + block] = (xt[start : start + block] @ x).toarray()
-    gram[np.diag_indices_from(gram)] += reg
-    factor = torch.linalg.cholesky(torch.from_numpy(gram))
-    del gram
-    p = torch.cholesky_inverse(factor)
-    del factor
-    b = p.div_(-p.diagonal().clone()).float()  # columns over their -P_jj
-    b.fill_diagonal_(0.0)
-    return b
 
 
 SPEC = ModelSpec(
@@ -77,5 +50,6 @@ SPEC = ModelSpec(
     paper="Steck 2019, arXiv 1905.03375",
     search_space={
         "reg": (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+        "user_exponent": (0.0, 0.5, 1.0),
     },
 )

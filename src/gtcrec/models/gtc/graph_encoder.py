@@ -17,7 +17,7 @@ from gtcrec.models.gtc.random_walks import collect_walks, random_walks, sample_n
 from gtcrec.ops import graph
 from gtcrec.ops.fold_in import fold_in_users, new_item_rows, new_user_rows, torch_csr
 from gtcrec.ops.least_squares import factorize
-from gtcrec.ops.neighbors import Search, co_interaction_users, item_graph, nearest_rows
+from gtcrec.ops.neighbors import co_interaction_users, find_search, item_graph
 from gtcrec.ops.sharded import RowShardedEmbedding, ShardedMatrix, xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.types import Interactions, ItemFeatures
@@ -85,7 +85,7 @@ class GraphEncoder(nn.Module):
         if config.condition == "item_audience":
             self.audience = graph.SparseMatrix(_user_means(train))
         if config.num_item_neighbors and features.names:
-            near = item_graph(features, config.num_item_neighbors, search=_neighbor_search(config.neighbor_search))
+            near = item_graph(features, config.num_item_neighbors, search=find_search(config.neighbor_search))
             self.item_graph = graph.SparseMatrix(near * config.item_graph_weight)
         if config.num_user_neighbors:
             self.user_graph = graph.SparseMatrix(co_interaction_users(train, config.num_user_neighbors))
@@ -212,14 +212,6 @@ class GraphEncoder(nn.Module):
 def unit_scale(rows: Tensor) -> Tensor:
     """Return rows [n, d] scaled to root-mean-square 1."""
     return F.normalize(rows, dim=1) * math.sqrt(rows.shape[1])
-
-
-def _neighbor_search(name: str) -> Search:
-    if name == "exact":
-        return nearest_rows
-    from gtcrec.ops.ann import approximate_neighbors  # needs an extra
-
-    return approximate_neighbors
 
 
 def _clear_cache(encoder: GraphEncoder, keys: Any) -> None:
