@@ -56,6 +56,7 @@ def train(
         raise typer.BadParameter("missing argument DATA")
     from gtcrec.experiments.config import load_config
     from gtcrec.experiments.run import Run
+    from gtcrec.runtime.block_jobs import choose_executor
     from gtcrec.runtime.files import require_empty
     from gtcrec.runtime.process_group import init_process_group
 
@@ -64,12 +65,14 @@ def train(
     run_config = load_config(data, model, config, settings)
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
     prepare_parent(out)
-    if ray:
+    if ray and not _solves_items(run_config):
         require_empty(out)
         _train_by_ray(run_config, out, ray)
         return
     with init_process_group(run_config.train.device) as processes:
-        train_here(Run.create(run_config, out, processes))
+        run = Run.create(run_config, out, processes)
+        run.executor = choose_executor(engine, workers, ray_address) if ray else None
+        train_here(run)
     if processes.is_main:
         _print_result(out)
 
@@ -87,16 +90,18 @@ def resume(
     from gtcrec.cli.console import say
     from gtcrec.experiments.run import Run
     from gtcrec.experiments.run_folder import read_stored_config
+    from gtcrec.runtime.block_jobs import choose_executor
     from gtcrec.runtime.files import MANIFEST
     from gtcrec.runtime.process_group import init_process_group
 
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
     config = read_stored_config(folder, data, device)
-    if ray and not (folder / MANIFEST).exists():
+    if ray and not _solves_items(config) and not (folder / MANIFEST).exists():
         _train_by_ray(config, folder, ray)
         return
     with init_process_group(config.train.device) as processes:
         run = Run.load(folder, data, device, processes)
+        run.executor = choose_executor(engine, workers, ray_address) if ray else None
         if not run.finished:
             train_here(run)
         elif processes.is_main:
@@ -132,6 +137,13 @@ def train_here(run: "Run") -> None:
     else:
         for _ in run.epochs():
             pass
+
+
+def _solves_items(config: "RunConfig") -> bool:
+    """Whether the model's weights are solved for in blocks of items: Ray's workers do not train it, they solve."""
+    from gtcrec import models
+
+    return hasattr(models.get_spec(config.model).model, "solve_items")
 
 
 def _ray_cluster(engine: str, workers: int, address: str, max_failures: int) -> "Cluster | None":

@@ -17,9 +17,11 @@ from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, recommend, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
+from gtcrec.experiments.item_weights import solve_in_blocks
 from gtcrec.experiments.model_bundle import WEIGHTS, ModelBundle, write_bundle_files
 from gtcrec.experiments.run_folder import describe_dataset, describe_environment, read_stored_config, write_per_user
 from gtcrec.reporting.html import write_run_report
+from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
     atomic_path,
@@ -31,7 +33,7 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, assert_equal_across_ranks
 from gtcrec.training.trainer import Epoch, Training, epochs
-from gtcrec.types import Dataset, Report, Scorer
+from gtcrec.types import Dataset, Report, Scorer, SolvesItems
 
 __all__ = ["Run", "train"]
 
@@ -80,10 +82,12 @@ class Run:
         self.split = data.split(dataset, config.split)
         settings = models.make_config(config.model, config.settings, config.preset)
         spread = workers if config.train.embedding_sharding == "row_wise" else None
+        fresh = fresh and not hasattr(models.get_spec(config.model).model, "solve_items")  # `epochs` solves for them
         self.model: nn.Module = models.build_model(
             config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
         )
         self.training = Training(self.model, config.train)
+        self.executor: Executor | None = None  # of what is done in blocks; this process if none is given
 
     @classmethod
     def create(cls, config: RunConfig, folder: str | Path, workers: ProcessGroup = SINGLE_PROCESS) -> "Run":
@@ -156,6 +160,9 @@ class Run:
         writes = self.workers.is_main or config.embedding_sharding == "row_wise"  # of which each worker writes its part
         if self.workers.size > 1:
             assert_equal_across_ranks("their data's fingerprint", self.dataset.fingerprint, self.workers)
+        if isinstance(self.model, SolvesItems) and self.model.n_items:
+            fingerprint = self.dataset.fingerprint
+            solve_in_blocks(self.model, self.config, fingerprint, self.folder, self.executor, on_step)
         for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate, self.workers):
             if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
                 self.training.save(self.folder / _CHECKPOINT)

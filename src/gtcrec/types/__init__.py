@@ -5,7 +5,7 @@ Nothing in this package needs torch.
 
 from gtcrec.types.arrays import Floats, Ints, Masks
 from gtcrec.types.data import Dataset, Interactions, ItemFeatures, ItemMetadata, Split, Vocabulary
-from gtcrec.types.protocols import AddsItems, Batch, FoldsIn, Scorer, ScoringModel, TrainableModel
+from gtcrec.types.protocols import AddsItems, Batch, FoldsIn, Scorer, ScoringModel, SolvesItems, TrainableModel
 from gtcrec.types.results import Report, ReportContext, TopK
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ReportContext",
     "Scorer",
     "ScoringModel",
+    "SolvesItems",
     "Split",
     "TopK",
     "TrainableModel",

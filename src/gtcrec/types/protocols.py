@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from scipy.sparse import csr_array
 
+from gtcrec.types.arrays import Floats, Ints
 from gtcrec.types.data import ItemFeatures
 
-__all__ = ["AddsItems", "Batch", "FoldsIn", "Scorer", "ScoringModel", "TrainableModel"]
+__all__ = ["AddsItems", "Batch", "FoldsIn", "Scorer", "ScoringModel", "SolvesItems", "TrainableModel"]
 
 if TYPE_CHECKING:
     import torch
@@ -81,4 +82,22 @@ class AddsItems(Protocol):
 
     def new_users(self, history: csr_array) -> "torch.Tensor":
         """Return the vectors [b, d] of new users from their histories, binary [b, n_items]."""
+        ...
+
+
+@runtime_checkable
+class SolvesItems(Protocol):
+    """What models offer whose weights are solved for item by item, each on its own."""
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are to solve for; 0 when the model has its weights."""
+        ...
+
+    def solve_items(self, items: Ints) -> tuple[Ints, Floats]:
+        """Return the items that items int64 [b] depend on, and the weights, [b, k] each."""
+        ...
+
+    def take_items(self, chosen: Ints, weights: Floats) -> None:
+        """Take over what `solve_items` returned for all items, [n_items, k] each."""
         ...

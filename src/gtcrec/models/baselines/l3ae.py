@@ -74,11 +74,24 @@ class L3AE(nn.Module):
         shape = train.n_items, min(config.num_candidates, train.n_items - 1)
         self.register_buffer("chosen", torch.full(shape, -1, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(shape))
-        for start in range(0, train.n_items, _BLOCK) if init_weights else ():
-            items = np.arange(start, min(start + _BLOCK, train.n_items))
-            chosen, weights = self.local.solve(items)
-            self.chosen[start : start + _BLOCK] = torch.from_numpy(chosen)
-            self.weights[start : start + _BLOCK] = torch.from_numpy(weights)
+        if init_weights:
+            self.take_items(*self.solve_items(np.arange(train.n_items)))
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are to solve for; 0 when the model has its weights."""
+        unsolved = self.config.candidates == "local" and not (self.chosen >= 0).any()
+        return self._train.n_items if unsolved else 0
+
+    def solve_items(self, items: Ints) -> tuple[Ints, Floats]:
+        """Return the candidates of items int64 [b] and their weights, [b, num_candidates] each."""
+        parts = [self.local.solve(items[start : start + _BLOCK]) for start in range(0, len(items), _BLOCK)]
+        return np.concatenate([chosen for chosen, _ in parts]), np.concatenate([weights for _, weights in parts])
+
+    def take_items(self, chosen: Ints, weights: Floats) -> None:
+        """Take over the candidates and weights of all items."""
+        self.chosen.copy_(torch.from_numpy(chosen))
+        self.weights.copy_(torch.from_numpy(weights))
 
     @cached_property
     def content(self) -> ContentRegression:
