@@ -10,7 +10,7 @@ from benchmarks.accuracy import sampled
 from benchmarks.accuracy.running import options, quick_catalog
 from benchmarks.blocks import Block
 from benchmarks.paths import PAGES
-from benchmarks.speed import ann, batch, build, encode, growth, ray_training, side_by_side, tables
+from benchmarks.speed import ann, batch, build, encode, growth, item_weights, ray_training, side_by_side, tables
 
 USUAL = ("training", "growth")  # without names; the others want more time or more libraries
 
@@ -71,6 +71,13 @@ MEASURED: Mapping[str, Measurement | None] = {
         lambda result: {"build": build.table_block(result)},
         "build",
     ),
+    "item-weights": Measurement(
+        item_weights.main,
+        ("run",),
+        ("run", "--forms", "--items", "300"),
+        item_weights.blocks,
+        "l3ae",
+    ),
     "sampled": None,  # trains runs
 }
 
@@ -86,6 +93,8 @@ def measure(name: str, data: Path, runs: Path, quick: bool) -> tuple[str, Mappin
     words = [*(chosen.quick if quick else chosen.words), "--out", str(out)]
     if name == "training":
         words += ["--data", str(data)]
+    if name == "item-weights":
+        words += ["--data", str(data / "sports")]
     if name == "ray":
         words.insert(0, str(quick_catalog(runs / "catalog") if quick else data / "tiktok"))
     chosen.main(words)
