@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import UserItemVectors, xavier_embeddings
 from gtcrec.models.modalities import register_content
 from gtcrec.ops import diffusion, graph, losses
@@ -23,7 +23,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["SPEC", "DiffMM", "DiffMMConfig", "RowDenoiser", "interaction_schedule", "step_weights"]
 
 
-class DiffMMConfig(ModelConfig):
+class DiffMMConfig(ContentModelConfig):
     """Settings of DiffMM; those of the published code, but for what keeps an epoch cheap on a CPU.
 
     These are `hidden_dim` and `generation_steps`, which the preset `published` has, and `denoising_batch_size`: the
@@ -333,6 +333,8 @@ SPEC = ModelSpec(
         "published": ({"hidden_dim": 1000, "generation_steps": 5}, {"batch_size": 1024}),
     },
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2, 3),
         "residual_weight": (0.1, 0.5, 1.0),
