@@ -61,7 +61,7 @@ def _adder(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Call
 
 
 def measure_accuracy(arguments: argparse.Namespace) -> None:
-    from benchmarks.accuracy import peers, published
+    from benchmarks.accuracy import peers, published, tuning
 
     if arguments.quick:
         peers.measure_quick(QUICK)
@@ -73,7 +73,7 @@ def measure_accuracy(arguments: argparse.Namespace) -> None:
     _check_names(tuned, config.data)
     if arguments.tune:
         for name in tuned or config.data:
-            peers.tune(arguments.data / name, arguments.only or list(config.models))
+            tuning.tune(config, name, arguments.only or list(config.models))
         return
     for name in beside:
         _store(name, f"peers on {name}", published.measure(arguments.data, name, RUNS))

@@ -42,4 +42,8 @@ def _data_sets(pages: Sequence[str]) -> list[str]:
     """The data sets that pages need; none stands for all."""
     if {"peers.md", "README.md"} & set(pages):
         return []
-    return [data for data in peers.BUDGETS if f"peers-{data}.md" in pages or f"peers-{data}-tuning.md" in pages]
+    return [
+        data
+        for data in peers.read_plan(Path("data")).data
+        if f"peers-{data}.md" in pages or f"peers-{data}-tuning.md" in pages
+    ]

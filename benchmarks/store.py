@@ -66,6 +66,15 @@ def restore(results: Path, runs: Path, only: Sequence[str] = ()) -> None:
         write_manifest(folder, list(KEPT))
 
 
+def train_settings(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the training settings of the stored runs that gradients trained, by data set."""
+    settings: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(results / RUNS, columns=["data", "config", "epoch_loss"]).to_pylist():
+        if any(loss is not None for loss in row["epoch_loss"]):
+            settings.setdefault(row["data"], []).append(json.loads(row["config"])["train"])
+    return settings
+
+
 def is_tested(folder: Path) -> bool:
     """Return whether a folder holds a run that has been measured on test."""
     report = folder / "report.json"

@@ -1,38 +1,29 @@
-"""Tune and train every model of configs/peers.yaml alike, and make the tables of the pages docs/results/peers*.md.
+"""Train every model of configs/peers.yaml alike, and make the tables of the pages docs/results/peers*.md.
 
-Tuning sees no test pair; the settings found go to benchmarks/tuned. Training goes on where it stopped. The tables are
-computed from the stored runs (`benchmarks.store`).
+The settings are those in benchmarks/tuned, which `benchmarks.accuracy.tuning` finds. Training goes on where it stopped.
+The tables are computed from the stored runs (`benchmarks.store`).
 """
 
-import csv
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from benchmarks import store
+from benchmarks.accuracy import tuning
 from benchmarks.accuracy.running import quick_catalog
 from benchmarks.blocks import Block
-from benchmarks.paths import CONFIGS, RESULTS, ROOT, RUNS, TUNED
+from benchmarks.paths import CONFIGS, RESULTS, ROOT
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig, BenchmarkPlan, plan, read_file
 from gtcrec.experiments.benchmark.results import Results, Row, read_tested, results
 from gtcrec.experiments.benchmark.tables import about, tables
 from gtcrec.experiments.planned_run import PlannedRun
 from gtcrec.experiments.run_folder import read_stored_config
 from gtcrec.experiments.scheduler import train_runs
-from gtcrec.experiments.tuning import study
 from gtcrec.reporting.tables import Cell, Table, markdown_lines
-from gtcrec.runtime.files import write_text
 
 FILE = CONFIGS / "peers.yaml"
-TRIALS = 12
-BUDGETS = {  # of a trial: about 2,000 steps at most, 1,000 without a better validation (SMORE and MGCN fall at first)
-    "tiktok": ["epochs=60", "valid_every=3", "patience=13"],
-    "sports": ["epochs=20", "valid_every=1", "patience=10"],
-    "ml100k": ["epochs=60", "valid_every=3", "patience=9"],
-}
 TESTED = ("recall@20", "ndcg@20")  # the metrics whose paired tests a page shows
 README = ("recall@20", "ndcg@5")  # the whole list, and the head that the paper speaks of
 FAMILIES = {
@@ -72,22 +63,6 @@ def train(config: BenchmarkConfig, only: Sequence[str], jobs: int, runs: Path, r
         raise SystemExit(f"{len(failed)} of {len(chosen.trained)} runs failed")
 
 
-def tune(data: Path, models: Sequence[str]) -> None:
-    """Tune models on the data set at `data`, and keep the best settings of each."""
-    if data.name not in BUDGETS:
-        raise SystemExit(f"expected a data set with a budget, {', '.join(BUDGETS)}; found {data.name}")
-    kept = TUNED / data.name
-    kept.mkdir(parents=True, exist_ok=True)
-    for model in models:
-        planned = study.plan(str(data), model, RUNS / "tune" / data.name / model, TRIALS, BUDGETS[data.name])
-        for trial in study.tune(planned):
-            print(data.name, model, trial.number, trial.value, dict(trial.settings), flush=True)
-        best = yaml.safe_load((planned.out / "best.yaml").read_text(encoding="utf-8"))
-        settings = {key: best[key] for key in ("model", "settings", "train")}
-        write_text(kept / f"{model}.yaml", yaml.safe_dump(settings, sort_keys=False))
-        write_text(kept / f"{model}.csv", (planned.out / "trials.csv").read_text(encoding="utf-8"))
-
-
 def stored_results(config: BenchmarkConfig, folder: Path = RESULTS, only: Sequence[str] = ()) -> list[Results]:
     """Compute the results of the stored runs of each data set: means, intervals over users, paired tests."""
     with tempfile.TemporaryDirectory() as name:
@@ -111,7 +86,9 @@ def blocks(only: Sequence[str] = ()) -> dict[str, dict[str, Block]]:
     config = read_plan(Path("data"))
     complete = [one for one in stored_results(config, only=only) if len(one.rows) == len(config.models)]
     made = {f"peers-{one.data}.md": data_blocks(one) for one in complete}
-    made |= {f"peers-{one.data}-tuning.md": {"tuning": tuning_block(one.data, config.models)} for one in complete}
+    made |= {
+        f"peers-{one.data}-tuning.md": {"tuning": tuning.tuning_block(one.data, config.models)} for one in complete
+    }
     if only:
         return made
     made["peers.md"] = {"protocol": protocol_block(config), "places": places_block(complete)}
@@ -138,39 +115,20 @@ def not_above(name: str, result: Results) -> str:
     return f"Not above `{name}`: {'; '.join(parts) or 'none'}."
 
 
-def tuning_block(data: str, models: Iterable[str]) -> Block:
-    """What the search of each model chose on a data set."""
-    rows = [_tuning_row(name, TUNED / data / f"{name}.csv") for name in models]
-    text = f"A trial: {' '.join(BUDGETS[data])}. Validation {TESTED[0]} of the defaults and of the best trial."
-    return Block([text], ("model", "trials", "defaults", "best", "settings found"), rows, (0, 4))
-
-
-def _tuning_row(name: str, path: Path) -> tuple[str, ...]:
-    trials = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    columns = list(trials[0])
-    space = columns[columns.index("seconds") + 1 : -1]  # between the costs and the error
-    if not space:
-        return (name, "–", "–", "–", "nothing to tune")
-    values = [float(trial[TESTED[0]] or 0) for trial in trials]
-    best = values.index(max(values))
-    settings = (
-        ", ".join(f"{key.removeprefix('train.')} {trials[best][key]}" for key in space) if best else "the defaults"
-    )
-    return (name, str(len(trials)), f"{values[0]:.4f}", f"{values[best]:.4f}", settings)
-
-
 def protocol_block(config: BenchmarkConfig) -> Block:
-    """The budget of tuning and of the final trainings."""
-    patience = ", ".join(f"{source.train['patience']} on `{data}`" for data, source in config.data.items())
-    seeds = ", ".join(map(str, config.seeds))
-    return Block(
-        [
-            f"- Tuning: {TRIALS} trials a model, the first with its defaults; fewer where the search space is smaller.",
-            "- A trial: about 2,000 steps at most.",
-            f"- Final training: seeds {seeds}, at most {config.train['epochs']} epochs.",
-            f"- It ends after this many validations without a better one: {patience}.",
-        ]
-    )
+    """The budgets of the trials and of the final trainings, as the stored files have them."""
+    stored = store.train_settings(RESULTS)
+    lines = [
+        f"- Tuning: {tuning.TRIALS} trials a model, the first with its defaults; fewer where the space is smaller."
+    ]
+    for data in config.data:
+        trials = tuning.trial_budgets(data, config.models)
+        finals = Counter(tuning.budget(one) for one in stored[data])
+        lines.append(f"- `{data}`. {tuning.budget_text(trials)} {tuning.budget_text(finals, 'A final training')}")
+        if set(trials) != set(finals):
+            lines[-1] += " So trials had less time than the final trainings."
+    seeds = ", ".join(map(str, sorted({one["seed"] for trained in stored.values() for one in trained})))
+    return Block([*lines, f"- Final trainings: seeds {seeds}."])
 
 
 def places_block(summaries: Sequence[Results]) -> Block:

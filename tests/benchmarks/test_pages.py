@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks import pages, store
-from benchmarks.accuracy import peers
+from benchmarks.accuracy import peers, tuning
 from benchmarks.blocks import Block, fill_page, outside_marks, parse_table, read_blocks, store_blocks
 from benchmarks.paths import PAGES, RESULTS, module_command, module_environment
+from gtcrec.experiments.benchmark.plan import plan
 
 NAMES = [*(path.name for path in sorted(PAGES.glob("*.md"))), "content.md"]
 COMPUTED = [name for name in NAMES if name.startswith("peers")]
@@ -34,13 +35,13 @@ def test_a_page_of_stored_tables_is_as_it_should_be(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["peers-ml100k.md", "peers-tiktok-tuning.md"])
 def test_a_page_computed_from_the_runs_is_as_it_should_be(name: str) -> None:
-    blocks = peers.blocks(["ml100k"]) if name == "peers-ml100k.md" else {name: tuning("tiktok")}
+    blocks = peers.blocks(["ml100k"]) if name == "peers-ml100k.md" else {name: tuning_blocks("tiktok")}
     text = (PAGES / name).read_text(encoding="utf-8")
     assert fill_page(text, blocks[name], name) == text
 
 
-def tuning(data: str) -> dict[str, Block]:
-    return {"tuning": peers.tuning_block(data, peers.read_plan(Path("data")).models)}
+def tuning_blocks(data: str) -> dict[str, Block]:
+    return {"tuning": tuning.tuning_block(data, peers.read_plan(Path("data")).models)}
 
 
 @pytest.mark.slow
@@ -50,6 +51,43 @@ def test_the_command_changes_no_page() -> None:
         module_command("benchmarks", "pages"), env=module_environment(1), capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "every page is as it should be\n"), done.stderr
+
+
+def test_a_trial_of_the_search_trains_as_the_final_trainings_do(tmp_path: Path) -> None:
+    """The same cap, patience, validations and metric."""
+    config = peers.read_plan(Path("data"))
+    config = config.model_copy(update={"config": ""})
+    for data in config.data:
+        for name in ("gtc", "lightgcn", "smore"):
+            searched = tuning.plan(config, data, name, tmp_path / "search").config.train
+            (final,) = {run.config.train for run in plan(config, tmp_path, [f"{data}/{name}"]).trained if run.seed == 0}
+            assert searched == final
+            assert searched.valid_metric == "ndcg@20"
+
+
+def write_search(folder: Path, columns: str, *trials: str) -> None:
+    (folder / "shop").mkdir(exist_ok=True)
+    (folder / "shop" / "bpr.csv").write_text("\n".join([columns, *trials]) + "\n")
+    (folder / "shop" / "bpr.yaml").write_text("train: {epochs: 9, valid_every: 3, patience: 2}\n")
+
+
+def test_the_table_of_a_search_says_trials_caps_errors_and_edges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "TUNED", tmp_path)
+    columns = "trial,state,ndcg@20,standard_error,best_epoch,epochs,seconds,reg,outside,at_edge,error"
+    rows = ["1,done,0.25,0.01,3,9,1,0.1,,,", "2,done,0.5,0.02,3,6,1,0.2,,,", "3,done,0.75,0.03,3,9,1,0.4,reg,reg,"]
+    write_search(tmp_path, columns, *rows)
+    block = tuning.tuning_block("shop", ["bpr"])
+    assert block.rows == [("bpr", "2 + 1", "2", "0.2500", "0.7500 ± 0.0300", "reg 0.4", "reg", "reg")]
+    assert block.text[0].startswith(
+        "A trial has at most 9 epochs, a validation every 3 epochs, and ends after 2 validations without a better one. "
+        "Validation ndcg@20 of the defaults"
+    )
+    write_search(tmp_path, "trial,state,recall@20,best_epoch,epochs,seconds,reg,error", "1,done,0.25,3,6,1,0.1,")
+    block = tuning.tuning_block("shop", ["bpr"])  # as version 0.1 wrote it
+    assert block.rows == [("bpr", "1", "0", "0.2500", "0.2500", "the defaults", "–", "–")]
+    assert "Validation recall@20" in block.text[0]
 
 
 def test_the_stored_results_are_under_5_megabytes() -> None:

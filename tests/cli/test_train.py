@@ -28,7 +28,7 @@ def test_training_shows_epochs_on_stderr_and_validation_on_stdout(
     out = tmp_path / "run"
     assert execute(["train", str(data), "bpr", *SMALL, "--out", str(out), "--seed", "3"]) == 0
     shown, said = capsys.readouterr()
-    assert re.search(r"^epoch 1/2  bpr \d\.\d{4}  .*recall@20 \d\.\d{4} \(best \d\.\d{4}\)$", said, re.MULTILINE)
+    assert re.search(r"^epoch 1/2  bpr \d\.\d{4}  .*ndcg@20 \d\.\d{4} \(best \d\.\d{4}\)$", said, re.MULTILINE)
     assert "training ended: all 2 epochs done" in said
     assert f"test is one explicit call: gtcrec evaluate {out}" in said
     assert re.match(r"bpr, best epoch \d of 2, validation, \d+ users, mean and 95 % interval\n", shown)

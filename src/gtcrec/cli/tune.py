@@ -30,6 +30,9 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the settings; seed=N seeds trainings.")] = 0,
     prune: Annotated[bool, typer.Option("--prune", help="End trials that fall below the others' median.")] = False,
+    extend: Annotated[
+        int, typer.Option("--extend", min=0, help="Values outside a grid to try while the winner is at its edge.")
+    ] = 2,
     jobs: Jobs = 1,
     workers: Annotated[int | None, typer.Option("--workers", min=1, hidden=True)] = None,
     stop_after: Annotated[
@@ -52,7 +55,7 @@ def tune(
     from gtcrec.cli.console import print_table, resumable, say
     from gtcrec.experiments.tuning import study as tuning
 
-    plan = tuning.plan(data, model, out, trials, settings, config, space, seed, prune)
+    plan = tuning.plan(data, model, out, trials, settings, config, space, seed, prune, extend)
     with resumable(f"the same command goes on from here, with the trials in {shlex.quote(str(out))}"):
         for trial in tuning.tune(plan, workers or jobs, stop_after, retry_running, _show_trials(plan)):
             say(_trial_text(plan, trial))
@@ -72,7 +75,8 @@ def _show_trials(plan: "TuningPlan") -> Callable[["Trial"], Any]:
         if not sys.stderr.isatty():
             yield lambda epoch: None, lambda step, steps: None
             return
-        say(f"trial {trial.number} of {plan.size}  {_settings_text(trial)}", style="dim")
+        place = "outside" if trial.outside else f"of {plan.size}"
+        say(f"trial {trial.number} {place}  {_settings_text(trial)}", style="dim")
         with progress(plan.config.train.epochs, plan.config.train.valid_metric) as shown:
             yield shown
 
@@ -87,14 +91,22 @@ def _trial_text(plan: "TuningPlan", trial: "Trial") -> str:
     """What is said of a trial that has ended."""
     assert trial.outcome
     came = trial.outcome.error or _result_text(plan.config.train.valid_metric, trial)
-    return f"{trial.number}/{plan.size}  {came}{'  pruned' if trial.state == 'pruned' else ''}  {_settings_text(trial)}"
+    number = f"{trial.number}, outside" if trial.outside else f"{trial.number}/{plan.size}"
+    return f"{number}  {came}{'  pruned' if trial.state == 'pruned' else ''}  {_settings_text(trial)}"
 
 
 def _result_text(metric: str, trial: "Trial") -> str:
     from gtcrec.cli.console import number
 
     assert trial.outcome
-    return f"{metric} {number(trial.value)} at epoch {trial.outcome.best_epoch} of {trial.outcome.epochs}"
+    value = f"{number(trial.value)}{_error_text(trial)}"
+    return f"{metric} {value} at epoch {trial.outcome.best_epoch} of {trial.outcome.epochs}"
+
+
+def _error_text(trial: "Trial") -> str:
+    """The standard error of a trial's validation, if it is known."""
+    error = trial.outcome.standard_error if trial.outcome else None
+    return "" if error is None else f" ± {error:.4f}"
 
 
 def _trials_table(plan: "TuningPlan", found: "Sequence[Trial]", top: "Trial") -> Any:
@@ -106,7 +118,7 @@ def _trials_table(plan: "TuningPlan", found: "Sequence[Trial]", top: "Trial") ->
     rows = []
     for trial in found:
         out = trial.outcome
-        value = number(trial.value)
+        value = f"{number(trial.value)}{_error_text(trial)}"
         cells = [
             f"{trial.number} (defaults)" if trial.number == 1 else str(trial.number),
             f"[bold]{value}[/bold]" if trial is top else value,
@@ -123,11 +135,14 @@ def _trials_table(plan: "TuningPlan", found: "Sequence[Trial]", top: "Trial") ->
 
 def _summary_text(plan: "TuningPlan", found: "Sequence[Trial]", top: "Trial") -> str:
     """The best settings, what is left to do, and how to train with them."""
+    from gtcrec.experiments.tuning.study import missing_trials
+
     out, metric = shlex.quote(str(plan.out)), plan.config.train.valid_metric
     first = next((trial for trial in found if trial.number == 1 and trial.value is not None), None)
     against = f", the defaults {first.value:.4f}" if first and first is not top else ""
     lines = [f"best: trial {top.number}, {_result_text(metric, top)}{against}", f"  {_settings_text(top)}"]
-    missing = plan.size - sum(trial.state != "running" for trial in found)
+    lines += _edge_lines(found, top)
+    missing = missing_trials(plan, found)
     if missing:
         lines.append(f"{missing} of {plan.size} trials have not ended; the same command goes on from here")
     elif plan.size < plan.trials:
@@ -135,3 +150,10 @@ def _summary_text(plan: "TuningPlan", found: "Sequence[Trial]", top: "Trial") ->
     data = shlex.quote(plan.config.data.path)
     lines.append(f"train with them: gtcrec train {data} --config {out}/best.yaml --out {out}/best")
     return "\n".join(lines)
+
+
+def _edge_lines(found: "Sequence[Trial]", top: "Trial") -> list[str]:
+    """Which settings were tried outside of the space, and which of the winner's stand at an edge still."""
+    outside = dict.fromkeys(key for trial in found for key in trial.outside)
+    lines = [f"tried outside of the space: {', '.join(outside)}"] if outside else []
+    return [*lines, *([f"at an edge of what was tried: {', '.join(top.at_edge)}"] if top.at_edge else [])]

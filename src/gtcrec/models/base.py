@@ -2,19 +2,35 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gtcrec.models.renamed import rename_settings
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModelConfig", "ModelSpec", "Presets", "SearchSpace"]
+__all__ = [
+    "CONTENT_SCALING",
+    "EMBEDDING_DIM",
+    "LEAST_SQUARES_REG",
+    "UNOBSERVED_WEIGHT",
+    "ContentModelConfig",
+    "ModelConfig",
+    "ModelSpec",
+    "Presets",
+    "SearchSpace",
+]
 
 SearchSpace = Mapping[str, tuple[Any, ...]]
 """A setting's name, or `train.` and a training setting's, -> its candidate values, from the smallest effect up."""
+
+# Values that a search gives to all models that have the setting, so that none is tuned more finely than another.
+EMBEDDING_DIM = (64, 128)
+CONTENT_SCALING = ("raw", "standardized")
+UNOBSERVED_WEIGHT = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # as a multiple of the observed pairs'
+LEAST_SQUARES_REG = (0.003, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 Presets = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
 """A preset's name -> the model's settings and the training settings that differ from the defaults."""
@@ -32,6 +48,14 @@ class ModelConfig(BaseModel):
     @classmethod
     def _accept_old_names(cls, settings: Any) -> Any:
         return rename_settings(settings, cls) if isinstance(settings, Mapping) else settings
+
+
+class ContentModelConfig(ModelConfig):
+    """Base of the settings of a model that takes content as it is given; `build_model` scales it."""
+
+    content_scaling: Literal["raw", "standardized"] = Field(
+        "raw", description="standardized: each column of content has mean 0 and variance 1 over the items that have it"
+    )
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def build_model(
     train
         Training interactions, [n_users, n_items].
     features
-        Content of the n_items items.
+        Content of the n_items items; the model gets it standardised if its setting `content_scaling` says so.
     config
         The model's settings, from `make_config`.
     seed
@@ -184,6 +184,10 @@ def build_model(
             f"train.embedding_sharding=row_wise needs a model that can be sharded, one of {able}; found {spec.name}"
         )
     options: dict[str, Any] = {} if workers is None else {"workers": workers}
+    if getattr(config, "content_scaling", "raw") == "standardized":
+        from gtcrec.ops.feature_transforms import standardize_features
+
+        features = standardize_features(features)
     if not init_weights and spec.supports_deferred_init:
         options["init_weights"] = False
     with torch.random.fork_rng(devices=[]):

@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import DataError
-from gtcrec.types import Floats, Masks
+from gtcrec.types import Floats, ItemFeatures, Masks
 
-__all__ = ["ContentProjection", "Directions", "Standardization", "column_means", "directions", "standardization"]
+__all__ = [
+    "ContentProjection",
+    "Directions",
+    "Standardization",
+    "column_means",
+    "directions",
+    "standardization",
+    "standardize_features",
+]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
 
@@ -76,6 +84,16 @@ def _centered_blocks(x: Tensor, mean: Tensor, items: Tensor) -> Any:
         rows = slice(start, min(start + size, len(items)))
         block = buffer[: rows.stop - start]
         yield rows, torch.index_select(x, 0, items[rows], out=block).sub_(mean)
+
+
+def standardize_features(features: ItemFeatures) -> ItemFeatures:
+    """Return content whose columns have mean 0 and variance 1 over the items that have the modality.
+
+    Constant columns and the rows of absent items become 0. The content is copied.
+    """
+    both = {m: (features.values[m], features.present[m]) for m in features.names}
+    values = {m: standardization(x, present)(x, present).numpy() for m, (x, present) in both.items()}
+    return ItemFeatures(features.n_items, values, {m: features.present[m] for m in features.names})
 
 
 def column_means(x: Tensor, items: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class TrainConfig(BaseModel):
         "none", description="linear: the learning rate falls to 0 over `epochs`"
     )
     patience: int = Field(50, ge=1, description="validations without a better one before training stops")
-    valid_metric: str = Field("recall@20", description="chooses the best epoch")
+    valid_metric: str = Field("ndcg@20", description="chooses the best epoch, and a search's best trial")
     valid_every: int = Field(1, ge=1, description="epochs between validations")
     valid_users: int = Field(0, ge=0, description="validate on at most so many users, drawn once; 0: on all")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")

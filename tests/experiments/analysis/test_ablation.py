@@ -146,7 +146,7 @@ def test_each_run_that_ends_is_one_line_and_the_table_goes_to_stdout(
     assert execute(line) == 0
     shown, said = capsys.readouterr()
     lines = said.splitlines()
-    assert re.sub(r"\d\.\d{4}", "X", lines[0]) == "2/2  full-1  done  recall@20 X"
+    assert re.sub(r"\d\.\d{4}", "X", lines[0]) == "2/2  full-1  done  ndcg@20 X"
     assert lines[1:] == [str(copied / f"ablation.{end}") for end in ("md", "json", "svg")]
     assert execute([*line, "--only", "pairwise", "--table-only"]) == 0
     shown, said = capsys.readouterr()

@@ -294,7 +294,7 @@ def test_progress_is_a_line_a_run_or_on_a_terminal_a_bar_of_each_at_work(
     with show_runs(found.trained, found.out, "test") as on_event:
         for event in (*events, {"ended": "done"}):
             on_event(found.trained[3], event)
-    assert capsys.readouterr().err == "5/5  shop/wide-0  done  recall@20 0.2500\n"
+    assert capsys.readouterr().err == "5/5  shop/wide-0  done  ndcg@20 0.2500\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "150")
     with show_runs(found.trained, found.out, "test") as on_event:
@@ -304,7 +304,7 @@ def test_progress_is_a_line_a_run_or_on_a_terminal_a_bar_of_each_at_work(
         on_event(found.trained[3], {"ended": "done"})
     shown = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().err)  # without colours
     assert re.search(r"runs .* 4/5", shown)
-    assert re.search(r"shop/wide-0 .* 2/7 .*best recall@20 0\.2500", shown)
+    assert re.search(r"shop/wide-0 .* 2/7 .*best ndcg@20 0\.2500", shown)
     assert re.search(r"runs .* 5/5", shown)
 
 

@@ -106,7 +106,7 @@ def test_a_trial_is_worth_what_a_run_with_its_settings_reaches_on_validation(
     list(run.epochs())
     assert run.training.best is not None
     assert top.outcome is not None
-    assert run.training.best.valid["recall@20"] == top.value
+    assert run.training.best.valid["ndcg@20"] == top.value
     assert (run.training.best.number, run.epochs_done) == (top.outcome.best_epoch, top.outcome.epochs)
 
 
@@ -153,9 +153,12 @@ def test_settings_given_by_hand_are_not_searched_and_the_default_is_among_the_va
     shop: Path, tmp_path: Path
 ) -> None:
     whole = plan(str(shop), "bpr", tmp_path, settings=["reg=0.02"])
-    assert list(whole.space) == ["train.learning_rate"]
-    assert list(plan(str(shop), "bpr", tmp_path, settings=["learning_rate=1e-2"]).space) == ["reg"]
-    assert list(plan(str(shop), "bpr", tmp_path, settings=["train.learning_rate=1e-2"]).space) == ["reg"]
+    assert list(whole.space) == ["embedding_dim", "train.learning_rate"]
+    assert list(plan(str(shop), "bpr", tmp_path, settings=["learning_rate=1e-2"]).space) == ["embedding_dim", "reg"]
+    assert list(plan(str(shop), "bpr", tmp_path, settings=["train.learning_rate=1e-2"]).space) == [
+        "embedding_dim",
+        "reg",
+    ]
     (tmp_path / "base.yaml").write_text("train: {learning_rate: 0.0015}\nmodel: bpr\nsettings: {reg: 5}\n")
     from_file = plan(str(shop), None, tmp_path, file=tmp_path / "base.yaml")
     assert from_file.space["train.learning_rate"] == (0.0005, 0.001, 0.0015, 0.002, 0.005)
@@ -581,10 +584,10 @@ def test_the_command_shows_the_trials_and_the_line_that_trains_the_best(
     assert execute(command[1].split()) == 0
     top = best(list_trials(plan(str(shop), "bpr", out, 4, SMALL)))
     history = [json.loads(text) for text in (out / "best" / "history.jsonl").read_text().splitlines()]
-    assert max(one["valid"]["recall@20"] for one in history) == top.value
+    assert max(one["valid"]["ndcg@20"] for one in history) == top.value
     capfd.readouterr()
     assert execute(line) == 0  # everything has been tried
-    assert capfd.readouterr().err.startswith(f"best: trial {top.number}, recall@20")
+    assert capfd.readouterr().err.startswith(f"best: trial {top.number}, ndcg@20")
     assert execute([*line, "--seed", "3"]) == 1
     assert "seed is 0 there and 3 here" in capfd.readouterr().err
 

@@ -11,7 +11,14 @@ __all__ = ["tune"]
 
 
 def tune(
-    data: str | Path, model: str = "gtc", *, budget: int = 20, out: str | Path, jobs: int = 1, **settings: Any
+    data: str | Path,
+    model: str = "gtc",
+    *,
+    budget: int = 20,
+    out: str | Path,
+    jobs: int = 1,
+    extend: int = 2,
+    **settings: Any,
 ) -> "list[Trial]":
     """Try settings of a model and choose on validation; the test interactions take no part.
 
@@ -29,13 +36,16 @@ def tune(
         The study's folder; one that is there is gone on with.
     jobs : int
         Processes that try settings side by side.
+    extend : int
+        While the winner stands at the edge of a setting's values, so many values outside may be tried on each side.
     **settings
         Settings that are the same for every trial, such as `epochs=100`; they are not searched.
 
     Returns
     -------
     list of Trial
-        Best first; each has `settings`, `value` (the validation metric) and `state`.
+        Best first; each has `settings`, `value` (the validation metric), `state`, `outside` (settings whose value lies
+        outside of the space) and `at_edge` (those at the edge of what was tried).
 
     Raises
     ------
@@ -57,7 +67,7 @@ def tune(
     from gtcrec.experiments.tuning import study
 
     fixed = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in settings.items()]
-    plan = study.plan(str(find_source(data)), model, Path(out), budget, fixed)
+    plan = study.plan(str(find_source(data)), model, Path(out), budget, fixed, extend=extend)
     for _ in study.tune(plan, jobs):
         pass
     trials = study.list_trials(plan)

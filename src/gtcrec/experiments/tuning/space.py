@@ -28,8 +28,10 @@ _EQUAL_FOR_ALL = (
 )
 
 
-def resolve_space(base: RunConfig, settings: Sequence[str] = (), file: Path | None = None) -> SearchSpace:
-    """Return the values of each setting to search: the model's own space, or the one in `file`.
+def resolve_space(
+    base: RunConfig, settings: Sequence[str] = (), file: Path | None = None, stored: SearchSpace | None = None
+) -> SearchSpace:
+    """Return the values of each setting to search: the one in `file`, a study's `stored` one, or the model's own.
 
     `base` has the defaults, each of which is put among its setting's values. `settings` ("key=value") are fixed, so
     they are left out. Raises `ConfigError` for a setting or value that the model does not have or that must be the same
@@ -37,7 +39,10 @@ def resolve_space(base: RunConfig, settings: Sequence[str] = (), file: Path | No
     """
     fixed = {_name_in_space(one.partition("=")[0], base.model) for one in settings}
     source = str(file) if file else f"the space of {base.model}"
-    space = rename_space(_read_space(file), base.model) if file else models.get_spec(base.model).search_space
+    if file:
+        space = rename_space(_read_space(file), base.model)
+    else:
+        space = models.get_spec(base.model).search_space if stored is None else stored
     for key in space:
         _check_setting(key, base.model, source)
     return {key: _distinct_values(base, key, values, source) for key, values in space.items() if key not in fixed}

@@ -14,28 +14,44 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from torch import nn
 
 from gtcrec import data, models
 from gtcrec.data.formats.load import rename_old_settings
 from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
+from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
 from gtcrec.experiments.planned_run import flatten
 from gtcrec.experiments.scheduler import WorkerPool
+from gtcrec.experiments.tuning.grids import Grid, extend_grids
 from gtcrec.experiments.tuning.space import apply_settings, rename_space, resolve_space, value_of
 from gtcrec.experiments.tuning.trials import Outcome, Trial, Trials, study_lock
 from gtcrec.experiments.worker import Send
 from gtcrec.models.base import SearchSpace
-from gtcrec.models.renamed import rename_settings
 from gtcrec.runtime.files import write_json, write_text
 from gtcrec.training.trainer import Epoch, TrainConfig, Training, epochs
 from gtcrec.types import ItemFeatures, Split
 
-__all__ = ["Outcome", "Trial", "TuningPlan", "TuningSplit", "Watch", "best", "list_trials", "plan", "tune"]
+__all__ = [
+    "EXTEND",
+    "Outcome",
+    "Trial",
+    "TuningPlan",
+    "TuningSplit",
+    "Watch",
+    "best",
+    "list_trials",
+    "missing_trials",
+    "plan",
+    "tune",
+]
 
+EXTEND = 2  # values outside a grid, on each side
 _POLL = 0.5  # seconds between looks at what other processes have done
 
 Watch = Callable[[Trial], AbstractContextManager[tuple[Callable[[Epoch], None], Callable[[int, int], None]]]]
@@ -44,7 +60,10 @@ Watch = Callable[[Trial], AbstractContextManager[tuple[Callable[[Epoch], None], 
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """A study: the folder, the settings that its first trial has, each setting's values, and how many trials."""
+    """A study: the folder, the settings that its first trial has, each setting's values, and how many trials.
+
+    `extend` is how many values outside a grid may be tried on each side, while the winner stands there.
+    """
 
     out: Path
     config: RunConfig
@@ -52,11 +71,17 @@ class TuningPlan:
     trials: int
     seed: int
     prune: bool = False
+    extend: int = EXTEND
 
     @property
     def size(self) -> int:
-        """How many trials the study will have: no more than the space has settings."""
+        """How many trials the study will have in its space: no more than the space has settings."""
         return min(self.trials, math.prod(map(len, self.space.values())))
+
+    @cached_property
+    def grids(self) -> dict[str, Grid]:
+        """Each setting's values with those outside of the space."""
+        return extend_grids(self.config, self.space, self.extend)
 
     def configure(self, settings: Mapping[str, Any]) -> RunConfig:
         """Return the whole configuration of a trial with these settings."""
@@ -65,7 +90,7 @@ class TuningPlan:
     def open(self) -> Trials:
         """Open the study's trials."""
         start = {key: values.index(value_of(self.config, key)) for key, values in self.space.items()}
-        return Trials(self.out, self.space, start, self.seed, self.prune)
+        return Trials(self.out, self.space, start, self.seed, self.prune, self.grids)
 
 
 class TuningSplit(Split):
@@ -91,16 +116,23 @@ def plan(
     space: Path | None = None,
     seed: int = 0,
     prune: bool = False,
+    extend: int = EXTEND,
 ) -> TuningPlan:
     """Return a study of `model` on the data at `path`: `trials` trainings, the first with the defaults.
 
     `settings` and `file` are as for `load_config`; what `settings` names is not searched. `space` is a YAML file that
     replaces the model's own space: setting -> list of values. The default is always one of a setting's values. `seed`
-    draws the trials; each training has the seed of the settings. Raises `ConfigError` for a setting or value that
-    the model does not have or that must be the same for all trials.
+    draws the trials; each training has the seed of the settings. `extend` values outside each grid may be tried. A
+    study that is there keeps its own space and metric where nothing else is given. Raises `ConfigError` for a setting
+    or value that the model does not have or that must be the same for all trials.
     """
     base = load_config(path, model, file, settings)
-    return TuningPlan(out, base, resolve_space(base, settings, space), trials, seed, prune)
+    stored = _read_facts(out / "study.json", base.model)
+    if stored and not file:
+        metric = stored["config"]["train"]["valid_metric"]
+        base = load_config(path, model, file, [f"train.valid_metric={metric}", *settings])
+    values = resolve_space(base, settings, space, (stored or {}).get("space"))
+    return TuningPlan(out, base, values, trials, seed, prune, extend)
 
 
 def tune(
@@ -134,6 +166,11 @@ def list_trials(plan: TuningPlan) -> list[Trial]:
         return trials.all()
 
 
+def missing_trials(plan: TuningPlan, found: Sequence[Trial]) -> int:
+    """Return how many of the study's trials have not ended, those outside of its space left out."""
+    return max(0, plan.size - sum(trial.state != "running" and not trial.outside for trial in found))
+
+
 def best(found: Sequence[Trial]) -> Trial:
     """Return the trial with the best validation, of equal ones the first. Raises `RunError` when none has a value."""
     done = [trial for trial in found if trial.state == "done"]
@@ -161,7 +198,7 @@ def _open_study_folder(plan: TuningPlan) -> TuningSplit:
             _check_same(path, facts)
         elif others:
             raise RunError(f"{plan.out}: expected a study or an empty folder, found {others[0]} and no study.json")
-        write_json(path, {"trials": plan.trials, **facts})
+        write_json(path, {"trials": plan.trials, "extend": plan.extend, **facts})
     return split
 
 
@@ -189,7 +226,7 @@ def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         found["config"]["data"] = rename_old_settings(found["config"]["data"])
-        stored = dict(flatten(_rename_facts({key: found[key] for key in facts})))
+        stored = dict(flatten(_current_facts({key: found[key] for key in facts})))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: damaged: {type(error).__name__}: {error}") from error
     planned = dict(flatten(facts))
@@ -201,13 +238,21 @@ def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
             )
 
 
-def _rename_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a study under today's names of settings."""
+def _read_facts(path: Path, model: str) -> dict[str, Any] | None:
+    """The facts of a study of this model; None where there is none, or none that can be read."""
+    try:
+        facts = _current_facts(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, GtcrecError):
+        return None  # `_check_same` says what is wrong
+    return facts if facts["config"]["model"] == model else None
+
+
+def _current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a study under today's names of settings, those that came later at their defaults."""
     config = facts["config"]
-    current = {
-        "settings": rename_settings(config["settings"], models.get_spec(config["model"]).config),
-        "train": rename_settings(config["train"], TrainConfig),
-    }
+    settings = models.make_config(config["model"], config["settings"], config.get("preset", "default"))
+    train = TrainConfig(**config["train"]).model_dump(mode="json", exclude={"device"})
+    current = {"settings": settings.model_dump(mode="json"), "train": train}
     space = {key: list(values) for key, values in rename_space(facts["space"], config["model"]).items()}
     return {**facts, "space": space, "config": {**config, **current}}
 
@@ -247,9 +292,21 @@ def _train_trial(plan: TuningPlan, split: TuningSplit, trial: Trial, trials: Tri
         raise
     except GtcrecError as failure:  # the loss is not finite
         error = str(failure)
+    spread = None if error or pruned else _standard_error(model, split, config, metric)
     seconds, top = round(time.perf_counter() - began, 3), training.best
     value = top.valid[metric] if top and not error else None
-    return Outcome(value, top.number if top else None, len(training.history), seconds, pruned, error)
+    return Outcome(value, top.number if top else None, len(training.history), seconds, pruned, error, spread)
+
+
+def _standard_error(model: nn.Module, split: TuningSplit, config: RunConfig, metric: str) -> float | None:
+    """The standard error over the validation users of a trained model's metric; None for fewer than two users."""
+    train = config.train
+    users = validation_users(split, config.evaluate, train.valid_users, train.seed)
+    if len(users) < 2:
+        return None
+    scorer = model.scorer()  # type: ignore[operator]
+    report = evaluate_split(scorer, split, "valid", config.evaluate, metrics=(metric,), details=False, users=users)
+    return float(report.per_user[metric].std(ddof=1)) / math.sqrt(len(users))
 
 
 def run_in_processes(plan: TuningPlan, jobs: int, deadline: float) -> Iterator[Trial]:
@@ -271,7 +328,7 @@ def run_in_processes(plan: TuningPlan, jobs: int, deadline: float) -> Iterator[T
                 if "error" in event:
                     raise event["error"]
                 codes += [event["exit"]] if event["exit"] else []
-    if codes and time.time() < deadline and sum(trial.state != "running" for trial in list_trials(plan)) < plan.size:
+    if codes and time.time() < deadline and missing_trials(plan, list_trials(plan)):
         raise RunError(f"{plan.out}: a worker ended with exit code {codes[0]}; the same command goes on from here")
 
 
@@ -285,12 +342,14 @@ def _write_tables(plan: TuningPlan, found: Sequence[Trial]) -> None:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     metric = plan.config.train.valid_metric
-    lines.writerow(["trial", "state", metric, "best_epoch", "epochs", "seconds", *plan.space, "error"])
+    results = ["standard_error", "best_epoch", "epochs", "seconds"]
+    lines.writerow(["trial", "state", metric, *results, *plan.space, "outside", "at_edge", "error"])
     for trial in found:
         out = trial.outcome
-        results = [out.value, out.best_epoch, out.epochs, out.seconds] if out else [""] * 4
+        came = [out.value, *(getattr(out, name) for name in results)] if out else [""] * 5
         values = [json.dumps(trial.settings[key]) for key in plan.space]
-        lines.writerow([trial.number, trial.state, *results, *values, out.error if out else ""])
+        edges = [" ".join(trial.outside), " ".join(trial.at_edge)]
+        lines.writerow([trial.number, trial.state, *came, *values, *edges, out.error if out else ""])
     write_text(plan.out / "trials.csv", text.getvalue())
     if any(trial.state == "done" for trial in found):
         write_text(plan.out / "best.yaml", dump_yaml(plan.configure(best(found).settings)))

@@ -7,6 +7,7 @@ locks, as NFS does. Needs the extra `tune`.
 """
 
 import copy
+import itertools
 import os
 import platform
 import uuid
@@ -20,6 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from gtcrec.errors import ConfigError, RunError
+from gtcrec.experiments.tuning.grids import Grid, beyond, open_edges
 from gtcrec.models.base import SearchSpace
 from gtcrec.models.renamed import RENAMED
 
@@ -33,7 +35,11 @@ _NAME = "gtcrec"  # of the one study in the journal
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial's training came to; `value` is its best validation, None if it broke down, as `error` then says."""
+    """What a trial's training came to; `value` is its best validation, None if it broke down, as `error` then says.
+
+    `standard_error` is that of `value` as a mean over the validation users; None for trials that did not end by
+    themselves, and for those of version 0.2 and before.
+    """
 
     value: float | None
     best_epoch: int | None
@@ -41,17 +47,24 @@ class Outcome:
     seconds: float
     pruned: bool = False
     error: str = ""
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings that are tried; `number` counts from 1, which has the defaults, `record` is the journal's number."""
+    """Settings that are tried; `number` counts from 1, which has the defaults, `record` is the journal's number.
+
+    `outside` are the settings whose value lies outside of the space, `at_edge` those whose value is the first or last
+    of all that was tried, though there are further ones.
+    """
 
     number: int
     settings: Mapping[str, Any]
     state: str  # running, done, pruned or failed
     record: int
     outcome: Outcome | None = None
+    outside: tuple[str, ...] = ()
+    at_edge: tuple[str, ...] = ()
 
     @property
     def value(self) -> float | None:
@@ -67,10 +80,19 @@ class Trials:
     trials whether or not it was stopped in between. Several workers draw while trials are under way, so which
     settings they try depends on who ends first; each number is tried once all the same. Settings that were tried or
     are being tried are never drawn again: the study ends early when the whole space has been tried.
+
+    Then the best trial decides: while one of its settings stands at the edge of its grid, the next value outside is
+    tried, with the best trial's other settings, as far as `grids` go; without them nothing outside is tried.
     """
 
     def __init__(
-        self, folder: Path, space: SearchSpace, start: Mapping[str, int], seed: int, prune: bool = False
+        self,
+        folder: Path,
+        space: SearchSpace,
+        start: Mapping[str, int],
+        seed: int,
+        prune: bool = False,
+        grids: Mapping[str, Grid] | None = None,
     ) -> None:
         self.folder = folder
         self.space = space
@@ -78,7 +100,9 @@ class Trials:
         self.seed = seed
         self.size = int(np.prod([len(values) for values in space.values()], dtype=object))
         self._optuna = _import_optuna()
+        self.grids = grids or {key: Grid(tuple(values)) for key, values in space.items()}
         self._distributions = {key: self._distribution(values) for key, values in space.items()}
+        self._wide = {key: self._distribution(values, self.grids[key].extend) for key, values in space.items()}
         self._lock = study_lock(folder)
         self._worker: FileLock | None = None
         self._claimed: dict[int, Any] = {}  # record -> Optuna's handle of a trial that this worker has under way
@@ -114,23 +138,29 @@ class Trials:
     def all(self) -> list[Trial]:
         """Return the trials by number, without the records of those whose worker died."""
         with self.locked():
-            return [self._to_trial(record) for record in self._living_records().values()]
+            records = list(self._living_records().values())
+            places = [record.params for record in records]
+            return [self._to_trial(record, places) for record in records]
 
     def claim(self, count: int) -> Trial | None:
-        """Return the first of `count` trials that no worker has, now this worker's; None when there is none."""
+        """Return the next trial that no worker has, now this worker's; None when there is none.
+
+        It is one of `count` in the space, or after them one outside.
+        """
         with self.locked():
             self.reap_dead_trials()
             records = self._living_records()
-            number = next((n for n in range(1, min(count, self.size) + 1) if n not in records), None)
-            if number is None:
+            number = next(n for n in itertools.count(1) if n not in records)
+            params = self._next_params(number, list(records.values()), min(count, self.size))
+            if params is None:
                 return None
-            params = self._abandoned_params(number) or self._draw_params(number, list(records.values()))
-            settings = {key: values[params[key]] for key, values in self.space.items()}
             owner = {"host": platform.node(), "worker": self._worker_name()}
-            self._study.enqueue_trial(params, user_attrs={"number": number, "settings": settings, **owner})
-            claimed = self._study.ask(self._distributions)
+            attributes = {"number": number, "settings": self._settings(params), **owner}
+            self._study.enqueue_trial(params, user_attrs=attributes)
+            claimed = self._study.ask(self._distributions if self._is_inside(params) else self._wide)
             self._claimed[claimed.number] = claimed
-            return self._to_trial(self._living_records()[number])
+            records = self._living_records()
+            return self._to_trial(records[number], [record.params for record in records.values()])
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
         """Note a trial's validation after an epoch; returns whether to end it: its best is below the others' median."""
@@ -158,7 +188,7 @@ class Trials:
         states = self._optuna.trial.TrialState
         with self.locked():
             while self._study.get_trials(deepcopy=False, states=(states.WAITING,)):  # killed while it claimed
-                self._study.ask(self._distributions)
+                self._study.ask(self._wide)
             for record in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
                 file = self.folder / "workers" / record.user_attrs["worker"]
                 here = record.user_attrs["host"] == platform.node()
@@ -181,10 +211,10 @@ class Trials:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: damaged: {type(error).__name__}: {error}") from error
 
-    def _distribution(self, values: Sequence[Any]) -> Any:
-        """Places in the values: near ones are alike where the values are numbers, and only there."""
+    def _distribution(self, values: Sequence[Any], extend: int = 0) -> Any:
+        """Places in the values and outside: near ones are alike where the values are numbers, and only there."""
         if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-            return self._optuna.distributions.IntDistribution(0, len(values) - 1)
+            return self._optuna.distributions.IntDistribution(-extend, len(values) - 1 + extend)
         return self._optuna.distributions.CategoricalDistribution(tuple(range(len(values))))
 
     def _living_records(self) -> dict[int, Any]:
@@ -212,9 +242,32 @@ class Trials:
         renamed = copy.copy(record)
         renamed.params = {names[key]: value for key, value in record.params.items()}
         renamed.distributions = {names[key]: value for key, value in record.distributions.items()}
-        settings = {key: self.space[key][value] for key, value in renamed.params.items() if key in self.space}
-        renamed.user_attrs = {**record.user_attrs, "settings": settings}
+        renamed.user_attrs = {**record.user_attrs, "settings": self._settings(renamed.params)}
         return renamed
+
+    def _settings(self, params: Mapping[str, int]) -> dict[str, Any]:
+        return {key: self.grids[key].value(place) for key, place in params.items() if key in self.space}
+
+    def _is_inside(self, params: Mapping[str, int]) -> bool:
+        return not any(grid.outside(params[key]) for key, grid in self.grids.items())
+
+    def _next_params(self, number: int, records: list[Any], count: int) -> dict[str, int] | None:
+        """The settings of the trial of this number: a dead worker's, new ones in the space, or outside; None: no more.
+
+        Outside is tried once all `count` trials in the space have ended.
+        """
+        inside = [record for record in records if self._is_inside(record.params)]
+        abandoned = self._abandoned_params(number)
+        if abandoned and (len(inside) < count or not self._is_inside(abandoned)):
+            return abandoned
+        if len(inside) < count:
+            return self._draw_params(number, inside)
+        states = self._optuna.trial.TrialState
+        done = [record for record in records if record.state == states.COMPLETE]
+        if not done or any(record.state == states.RUNNING for record in inside):
+            return None
+        best = max(done, key=lambda record: record.value)
+        return beyond(best.params, [record.params for record in records], self.grids)
 
     def _draw_params(self, number: int, past: list[Any]) -> dict[str, int]:
         """Settings that no worker has tried; those under way spread the draws, and so do repeated ones."""
@@ -249,13 +302,17 @@ class Trials:
         running = self._study.get_trials(deepcopy=False)[trial.record].state == self._optuna.trial.TrialState.RUNNING
         return running and trial.record in self._claimed
 
-    def _to_trial(self, record: Any) -> Trial:
+    def _to_trial(self, record: Any, tried: Sequence[Mapping[str, int]]) -> Trial:
+        """A record as a trial; `tried` are the places of all."""
         attributes, states = record.user_attrs, self._optuna.trial.TrialState
+        outside = tuple(key for key, grid in self.grids.items() if grid.outside(record.params[key]))
+        edges = tuple(open_edges(record.params, tried, self.grids))
+        facts = attributes["number"], attributes["settings"]
         if record.state == states.RUNNING:
-            return Trial(attributes["number"], attributes["settings"], "running", record.number)
+            return Trial(*facts, "running", record.number, None, outside, edges)
         outcome = Outcome(**attributes["outcome"])
         state = "failed" if outcome.error else "pruned" if outcome.pruned else "done"
-        return Trial(attributes["number"], attributes["settings"], state, record.number, outcome)
+        return Trial(*facts, state, record.number, outcome, outside, edges)
 
 
 def study_lock(folder: Path) -> FileLock:

@@ -1,7 +1,7 @@
 """ContentKNN: an item scores by how its content resembles that of the user's items, if expected with who liked both."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -10,19 +10,21 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, ContentModelConfig, ModelSpec
 from gtcrec.models.modalities import modality_weights
 from gtcrec.ops import neighbors as similarity
-from gtcrec.ops.feature_transforms import directions
 from gtcrec.ops.scorers import SparseScorer
 from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
 __all__ = ["SPEC", "ContentKNN", "ContentKNNConfig"]
 
 
-class ContentKNNConfig(ModelConfig):
+class ContentKNNConfig(ContentModelConfig):
     """Settings of ContentKNN; those of the interactions' part are ItemKNN's defaults, the others are not tuned."""
 
+    content_scaling: Literal["raw", "standardized"] = Field(
+        "standardized", description="standardized: each column of content has mean 0 and variance 1; raw: as it is"
+    )
     num_neighbors: int = Field(100, ge=1, description="items kept per item by content")
     modality_weights: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="of each modality in the similarity, by name; empty: equal"
@@ -36,8 +38,8 @@ class ContentKNNConfig(ModelConfig):
 class ContentKNN(nn.Module):
     """s(u, i) = sum over the user's items j of (1 - a) content(i, j) + a co-liked(i, j), a = `interaction_weight`.
 
-    content(i, j) is the weighted mean over the modalities of the cosine of standardised content, which is 0 in a
-    modality that either item lacks; an item keeps its nearest, those with a positive mean. co-liked(i, j) is ItemKNN's.
+    content(i, j) is the weighted mean over the modalities of the cosine of the contents, which is 0 in a modality that
+    either item lacks; an item keeps its nearest, those with a positive mean. co-liked(i, j) is ItemKNN's.
     Both are scaled so that an item's similarities sum to 1 on average: a weighted hybrid (Burke 2002) needs parts of
     one size. Derived from the data, so no part of the saved weights.
     """
@@ -68,7 +70,7 @@ def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: in
     """Each item's k nearest others by the mean cosine, if above 0, float32 [n_items, n_items]; in blocks of items."""
     n = features.n_items
     parts = [
-        weights[m] ** 0.5 * F.normalize(_standardised(features.values[m], features.present[m]))
+        weights[m] ** 0.5 * F.normalize(_zero_absent(features.values[m], features.present[m]))
         for m in features.names
         if weights[m] > 0
     ]
@@ -81,8 +83,8 @@ def _similar_content(features: ItemFeatures, weights: Mapping[str, float], k: in
     return csr_array(near, shape=(n, n))
 
 
-def _standardised(x: Floats, present: Masks) -> Tensor:
-    return directions(x, present, x.shape[1])(x, present)
+def _zero_absent(x: Floats, present: Masks) -> Tensor:
+    return torch.from_numpy(np.where(present[:, None], x, np.float32(0)))
 
 
 def _of_one_size(similar: csr_array) -> csr_array:
@@ -97,6 +99,7 @@ SPEC = ModelSpec(
     config=ContentKNNConfig,
     paper="Burke 2002, Hybrid Recommender Systems: Survey and Experiments",
     search_space={
+        "content_scaling": CONTENT_SCALING,
         "num_neighbors": (10, 30, 100, 300, 1000),
         "interaction_weight": (0.0, 0.25, 0.5, 0.75, 0.9),
         "num_interaction_neighbors": (200, 500, 1000, 2000),

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import EMBEDDING_DIM, LEAST_SQUARES_REG, UNOBSERVED_WEIGHT, ModelConfig, ModelSpec
 from gtcrec.ops.least_squares import factorize
 from gtcrec.ops.scorers import dot_scorer
 from gtcrec.types import Interactions, ItemFeatures, Scorer
@@ -26,6 +26,9 @@ class IALSConfig(ModelConfig):
     embedding_dim: int = Field(128, ge=1, description="length of the factors; the paper has up to 2,048")
     num_sweeps: int = Field(16, ge=1, description="times that all users, then all items are solved for")
     unobserved_weight: float = Field(3e-3, gt=0, description="alpha_0: weight of each pair's squared score")
+    unobserved_multiple: float = Field(
+        0.0, ge=0, description="the same, as a multiple of the observed pairs' weight; 0: unobserved_weight says it"
+    )
     reg: float = Field(0.05, gt=0, description="lambda: of the squared factors")
     reg_exponent: float = Field(1.0, ge=0, le=1, description="nu: power of a user's or item's weight in the loss")
     init_std: float = Field(
@@ -51,7 +54,7 @@ class IALS(nn.Module):
             users, items = factorize(
                 train,
                 config.embedding_dim,
-                config.unobserved_weight,
+                config.unobserved_multiple * len(train) / (train.n_users * train.n_items) or config.unobserved_weight,
                 config.reg,
                 reg_exponent=config.reg_exponent,
                 init_std=config.init_std,
@@ -79,9 +82,9 @@ SPEC = ModelSpec(
     uses_content=False,
     paper="Rendle et al. 2022, arXiv 2110.14037",
     search_space={
-        "embedding_dim": (64, 128, 256, 512),
-        "unobserved_weight": (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3),
-        "reg": (3e-3, 0.01, 0.03, 0.05, 0.1),
+        "embedding_dim": EMBEDDING_DIM,
+        "unobserved_multiple": (0.0, *UNOBSERVED_WEIGHT),  # 0 is the default, a weight that does not know the data
+        "reg": LEAST_SQUARES_REG,
     },
     supports_deferred_init=True,
 )

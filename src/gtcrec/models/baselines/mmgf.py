@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, ContentModelConfig, ModelSpec
 from gtcrec.models.modalities import modality_weights
 from gtcrec.ops import graph
 from gtcrec.ops import neighbors as similarity
@@ -27,7 +27,7 @@ __all__ = ["MMGF", "SPEC", "MMGFConfig"]
 _Coefficient = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class MMGFConfig(ModelConfig):
+class MMGFConfig(ContentModelConfig):
     """Settings of MM-GF, which the paper tunes per data set; checked on the validation parts of `baby` and `tiktok`.
 
     The paper weighs text and image apart. Modalities here have any names, so the default is equal.
@@ -174,6 +174,7 @@ SPEC = ModelSpec(
     config=MMGFConfig,
     paper="Roh et al. 2025, arXiv 2503.04406",
     search_space={
+        "content_scaling": CONTENT_SCALING,
         "asymmetry": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
         "power": (0.4, 0.5, 0.6, 0.8, 1.0),
         "coefficients": ((1.0,), (-0.1, 1.1, -0.7), (0.0, 1.0, 0.0), (-0.1, 0.7, 1.9), (1.5, 1.8, 0.7)),

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec
 from gtcrec.ops import losses
 from gtcrec.ops.scorers import ShardedScorer, dot_scorer, gather_batch
 from gtcrec.ops.sharded import RowShardedEmbedding, xavier_rows
@@ -83,6 +83,7 @@ SPEC = ModelSpec(
     uses_content=False,
     paper="Rendle et al. 2009, arXiv 1205.2618",
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "reg": (1e-3, 1e-2, 3e-2, 0.1, 0.3),
     },

@@ -5,7 +5,7 @@ from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.ops import graph, losses
 from gtcrec.ops.fold_in import fold_in_users, new_user_rows
@@ -61,6 +61,7 @@ SPEC = ModelSpec(
     uses_content=False,
     paper="He et al. 2020, arXiv 2002.02126",
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2, 3, 4),
         "reg": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),

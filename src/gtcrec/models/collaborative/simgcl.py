@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.ops import graph, losses
 from gtcrec.ops.scorers import dot_scorer, gather_batch
@@ -142,6 +142,7 @@ SPEC = ModelSpec(
     uses_content=False,
     paper="Yu et al. 2022, arXiv 2112.08679",
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2, 3),
         "noise": (0.05, 0.1, 0.2),

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import ModelConfig, Presets, SearchSpace
+from gtcrec.models.base import EMBEDDING_DIM, LEAST_SQUARES_REG, UNOBSERVED_WEIGHT, ModelConfig, Presets, SearchSpace
 from gtcrec.ops import diffusion, losses
 
 __all__ = ["PRESETS", "SPACE", "GTCConfig", "check_combinations", "check_shardable", "noise_levels"]
@@ -129,8 +129,9 @@ class GTCConfig(ModelConfig):
 
 SPACE: SearchSpace = {
     "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
-    "unobserved_weight": (2.0, 4.0, 8.0),
-    "als_reg": (0.01, 0.02, 0.03, 0.05, 0.1),
+    "embedding_dim": EMBEDDING_DIM,
+    "unobserved_weight": UNOBSERVED_WEIGHT,
+    "als_reg": LEAST_SQUARES_REG,
     "num_layers": (0, 1, 2),
     "item_graph_weight": (0.1, 0.3, 1.0),
     "content_weight": (0.1, 0.3, 1.0),

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import register_content
 from gtcrec.ops import graph
@@ -18,7 +18,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["BM3", "SPEC", "BM3Config"]
 
 
-class BM3Config(ModelConfig):
+class BM3Config(ContentModelConfig):
     """Settings of BM3, as its authors publish them in MMRec (Zhou 2023, arXiv 2302.03497).
 
     They tune `num_layers`, `dropout` and `reg` per data set; each default is one of their candidates.
@@ -109,6 +109,8 @@ SPEC = ModelSpec(
     paper="Zhou et al. 2023, arXiv 2207.05969",
     # The authors' grid of all but the learning rate.
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2),
         "dropout": (0.3, 0.5),

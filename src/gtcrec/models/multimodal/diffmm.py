@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import register_content
 from gtcrec.models.multimodal._diffmm_contrast import info_nce_among_all
@@ -29,7 +29,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["SPEC", "DiffMM", "DiffMMConfig"]
 
 
-class DiffMMConfig(ModelConfig):
+class DiffMMConfig(ContentModelConfig):
     """Settings of DiffMM; the defaults are those of the published code, but for `hidden_dim`.
 
     Its denoisers are 1,000 wide, at which an epoch takes a CPU more than twice as long. So wide are they in the preset
@@ -356,6 +356,8 @@ SPEC = ModelSpec(
         ),
     },
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2, 3),
         "residual_weight": (0.1, 0.5, 1.0),

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import modality_weights, register_content
 from gtcrec.ops import graph, losses
@@ -25,7 +25,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["FREEDOM", "SPEC", "FREEDOMConfig", "PrunableGraph"]
 
 
-class FREEDOMConfig(ModelConfig):
+class FREEDOMConfig(ContentModelConfig):
     """Settings of FREEDOM; the paper's, but for `edge_dropout` and `content_weight`, which it tunes per data set.
 
     The paper weighs image 0.1 and text 0.9 in the item graph. Modalities here have any names, so the default is equal.
@@ -158,6 +158,8 @@ SPEC = ModelSpec(
     config=FREEDOMConfig,
     paper="Zhou & Shen 2023, arXiv 2211.06924",
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2, 3),
         "num_item_layers": (1, 2),

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import UserItemVectors, xavier_embeddings
 from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
@@ -22,7 +22,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["SPEC", "LGMRec", "LGMRecConfig"]
 
 
-class LGMRecConfig(ModelConfig):
+class LGMRecConfig(ContentModelConfig):
     """Settings of LGMRec; those that the paper publishes for `baby`."""
 
     embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
@@ -214,6 +214,8 @@ SPEC = ModelSpec(
     config=LGMRecConfig,
     paper="Guo et al. 2024, arXiv 2312.16400",
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_hyperedges": (1, 2, 4, 8, 16, 32, 64),
         "num_hyper_layers": (1, 2),

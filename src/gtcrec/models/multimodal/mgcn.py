@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
@@ -20,7 +20,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["MGCN", "SPEC", "MGCNConfig"]
 
 
-class MGCNConfig(ModelConfig):
+class MGCNConfig(ContentModelConfig):
     """Settings of MGCN, as its authors publish them."""
 
     embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
@@ -163,6 +163,8 @@ SPEC = ModelSpec(
     paper="Yu et al. 2023, arXiv 2308.03588",
     # The grid of `contrast_weight` is that of MMRec (Zhou 2023, arXiv 2302.03497).
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (1, 2, 3),
         "contrast_weight": (1e-3, 1e-2, 0.1),

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import UserItemVectors, xavier_embeddings
 from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
@@ -21,7 +21,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["SMORE", "SPEC", "SMOREConfig"]
 
 
-class SMOREConfig(ModelConfig):
+class SMOREConfig(ContentModelConfig):
     """Settings of SMORE; of those that its authors publish for three data sets, the most frequent."""
 
     embedding_dim: int = Field(64, ge=2, description="length of the embeddings")
@@ -199,6 +199,8 @@ SPEC = ModelSpec(
     config=SMOREConfig,
     paper="Ong & Khong 2025, arXiv 2412.14978",
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (2, 3, 4),
         "num_item_neighbors": (10, 15, 20, 40),

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import ModelConfig, ModelSpec
+from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import losses
@@ -16,7 +16,7 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 __all__ = ["SPEC", "VBPR", "VBPRConfig"]
 
 
-class VBPRConfig(ModelConfig):
+class VBPRConfig(ContentModelConfig):
     """Settings of VBPR; lengths as the field compares it (MMRec, Zhou 2023, arXiv 2302.03497), `reg` by validation.
 
     The paper has 10 + 10 factors, and both it and MMRec tune `reg` per data set.
@@ -101,6 +101,8 @@ SPEC = ModelSpec(
     paper="He & McAuley 2016, arXiv 1510.01784",
     # The values of `reg` are those of MMRec, whose L2 term is of norms that are not squared.
     search_space={
+        "embedding_dim": EMBEDDING_DIM,
+        "content_scaling": CONTENT_SCALING,
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "reg": (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 2.0),
     },
