@@ -32,6 +32,7 @@ class MGCNConfig(ContentModelConfig):
     contrast_weight: float = Field(0.01, ge=0, description="lambda_C: of the contrast of content and behaviour")
     temperature: float = Field(0.2, ge=0.03, description="tau: of the contrast")
     reg: float = Field(1e-4, ge=0, description="lambda: of the L2 term on the scored vectors")
+    train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
 class MGCN(nn.Module, TrainableModel):
@@ -43,8 +44,9 @@ class MGCN(nn.Module, TrainableModel):
     The loss is BPR + lambda_C InfoNCE(c -> z) of the batch's users and positive items + L2.
 
     The mean over 1 + M is the published code's; the paper adds the shared part to the mean of the others (eq. 15).
-    Content x is as it was given. Of a modality that an item lacks, or none of a user's items has, nothing takes part;
-    M then counts the others, and who has no modality is in no contrast. Without modalities it is LightGCN.
+    Content x is as it was given, or trained; item graphs are of the given one. Of a modality that an item lacks, or
+    none of a user's items has, nothing takes part; M then counts the others, and who has no modality is in no contrast.
+    Without modalities it is LightGCN.
     """
 
     items_have: Tensor
@@ -53,7 +55,7 @@ class MGCN(nn.Module, TrainableModel):
     def __init__(self, config: MGCNConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
-        self.keys = register_content(self, features)
+        self.keys = register_content(self, features, config.train_content)
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         self.projections, self.gates, self.views = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
@@ -161,6 +163,7 @@ SPEC = ModelSpec(
     model=MGCN,
     config=MGCNConfig,
     paper="Yu et al. 2023, arXiv 2308.03588",
+    presets={"default": ({}, {"lr_decay": "exponential"})},
     # The grid of `contrast_weight` is that of MMRec (Zhou 2023, arXiv 2302.03497).
     search_space={
         "embedding_dim": EMBEDDING_DIM,
