@@ -53,16 +53,20 @@ def load_config(
     file: Path | None = None,
     assignments: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
+    stored: bool = False,
 ) -> RunConfig:
     """Return the full configuration.
 
     `file` is YAML in the shape of a run folder's `config.yaml`. `assignments` are "key=value", `values` the same as key
     and value: a dotted key ("train.epochs"), "preset", or a bare key of the model's settings or of `train`.
+    `stored` says that `file` is a run's: settings that it lacks came later, and leave the model as it was.
     Raises `ConfigError` for an unknown key with the nearest known one.
     """
     layers: dict[str, Any] = _read_layers(file) if file else {}
     name = model or layers.get("model", "gtc")
     spec = models.get_spec(name)
+    if stored:
+        layers["settings"] = models.complete_settings(name, layers.get("settings") or {})
     sections: dict[str, type[BaseModel]] = {"settings": spec.config, "train": TrainConfig}
     if layers.get("model", name) != name:  # another model's settings would not fit
         layers = {key: value for key, value in layers.items() if key not in ("settings", "preset")}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -11,7 +11,10 @@ from gtcrec.models.renamed import rename_settings
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModelConfig", "ModelSpec", "Presets", "SearchSpace"]
+__all__ = ["ModelConfig", "ModelSpec", "Presets", "RegForm", "SearchSpace"]
+
+RegForm = Literal["half_squares", "norms"]
+"""Form of an L2 term: a batch's half squared norm per row, or the norms of its matrices over the number of rows."""
 
 SearchSpace = Mapping[str, tuple[Any, ...]]
 """A setting's name, or `train.` and a training setting's, -> its candidate values, from the smallest effect up."""
@@ -27,6 +30,9 @@ class ModelConfig(BaseModel):
 
     removed_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that the model had once, and the one value of each that stored configurations may still have."""
+
+    earlier_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that came later and change the model by default: what a stored configuration without them means."""
 
     @model_validator(mode="before")
     @classmethod

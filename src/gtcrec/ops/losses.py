@@ -15,7 +15,7 @@ Negatives of "n" and `n_squared` after Symile, Saporta et al. 2024, arXiv 2411.0
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from gtcrec.ops import _contrastive
 
 __all__ = [
+    "L2_FORMS",
     "MOST_COMBINATIONS",
     "bpr",
     "ceiling",
@@ -31,6 +32,7 @@ __all__ = [
     "cosine_info_nce",
     "derangement",
     "info_nce",
+    "l2_norm",
     "n_squared",
     "pairwise",
     "squared_norm",
@@ -54,6 +56,21 @@ def squared_norm(*rows: Tensor) -> Tensor:
     """Return half the squared L2 norm of several [b, d] tensors, per row of the batch."""
     total = torch.stack([one.square().sum() for one in rows]).sum()
     return total / (2 * len(rows[0]))
+
+
+def l2_norm(*rows: Tensor) -> Tensor:
+    """Return the sum of the L2 norms of several [b, d] tensors, each of the whole tensor and not squared, over b.
+
+    The form of MMRec (Zhou 2023, arXiv 2302.03497). Its pull on a row falls with the size of the batch.
+
+    >>> l2_norm(torch.tensor([[3.0], [4.0]]), torch.zeros(2, 1)).item()
+    2.5
+    """
+    return torch.stack([one.norm() for one in rows]).sum() / len(rows[0])
+
+
+L2_FORMS: Mapping[str, Callable[..., Tensor]] = {"half_squares": squared_norm, "norms": l2_norm}
+"""What a model's setting `reg_form` names."""
 
 
 def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:

@@ -202,10 +202,11 @@ def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _rename_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a study under today's names of settings."""
+    """The facts of a study under today's names of settings, with those that came later."""
     config = facts["config"]
+    settings = models.complete_settings(config["model"], config["settings"])
     current = {
-        "settings": rename_settings(config["settings"], models.get_spec(config["model"]).config),
+        "settings": models.make_config(config["model"], settings, config["preset"]).model_dump(mode="json"),
         "train": rename_settings(config["train"], TrainConfig),
     }
     space = {key: list(values) for key, values in rename_space(facts["space"], config["model"]).items()}
