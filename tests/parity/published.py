@@ -123,6 +123,11 @@ def build(
     return model
 
 
+def content_names(published: Tensors) -> dict[str, Tensor]:
+    """The raw contents that the published code trains, and gtcrec's models with the setting `train_content`."""
+    return {f"x_{key}": published[f"{name}_embedding.weight"] for name, key in KEYS.items()}
+
+
 @contextmanager
 def stored_draws(**queues: Sequence[Tensor]) -> Iterator[None]:
     """Let `torch.rand` and the like, by name, return the next of a queue at each call; all must be asked for."""

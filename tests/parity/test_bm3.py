@@ -1,10 +1,14 @@
-"""BM3 beside the code that its authors publish in MMRec, content frozen and trained."""
+"""BM3 beside the code that its authors publish in MMRec, content frozen and trained.
+
+The published masks are drawn for all users and items at once, so that a user of many pairs has one mask in them all;
+gtcrec draws one for each pair. The test gives each pair the mask of its user and item.
+"""
 
 import pytest
 import torch
 
 from helpers.training import stream
-from parity.published import BATCH, KEYS, Parity, build, load_case, stored_draws
+from parity.published import BATCH, KEYS, Parity, build, content_names, load_case, stored_draws
 
 TERMS = {
     "reconstruction": ["user_item", "item_user"],
@@ -26,9 +30,18 @@ def names(published):
     return found
 
 
+def names_and_content(published):
+    return names(published) | content_names(published)
+
+
 @pytest.fixture(params=["plain", "masks"])
-def parity(request):
-    return Parity(load_case("bm3", request.param), names, TERMS)
+def case(request):
+    return load_case("bm3", request.param)
+
+
+@pytest.fixture(params=[names, names_and_content], ids=["frozen content", "trained content"])
+def parity(request, case):
+    return Parity(case, request.param, TERMS)
 
 
 @pytest.fixture
@@ -36,7 +49,8 @@ def model(parity):
     settings = parity.case.settings
     return build(
         "bm3",
-        names(parity.case.parameters),
+        parity.names(parity.case.parameters),
+        train_content=parity.names is names_and_content,
         num_layers=settings["n_layers"],
         dropout=settings["dropout"],
         reg=settings["reg_weight"],

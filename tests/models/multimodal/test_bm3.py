@@ -60,6 +60,16 @@ def by_hand(model, split, batch, rng, stop=torch.Tensor.detach):
     return terms, p
 
 
+def test_projections_and_the_predictor_start_xavier_normal(checkerboard):
+    model = make(checkerboard({"text": 400}), embedding_dim=200)
+    for layer in (model.predictor, model.projections["0_text"]):
+        outputs, inputs = layer.weight.shape
+        deviation = (2 / (inputs + outputs)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(deviation, rel=0.02)
+        assert layer.weight.abs().max() > 3 * deviation  # no uniform draw is that far out
+        assert layer.bias.abs().max() <= inputs**-0.5  # as torch has it
+
+
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_the_score_is_of_predicted_vectors_with_the_item_s_residual(layers, checkerboard):
     split = checkerboard(missing=0.3)

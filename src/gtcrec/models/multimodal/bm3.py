@@ -29,6 +29,7 @@ class BM3Config(ModelConfig):
     dropout: float = Field(0.3, ge=0, lt=1, description="share of a target view's numbers that are set to 0")
     content_weight: float = Field(2.0, ge=0, description="of the alignment losses between and within modalities")
     reg: float = Field(0.1, ge=0, description="lambda: of the norms of the propagated embeddings")
+    train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
 class BM3(nn.Module, TrainableModel):
@@ -36,8 +37,8 @@ class BM3(nn.Module, TrainableModel):
 
     A positive pair's loss, with t(.) a target view: dropout of a representation, without gradient; C = 1 - cosine:
     reconstruction C(P h_u, t(h_i)) + C(P h_i, t(h_u)), and for each modality's h_im = W_m x_im + b_m between modalities
-    C(P h_im, t(h_i)) and within them C(P h_im, t(h_im)). Content x is as it was given; a modality that an item lacks
-    adds nothing to its pairs' losses. Content shapes the embeddings in training alone: no score reads it.
+    C(P h_im, t(h_i)) and within them C(P h_im, t(h_im)). Content x is as it was given, or trained. A modality that an
+    item lacks adds nothing to its pairs' losses. Content shapes the embeddings in training alone: no score reads it.
 
     Differs from the paper: targets are dropped for each pair of the batch, not once for all users and items, which are
     not needed. The L2 term is the published code's; of squared norms in its place, a weight of 0.1 undoes the
@@ -48,12 +49,12 @@ class BM3(nn.Module, TrainableModel):
         super().__init__()
         self.config = config
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
-        self.predictor = nn.Linear(config.embedding_dim, config.embedding_dim)
+        self.predictor = _xavier_linear(config.embedding_dim, config.embedding_dim)
         self.r = graph.SparseMatrix(graph.bipartite(train))
-        self.keys = register_content(self, features) if config.content_weight > 0 else {}
+        self.keys = register_content(self, features, config.train_content) if config.content_weight > 0 else {}
         self.projections = nn.ModuleDict()
         for m, key in self.keys.items():
-            self.projections[key] = nn.Linear(features.values[m].shape[1], config.embedding_dim)
+            self.projections[key] = _xavier_linear(features.values[m].shape[1], config.embedding_dim)
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
@@ -95,6 +96,13 @@ class BM3(nn.Module, TrainableModel):
         """Dropout of h [b, dim] without gradient; what is kept is not scaled, which the cosine would not see."""
         kept = torch.rand(h.shape, generator=rng, device=rng.device) >= self.config.dropout
         return h.detach() * kept.to(h.device)
+
+
+def _xavier_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer whose weights start xavier-normal, as in the published code; its bias starts as torch has it."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_normal_(layer.weight)
+    return layer
 
 
 def _cosine_distance(online: Tensor, target: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class MGCNConfig(ModelConfig):
         4.0, gt=0, description="of all pairs' squared scores, as a multiple of the observed pairs' (init=als)"
     )
     als_reg: float = Field(0.05, gt=0, description="of the squared factors (init=als)")
+    train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
 class MGCN(nn.Module, TrainableModel):
@@ -52,8 +53,9 @@ class MGCN(nn.Module, TrainableModel):
     The loss is BPR + lambda_C InfoNCE(c -> z) of the batch's users and positive items + L2.
 
     The mean over 1 + M is the published code's; the paper adds the shared part to the mean of the others (eq. 15).
-    Content x is as it was given. Of a modality that an item lacks, or none of a user's items has, nothing takes part;
-    M then counts the others, and who has no modality is in no contrast. Without modalities it is LightGCN.
+    Content x is as it was given, or trained; item graphs are of the given one. Of a modality that an item lacks, or
+    none of a user's items has, nothing takes part; M then counts the others, and who has no modality is in no contrast.
+    Without modalities it is LightGCN.
     """
 
     items_have: Tensor
@@ -64,7 +66,7 @@ class MGCN(nn.Module, TrainableModel):
     ) -> None:
         super().__init__()
         self.config = config
-        self.keys = register_content(self, features)
+        self.keys = register_content(self, features, config.train_content)
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         if config.init == "als" and init_weights:
             init_from_als(train, self.users, self.items, config.unobserved_weight, config.als_reg)

@@ -32,6 +32,7 @@ class SMOREConfig(ModelConfig):
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the behaviour gates that a step leaves out")
     contrast_weight: float = Field(0.01, ge=0, description="lambda_1: of the contrast")
     reg: float = Field(1e-4, ge=0, description="lambda_2: of the L2 term on the unpropagated embeddings")
+    train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
 class SMORE(nn.Module, TrainableModel):
@@ -53,7 +54,7 @@ class SMORE(nn.Module, TrainableModel):
     def __init__(self, config: SMOREConfig, train: Interactions, features: ItemFeatures) -> None:
         super().__init__()
         self.config = config
-        self.keys = register_content(self, features)
+        self.keys = register_content(self, features, config.train_content)
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         if not self.keys:
