@@ -291,3 +291,34 @@ def test_bpr_and_squared_norm_equal_their_formulas():
     assert losses.squared_norm(torch.tensor([[3.0], [4.0]]), torch.tensor([[0.0], [1.0]])).item() == pytest.approx(
         26 / 4
     )
+
+
+def test_a_summed_norm_has_one_norm_for_each_tensor_by_the_rows_of_the_batch():
+    one, two = torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 6.0], [8.0, 0.0]])
+    assert losses.summed_norm(one, two).item() == pytest.approx((5 + 10) / 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+@pytest.mark.parametrize("block", [None, 40])
+def test_log_sum_exp_and_its_gradient_equal_those_of_the_whole_matrix(scale, block, monkeypatch):
+    if block:
+        monkeypatch.setattr(_contrastive, "BLOCK", block)  # 16 rows at once, the least
+    rng = torch.Generator().manual_seed(0)
+    draws = [torch.randn(shape, generator=rng, dtype=torch.float64) for shape in ((37, 3), (50, 3), (37,))]
+    a, b = (x.requires_grad_() for x in draws[:2])
+    weights, present = draws[2].detach(), torch.arange(50) % 4 > 0
+    found = losses.log_sum_exp(scale * a, b, weights, present)
+    wanted = torch.dot(weights, (scale * a @ b[present].T).logsumexp(dim=1))
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(torch.autograd.grad(found, (a, b)), torch.autograd.grad(wanted, (a, b)), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.autograd.gradcheck(lambda a, b: losses.log_sum_exp(a, b, weights, present), (a, b))
+
+
+def test_log_sum_exp_of_rows_without_weight_among_none_is_nothing():
+    a, b = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
+    loss = losses.log_sum_exp(a, b, torch.zeros(2), torch.zeros(2, dtype=torch.bool))
+    loss.backward()
+    assert loss == 0
+    assert not a.grad.any()
+    assert not b.grad.any()

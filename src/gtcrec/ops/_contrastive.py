@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["SPREAD", "FusedCombinationsLogSumExp", "FusedInfoNCE", "FusedSymmetricInfoNCE", "view_product"]
+__all__ = [
+    "SPREAD",
+    "FusedCombinationsLogSumExp",
+    "FusedInfoNCE",
+    "FusedLogSumExp",
+    "FusedSymmetricInfoNCE",
+    "view_product",
+]
 
 BLOCK = 1 << 19  # logits worked on at once
 HELD = 1 << 24  # logits held at once
@@ -101,6 +108,38 @@ class FusedSymmetricInfoNCE(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         grad_a, grad_b, grad_scale = ctx.saved_tensors
         return grad * grad_a, grad * grad_b, grad * grad_scale, None
+
+
+class FusedLogSumExp(torch.autograd.Function):
+    """sum_i w_i log sum_j exp(s_j + <a_i, b_j>) for a [k, d], b [n, d] and s [n], which may be -inf.
+
+    The gradient of a and b is computed with the value, in blocks of rows of a.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, shift: Tensor, weights: Tensor) -> Tensor:
+        total, least = a.new_zeros(()), torch.finfo(a.dtype)
+        bt = b.T.contiguous()  # products over many short rows are four times slower
+        grad_a, grad_bt = torch.empty_like(a), torch.zeros_like(bt)
+        logits = BLOCK if a.device.type == "cpu" else HELD  # what fits a cache, or keeps a GPU busy
+        block = max(16, logits // max(len(b), 1))
+        for start in range(0, len(a), block):
+            rows = slice(start, min(start + block, len(a)))
+            x, w = a[rows], weights[rows]
+            p = torch.addmm(shift, x, bt)  # [block, n]
+            top = p.amax(dim=1).clamp_(min=least.min)  # a row may have nothing but -inf
+            mass = p.sub_(top[:, None]).exp_().sum(dim=1).clamp_(min=least.tiny)
+            total += torch.dot(top + mass.log(), w)
+            share = (w / mass)[:, None]  # d total / d logits = share * p
+            torch.mul(torch.mm(p, bt.T), share, out=grad_a[rows])
+            grad_bt.addmm_((share * x).T, p)
+        ctx.save_for_backward(grad_a, grad_bt)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_a, grad_bt = ctx.saved_tensors
+        return grad * grad_a, (grad * grad_bt).T, None, None
 
 
 class FusedCombinationsLogSumExp(torch.autograd.Function):

@@ -32,10 +32,11 @@ __all__ = [
     "cosine_info_nce",
     "derangement",
     "info_nce",
-    "l2_norm",
+    "log_sum_exp",
     "n_squared",
     "pairwise",
     "squared_norm",
+    "summed_norm",
     "total_correlation",
 ]
 
@@ -58,18 +59,18 @@ def squared_norm(*rows: Tensor) -> Tensor:
     return total / (2 * len(rows[0]))
 
 
-def l2_norm(*rows: Tensor) -> Tensor:
-    """Return the sum of the L2 norms of several [b, d] tensors, each of the whole tensor and not squared, over b.
+def summed_norm(*rows: Tensor) -> Tensor:
+    """Return the sum of the L2 norms, not squared, of several [b, d] tensors, per row of the batch.
 
-    The form of MMRec (Zhou 2023, arXiv 2302.03497). Its pull on a row falls with the size of the batch.
+    A tensor has one norm, that of all its entries: what MMRec (Zhou 2023, arXiv 2302.03497) takes for regularisation.
 
-    >>> l2_norm(torch.tensor([[3.0], [4.0]]), torch.zeros(2, 1)).item()
+    >>> summed_norm(torch.tensor([[3.0], [4.0]]), torch.zeros(2, 1)).item()
     2.5
     """
     return torch.stack([one.norm() for one in rows]).sum() / len(rows[0])
 
 
-L2_FORMS: Mapping[str, Callable[..., Tensor]] = {"half_squares": squared_norm, "norms": l2_norm}
+L2_FORMS: Mapping[str, Callable[..., Tensor]] = {"half_squares": squared_norm, "norms": summed_norm}
 """What a model's setting `reg_form` names."""
 
 
@@ -107,6 +108,24 @@ def cosine_info_nce(a: Tensor, b: Tensor, temperature: float, counts: Tensor | N
         masses = [torch.addmm(-bound, rows, b.T).exp_() @ times for rows in torch.split(a, _ROWS)]
         loss = torch.cat(masses).log() + bound - (a * b).sum(dim=1)  # [n]
         return torch.dot(loss, times) / times.sum()
+
+
+def log_sum_exp(a: Tensor, b: Tensor, weights: Tensor, present: Tensor | None = None) -> Tensor:
+    """Return sum_i w_i ln sum_j exp <a_i, b_j>: what a contrast of a few rows a [k, d] among all of b [n, d] sums up.
+
+    `weights` [k] are w. `present` (bool [n]) marks the j that take part, by default all. Without any of them w must
+    be 0, and so is the sum. Logits [k, n] are made in blocks and not kept: memory O((k + n) d + block), time O(k n d).
+
+    >>> round(log_sum_exp(torch.zeros(2, 3), torch.zeros(4, 3), torch.ones(2)).exp().item(), 3)  # 4 times 4
+    16.0
+    """
+    with torch.autocast(a.device.type, enabled=False):  # exponentials want float32 at least
+        a, b = _at_least_float32(a), _at_least_float32(b)
+        shift = b.new_zeros(len(b))
+        if present is not None:
+            shift = shift.masked_fill(~present, -torch.inf)
+        found: Tensor = _contrastive.FusedLogSumExp.apply(a, b, shift, weights.to(a.dtype))  # type: ignore[no-untyped-call]
+        return found
 
 
 def pairwise(views: Sequence[Tensor], scale: Tensor, present: Sequence[Tensor] | None = None) -> Tensor:

@@ -1,4 +1,6 @@
-"""LGMRec's own claims: its score and loss are the paper's formulas, and a missing modality adds nothing."""
+"""LGMRec's own claims: its score and loss are the published formulas, and a missing modality adds nothing."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -59,8 +61,7 @@ def by_hand(model, split, layers=2, hops=2, hyper=1, alpha=0.3, rng=None, dropou
     sides = []
     for logits, some in ((r @ item_logits, [r @ h > 0 for h in has]), (item_logits, has)):
         if rng is not None:
-            delta = torch.rand(logits.shape, generator=rng).double().numpy().clip(1e-6, 1 - 1e-6)
-            logits = logits + np.log(delta) - np.log(1 - delta)
+            logits = logits - np.log(torch.empty(logits.shape).exponential_(generator=rng).double().numpy())
         on = softmax(logits / TAU) * np.stack(some)[:, :, None]
         if rng is not None and dropout:
             on = on * (torch.rand(on.shape, generator=rng).numpy() >= dropout) / (1 - dropout)
@@ -88,29 +89,43 @@ def test_the_score_is_the_paper_s_formula_from_dense_matrices(hyper, checkerboar
     np.testing.assert_allclose(found, users @ items.T, atol=2e-5)
 
 
-def log_mass(a, b):
-    """Mean over rows of -log softmax at the row itself, cosines over tau."""
-    logits = norm(a) @ norm(b).T / TAU
-    return np.mean(np.log(np.exp(logits).sum(axis=1)) - np.diag(logits))
+def contrast_by_hand(globals_, has, rows, tau=TAU):
+    """Sum over rows, repeated ones too, of -ln softmax over all who have the later modality; mean over pairs."""
+    terms = []
+    for m, other in itertools.combinations(range(len(globals_)), 2):
+        logits = norm(globals_[m]) @ norm(globals_[other]).T / tau
+        mass = np.log(np.exp(logits[:, has[other]]).sum(axis=1))
+        both = rows[(has[m] & has[other])[rows]]
+        terms.append((mass[both] - logits[both, both]).sum())
+    return np.mean(terms)
 
 
-def test_the_loss_is_bpr_and_the_contrast_of_the_global_embeddings(checkerboard):
-    split = checkerboard(missing=0.3)
+@pytest.mark.parametrize("widths", [{"image": 6, "text": 5}, {"audio": 3, "image": 6, "text": 5}])
+def test_the_loss_is_bpr_norms_and_the_contrast_of_the_global_embeddings_among_all(widths, checkerboard):
+    split = checkerboard(widths, missing=0.3)
     model, batch = make(split, dropout=0.4, contrast_weight=0.5, reg=0.1), a_batch(split)
     found = model.loss(batch, stream(3))
-    users, items, ((iu, ii), (tu, ti)) = by_hand(model, split, rng=stream(3), dropout=0.4)
+    users, items, globals_ = by_hand(model, split, rng=stream(3), dropout=0.4)
     u, i, j = users[batch.users], items[batch.positives], items[batch.negatives]
     assert found["bpr"].item() == pytest.approx(np.log1p(np.exp((u * j - u * i).sum(axis=1))).mean(), abs=1e-5)
-    liked = np.unique(batch.positives.numpy())
-    liked = liked[split.features.present["image"][liked] & split.features.present["text"][liked]]
-    assert 1 < len(liked) < len(np.unique(batch.positives))
-    who = np.unique(batch.users.numpy())
-    pairs = ((iu[who], tu[who]), (ii[liked], ti[liked]))
-    contrast = sum((log_mass(a, b) + log_mass(b, a)) / 2 for a, b in pairs)
-    assert found["contrast"].item() == pytest.approx(0.5 * contrast, abs=1e-4)
-    rows = model.users[batch.users], model.items[batch.positives], model.items[batch.negatives]
-    squares = sum(row.detach().double().square().sum().item() for row in rows)
-    assert found["reg"].item() == pytest.approx(0.1 * squares / 2 / len(batch.users), rel=1e-5)
+    has = np.stack(list(split.features.present.values()))
+    assert not has.all(axis=0)[np.unique(batch.positives)].all()
+    assert len(np.unique(batch.users)) < len(batch.users)
+    some = (split.train.matrix() @ has.T.astype(float) > 0).T
+    contrast = contrast_by_hand([g for g, _ in globals_], some, batch.users.numpy())
+    contrast += contrast_by_hand([g for _, g in globals_], has, batch.positives.numpy())
+    assert found["contrast"].item() == pytest.approx(0.5 * contrast, rel=1e-5)
+    norms = sum(np.linalg.norm(rows) for rows in (u, i, j))
+    assert found["reg"].item() == pytest.approx(0.1 * norms / len(batch.users), rel=1e-5)
+
+
+def test_the_noise_is_gumbel_s():
+    """Of logits with such noise the largest is drawn by their softmax."""
+    noise = lgmrec._gumbel_noise(torch.Size([20_000, 3]), stream())
+    logits = torch.tensor([0.0, 1.0, -1.0])
+    shares = torch.bincount((logits + noise).argmax(dim=1), minlength=3) / len(noise)
+    torch.testing.assert_close(shares, logits.softmax(dim=0), atol=0.01, rtol=0)
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.02)
 
 
 def test_wide_contents_that_are_spread_in_every_step_give_the_same(checkerboard, monkeypatch):

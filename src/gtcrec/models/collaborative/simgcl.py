@@ -69,7 +69,7 @@ class SimGCL(nn.Module, TrainableModel):
         u, i, j = gather_batch(batch, users, items)
         terms = {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.config.reg * losses.l2_norm(u, i),
+            "reg": self.config.reg * losses.summed_norm(u, i),
         }
         if self.config.contrast_weight > 0:
             nodes = self._sample_distinct(batch.users, rng), self._sample_distinct(batch.positives, rng)

@@ -3,6 +3,7 @@
 After "LGMRec: Local and Global Graph Learning for Multimodal Recommendation" (Guo et al. 2024, arXiv 2312.16400).
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ class LGMRecConfig(ModelConfig):
     temperature: float = Field(0.2, gt=0, description="tau of the dependencies and of the contrast")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of the dependencies that a step leaves out")
     global_weight: float = Field(0.3, ge=0, description="alpha: of the global embeddings")
-    contrast_weight: float = Field(1e-4, ge=0, description="lambda_1: of the hypergraph contrast")
-    reg: float = Field(1e-6, ge=0, description="lambda_2: of the L2 term on the unpropagated embeddings")
+    contrast_weight: float = Field(1e-4, ge=0, description="lambda_1: of the hypergraph contrast, a sum over the batch")
+    reg: float = Field(1e-6, ge=0, description="lambda_2: of the norms of the scored vectors")
 
 
 class _Embeddings(NamedTuple):
@@ -55,7 +56,13 @@ class LGMRec(nn.Module, TrainableModel):
     e is LightGCN's embedding; e_m = (A^K [P W_m x_m; W_m x_m]), A the user-item graph and P the mean over the user's
     items (section "local graph embedding"). Items depend on hyperedges by D_m = softmax((V_m x_m + noise) / tau), users
     by the sum of their items' V_m x_m, and the global embedding is g_m = D_m (D_m^T e) with the items' D_m and e, H
-    times ("global hypergraph embedding"). The loss adds the contrast of the modalities' g_m to BPR.
+    times ("global hypergraph embedding").
+
+    The loss is BPR, the norms of the batch's scored rows by the batch's size, and a contrast of the modalities' g_m:
+    of each user and positive item of the batch, every time that it stands there, -ln of the softmax over all users or
+    items v of cos(g_m(u), g_m'(v)) / tau at itself. It is a sum over the batch, not a mean, as in the published code,
+    whose lambda_1 is small for that. m comes before m' by name: image is told by text. Of more than two modalities the
+    pairs are averaged. Of several workers each sums its own part, which weighs as many times less.
 
     An item that lacks a modality depends on none of its hyperedges, has no part in P and does not take part in the
     contrast; nor does a user all of whose items lack it.
@@ -63,9 +70,9 @@ class LGMRec(nn.Module, TrainableModel):
     As A^K and P are linear, a content goes over the graph once, before it is projected, if it is at most 1,024 wide:
     e_m is then projected for the rows of a step alone. Of wider ones the users' share would take much memory.
 
-    Differs from the paper: noise and dropout are for training alone, so that scores repeat; one draw of the dropout
-    serves all hops of a step; the contrast is over the users and positive items of a step, not over all, goes both
-    ways, and is averaged over the pairs of modalities, of which there may be more than one.
+    Differs from the published code: the noise, Gumbel's, is for training alone, so that scores repeat. Differs from the
+    paper with it: the noise is not logistic, one draw of the dropout serves all hops of a step, the contrast goes one
+    way, and the norms are not squared and not of the unpropagated embeddings.
     """
 
     present: Tensor
@@ -117,14 +124,13 @@ class LGMRec(nn.Module, TrainableModel):
             i, j = self._fuse_local_and_global(e, 1, torch.cat(batch[1:])).chunk(2)
             u = self._fuse_local_and_global(e, 0, batch.users)
             if len(self.names) > 1 and config.contrast_weight > 0:
-                users, items = (self._contrast_modalities(e, k, torch.unique(batch[k])) for k in (0, 1))
+                users, items = (self._contrast_modalities(e, side, batch[side]) for side in (0, 1))
                 contrast["contrast"] = config.contrast_weight * (users + items)
         else:
             users, items = graph.light_propagation(self.r, self.users, self.items, config.num_layers)
             u, i, j = gather_batch(batch, users, items)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
-        reg = config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items))
-        return {"bpr": bpr, **contrast, "reg": reg}
+        return {"bpr": bpr, **contrast, "reg": config.reg * losses.summed_norm(u, i, j)}
 
     def _embeddings(self, rng: torch.Generator | None) -> _Embeddings:
         """Identity, content, and what users and items depend on; noise and dropout if there is an `rng`."""
@@ -167,9 +173,9 @@ class LGMRec(nn.Module, TrainableModel):
         return UserItemVectors(users, items)
 
     def _hyperedge_dependency(self, logits: Tensor, some: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Softmax over hyperedges of logits [M, n, A] with logistic noise, equation 7; 0 where `some` [M, n] is not."""
+        """Softmax over hyperedges of logits [M, n, A] with Gumbel noise; 0 where `some` [M, n] is not."""
         if rng is not None:
-            logits = logits + torch.rand(logits.shape, generator=rng).logit(eps=1e-6).to(logits.device)
+            logits = logits + _gumbel_noise(logits.shape, rng).to(logits.device)
         on = (logits / self.config.temperature).softmax(dim=2) * some[:, :, None]
         if rng is not None and self.config.dropout > 0:
             kept = torch.rand(on.shape, generator=rng) >= self.config.dropout
@@ -197,14 +203,30 @@ class LGMRec(nn.Module, TrainableModel):
         """g_m of the users or items at `rows`, [M, b, dim]."""
         return e.dependency[side].index_select(1, rows) @ e.edges
 
-    def _contrast_modalities(self, e: _Embeddings, side: int, rows: Tensor) -> Tensor:
-        """InfoNCE of the modalities' g_m, over distinct users or items."""
-        views = F.normalize(self._global_vectors(e, side, rows), dim=2)
-        has = (self.user_counts if side == 0 else self.present)[:, rows] > 0
-        scale = views.new_tensor(1 / self.config.temperature)
-        return losses.pairwise(views.unbind(), scale, has.unbind())
+    def _contrast_modalities(self, e: _Embeddings, side: int, batch_rows: Tensor) -> Tensor:
+        """Sum over the batch's users or items of the contrast among all; the mean over the pairs of modalities."""
+        rows, counts = torch.unique(batch_rows, return_counts=True)
+        has = (self.user_counts if side == 0 else self.present) > 0  # [M, n]
+        anchors = F.normalize(self._global_vectors(e, side, rows), dim=2) / self.config.temperature  # [M, k, dim]
+        pairs = list(itertools.combinations(range(len(self.names)), 2))
+        terms = []
+        for m, other in pairs:
+            weights = counts * (has[m] & has[other])[rows]  # [k]
+            vectors = e.dependency[side][other] @ e.edges[other]  # [n, dim]
+            sizes = vectors.norm(dim=1, keepdim=True).clamp(min=_TINY)
+            # Cosines by way of the few hyperedges: <a, D E / |D E|> = <a E^T, D / |D E|>.
+            to, among = anchors[m] @ e.edges[other].T, e.dependency[side][other] / sizes  # [k, A], [n, A]
+            mass = losses.log_sum_exp(to, among, weights, has[other])
+            terms.append(mass - torch.dot((to * F.embedding(rows, among)).sum(dim=1), weights.to(to.dtype)))
+        return torch.stack(terms).mean()
 
 
+def _gumbel_noise(shape: torch.Size, rng: torch.Generator) -> Tensor:
+    """Draws of -ln E, E ~ Exp(1): the largest of logits with such noise is drawn by their softmax."""
+    return torch.empty(shape, device=rng.device).exponential_(generator=rng).log_().neg_()
+
+
+_TINY = 1e-12  # the least norm that is divided by, as in F.normalize
 _WIDE = 1024  # numbers of a content that is spread anew in every step, after it is projected
 
 

@@ -15,7 +15,7 @@ from gtcrec.models.embeddings import UserItemVectors, xavier_embeddings
 from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
-from gtcrec.ops.scorers import dot_scorer, gather_batch
+from gtcrec.ops.scorers import dot_scorer
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
 __all__ = ["SMORE", "SPEC", "SMOREConfig"]
@@ -31,7 +31,7 @@ class SMOREConfig(ModelConfig):
     temperature: float = Field(0.2, gt=0, description="tau of the contrast")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the behaviour gates that a step leaves out")
     contrast_weight: float = Field(0.01, ge=0, description="lambda_1: of the contrast")
-    reg: float = Field(1e-4, ge=0, description="lambda_2: of the L2 term on the unpropagated embeddings")
+    reg: float = Field(1e-4, ge=0, description="lambda_2: of the L2 term on the scored vectors")
     train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
@@ -43,12 +43,15 @@ class SMORE(nn.Module, TrainableModel):
     Item graphs: h_m = S_m^L (e_i . sigmoid(c_m)) of the gated unpropagated e_i; S_m is `similarity.cosine_graph`, S_f
     the largest of all S_m entry by entry; a user's h is R h, R the user-item graph.
     Preference: side = mean of g_m . a_m . h_m over m, and g_f . h_f; a_m = softmax(query_m(h_f)) over the entries,
-    g = sigmoid(W e + b). The loss adds to BPR the contrast of side and e, over the users and over the positive items.
+    g = sigmoid(W e + b). The loss adds to BPR InfoNCE(side -> e) of the batch's users and of its positive items, and
+    the L2 term of the scored rows. As in the published code a user or item that stands twice in the batch stands twice
+    among its anchors and among its others.
 
     An item that lacks a modality leaves the product of the spectra to the others (1 is its neutral element) and has no
-    place in S_m; without any it has no part in the contrast. Gates and queries look at the rows that are asked for
-    alone. Differs from the paper: an entry of S is never below 0; the contrast goes both ways and is over a step's
-    distinct rows; the learning rate does not fall.
+    place in S_m; without any it has no part in the contrast. Any number of modalities are multiplied and compared in
+    this way. Content x is as it was given, or trained; item graphs are of the given one. Gates and queries look at the
+    rows that are asked for alone. Differs from the published code: an entry of S is never below 0, where the root of a
+    negative sum would be none.
     """
 
     def __init__(self, config: SMOREConfig, train: Interactions, features: ItemFeatures) -> None:
@@ -97,14 +100,12 @@ class SMORE(nn.Module, TrainableModel):
             side_u = self._content_part(u, h.users, rng)
             side_ij = self._content_part(ij, F.embedding(items, h.items), rng)
             if config.contrast_weight > 0:
-                of_items = self._contrast_views(batch.positives, ij[:pairs], side_ij[:pairs])
-                of_users = self._contrast_views(batch.users, u, side_u)
-                contrast["contrast"] = config.contrast_weight * (of_users + of_items)
+                of_items = self._contrast_views(side_ij[:pairs], ij[:pairs])
+                contrast["contrast"] = config.contrast_weight * (self._contrast_views(side_u, u) + of_items)
             u, ij = u + side_u, ij + side_ij
         i, j = ij.chunk(2)
         bpr = losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))
-        reg = config.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items))
-        return {"bpr": bpr, **contrast, "reg": reg}
+        return {"bpr": bpr, **contrast, "reg": config.reg * losses.squared_norm(u, i, j)}
 
     def _behavior_vectors(self) -> UserItemVectors:
         return UserItemVectors(*graph.light_propagation(self.r, self.users, self.items, self.config.num_layers))
@@ -168,11 +169,13 @@ class SMORE(nn.Module, TrainableModel):
             gate = gate * (kept / (1 - self.config.dropout)).to(gate.device)
         return gate
 
-    def _contrast_views(self, rows: Tensor, e: Tensor, side: Tensor) -> Tensor:
-        """InfoNCE of e and side [b, dim], over the distinct rows with content; each by its first place in the batch."""
-        views = [F.normalize(one[_first_places(rows)], dim=1) for one in (e, side)]
-        some = (views[1] != 0).any(dim=1)
-        return losses.pairwise(views, e.new_tensor(1 / self.config.temperature), [torch.ones_like(some), some])
+    def _contrast_views(self, side: Tensor, e: Tensor) -> Tensor:
+        """InfoNCE(side -> e) of rows [b, dim] of the batch; those without content, whose side is 0, have no part."""
+        some = (side != 0).any(dim=1)
+        with torch.autocast(side.device.type, enabled=False):  # exponentials want float32
+            a, b = F.normalize(side.float(), dim=1) / self.config.temperature, F.normalize(e.float(), dim=1)
+            own = torch.dot((a * b).sum(dim=1), some.float())
+            return (losses.log_sum_exp(a, b, some, some) - own) / some.sum().clamp(min=1)
 
 
 def _affine_map(x: Tensor, weights: Tensor) -> Tensor:
@@ -185,13 +188,6 @@ def _entrywise_maximum(graphs: list[csr_array]) -> csr_array:
     for one in graphs[1:]:
         largest = largest.maximum(one)
     return largest
-
-
-def _first_places(rows: Tensor) -> Tensor:
-    """The first place of each distinct row."""
-    distinct, which = torch.unique(rows, return_inverse=True)
-    places = torch.arange(len(rows), device=rows.device)
-    return torch.zeros_like(distinct).scatter_reduce_(0, which, places, "amin", include_self=False)
 
 
 SPEC = ModelSpec(
