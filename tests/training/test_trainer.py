@@ -10,6 +10,7 @@ from torch import nn
 from gtcrec import models
 from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, validation_users
+from gtcrec.experiments.config import load_config
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.sampling import Batches
 from gtcrec.training.trainer import Negatives, TrainConfig, Training, epochs, fit
@@ -217,6 +218,23 @@ def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
     path.write_bytes(content[:100])
     with pytest.raises(RunError, match=r"c\.safetensors: cannot be read"):
         training.load(path)
+
+
+def test_the_learning_rate_falls_by_4_percent_in_50_epochs_a_little_in_each(checkerboard, row_bpr):
+    training = Training(row_bpr(checkerboard().train), TrainConfig(learning_rate=0.1, lr_decay="exponential"))
+    found = []
+    for number in (1, 2, 51, 101):
+        training.set_learning_rate(number)
+        found.append({group["lr"] for optimizer in training.optimizers for group in optimizer.param_groups})
+    assert [len(one) for one in found] == [1, 1, 1, 1]
+    expected = [0.1, 0.1 * 0.96**0.02, 0.096, 0.09216]
+    assert [one.pop() for one in found] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("model", ["mgcn", "smore"])
+def test_models_are_trained_with_the_decay_that_they_publish(model):
+    assert load_config("data", model).train.lr_decay == "exponential"
+    assert load_config("data", model, assignments=["train.lr_decay=none"]).train.lr_decay == "none"
 
 
 def test_the_learning_rate_falls_linearly_and_would_be_0_after_the_last_epoch(checkerboard, row_bpr):

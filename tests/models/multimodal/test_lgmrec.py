@@ -119,6 +119,18 @@ def test_the_loss_is_bpr_norms_and_the_contrast_of_the_global_embeddings_among_a
     assert found["reg"].item() == pytest.approx(0.1 * norms / len(batch.users), rel=1e-5)
 
 
+def test_in_bfloat16_the_terms_are_nearly_the_same(checkerboard):
+    split = checkerboard(missing=0.3)
+    model, batch = make(split, contrast_weight=0.5, reg=0.1), a_batch(split)
+    whole = model.loss(batch, stream())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(batch, stream())
+    sum(found.values()).backward()
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(
+        {name: term.item() for name, term in whole.items()}, rel=0.02
+    )
+
+
 def test_the_noise_is_gumbel_s():
     """Of logits with such noise the largest is drawn by their softmax."""
     noise = lgmrec._gumbel_noise(torch.Size([20_000, 3]), stream())

@@ -130,6 +130,25 @@ def test_the_loss_is_bpr_l2_and_the_contrast_of_all_rows_of_the_batch(checkerboa
     assert found["reg"].item() == pytest.approx(0.1 * squares / 2 / len(batch.users), rel=1e-5)
 
 
+def test_in_bfloat16_the_terms_are_nearly_the_same(checkerboard):
+    split = checkerboard(missing=0.3)
+    model, batch = make(split, contrast_weight=0.5, reg=0.1), a_batch(split)
+    whole = model.loss(batch, stream())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(batch, stream())
+    sum(found.values()).backward()
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(
+        {name: term.item() for name, term in whole.items()}, rel=0.02
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.004, 0.2])
+def test_the_contrast_is_finite_at_any_temperature(temperature, checkerboard):
+    split = checkerboard()
+    found = make(split, temperature=temperature).loss(a_batch(split), stream())["contrast"]
+    assert 0 < found.item() < 1e3
+
+
 def test_dropout_is_for_training_alone_and_its_stream_alone_decides(checkerboard):
     split = checkerboard()
     model, plain, batch = make(split, dropout=0.5), make(split), a_batch(split)

@@ -2,6 +2,7 @@
 
 The model is rebuilt around the changed content, its graphs too, and keeps the weights that it was trained to. What
 those weights learned from content in training stays: this is what scoring takes from content, not what training did.
+Content that was trained (`train_content`) is such a weight: then the model's graphs alone see the change.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -207,17 +207,17 @@ class LGMRec(nn.Module, TrainableModel):
         """Sum over the batch's users or items of the contrast among all; the mean over the pairs of modalities."""
         rows, counts = torch.unique(batch_rows, return_counts=True)
         has = (self.user_counts if side == 0 else self.present) > 0  # [M, n]
-        anchors = F.normalize(self._global_vectors(e, side, rows), dim=2) / self.config.temperature  # [M, k, dim]
-        pairs = list(itertools.combinations(range(len(self.names)), 2))
         terms = []
-        for m, other in pairs:
-            weights = counts * (has[m] & has[other])[rows]  # [k]
-            vectors = e.dependency[side][other] @ e.edges[other]  # [n, dim]
-            sizes = vectors.norm(dim=1, keepdim=True).clamp(min=_TINY)
-            # Cosines by way of the few hyperedges: <a, D E / |D E|> = <a E^T, D / |D E|>.
-            to, among = anchors[m] @ e.edges[other].T, e.dependency[side][other] / sizes  # [k, A], [n, A]
-            mass = losses.log_sum_exp(to, among, weights, has[other])
-            terms.append(mass - torch.dot((to * F.embedding(rows, among)).sum(dim=1), weights.to(to.dtype)))
+        with torch.autocast(e.edges.device.type, enabled=False):  # exponentials want float32
+            on, edges = e.dependency[side].float(), e.edges.float()
+            anchors = F.normalize(on.index_select(1, rows) @ edges, dim=2) / self.config.temperature  # [M, k, dim]
+            for m, other in itertools.combinations(range(len(self.names)), 2):
+                weights = (counts * (has[m] & has[other])[rows]).float()  # [k]
+                sizes = (on[other] @ edges[other]).norm(dim=1, keepdim=True).clamp(min=_TINY)  # [n, 1]
+                # Cosines by way of the few hyperedges: <a, D E / |D E|> = <a E^T, D / |D E|>.
+                to, among = anchors[m] @ edges[other].T, on[other] / sizes  # [k, A], [n, A]
+                own = (to * F.embedding(rows, among)).sum(dim=1)
+                terms.append(losses.log_sum_exp(to, among, weights, has[other]) - torch.dot(own, weights))
         return torch.stack(terms).mean()
 
 

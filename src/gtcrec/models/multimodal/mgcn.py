@@ -176,6 +176,7 @@ SPEC = ModelSpec(
     model=MGCN,
     config=MGCNConfig,
     paper="Yu et al. 2023, arXiv 2308.03588",
+    presets={"default": ({}, {"lr_decay": "exponential"})},
     # The grid of `contrast_weight` is that of MMRec (Zhou 2023, arXiv 2302.03497).
     search_space={
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),

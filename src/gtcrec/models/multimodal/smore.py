@@ -195,6 +195,7 @@ SPEC = ModelSpec(
     model=SMORE,
     config=SMOREConfig,
     paper="Ong & Khong 2025, arXiv 2412.14978",
+    presets={"default": ({}, {"lr_decay": "exponential"})},
     search_space={
         "train.learning_rate": (5e-4, 1e-3, 2e-3, 5e-3),
         "num_layers": (2, 3, 4),
