@@ -65,14 +65,14 @@ def load_config(
     layers: dict[str, Any] = _read_layers(file) if file else {}
     name = model or layers.get("model", "gtc")
     spec = models.get_spec(name)
-    if stored:
-        layers["settings"] = models.complete_settings(name, layers.get("settings") or {})
     sections: dict[str, type[BaseModel]] = {"settings": spec.config, "train": TrainConfig}
     if layers.get("model", name) != name:  # another model's settings would not fit
         layers = {key: value for key, value in layers.items() if key not in ("settings", "preset")}
     for section, config in sections.items():
         if isinstance(layers.get(section), dict):
             layers[section] = rename_settings(layers[section], config)
+    if stored and isinstance(layers.get("settings"), dict):
+        layers["settings"] = models.complete_settings(name, layers["settings"])
     for key, value in [*map(_parse_assignment, assignments), *(values or {}).items()]:
         section, setting = _find_section(key, value, name, sections)
         if section:
