@@ -34,6 +34,7 @@ WARM_NEGATIVES = "negative_items=warm"
 COLD = [WARM_NEGATIVES, "id_dropout=0.5"]
 CREDITS, NEAR = "data.modalities=[credits]", "num_neighbors=1000"
 SOLVED = ["epochs=5", "learning_rate=0.002", *COLD, "als_reg=0.005", "new_item_weight=1.25"]
+VBPR_REG = ["content_projection=separate", "reg_form=half_squares", "reg=0.01"]  # reg of 1e-5, 1e-3, 0.01 and 0.1
 # name -> (model, settings); the first is compared with all others
 MODELS = {
     "gtc": ("gtc", [*SOLVED, CREDITS]),
@@ -41,8 +42,8 @@ MODELS = {
     "gtc learned map": ("gtc", ["preset=plain", *SHORT, *COLD, CREDITS]),
     "gtc learned map with plots": ("gtc", ["preset=plain", *SHORT, *COLD]),
     "gtc not trained for new items": ("gtc", ["preset=plain", *SHORT]),
-    "vbpr": ("vbpr", [*SHORT, WARM_NEGATIVES, "reg=0.01", CREDITS]),  # of 1e-5, 1e-3, 0.01 and 0.1
-    "vbpr with plots": ("vbpr", [*SHORT, WARM_NEGATIVES, "reg=0.01"]),
+    "vbpr": ("vbpr", [*SHORT, WARM_NEGATIVES, *VBPR_REG, CREDITS]),
+    "vbpr with plots": ("vbpr", [*SHORT, WARM_NEGATIVES, *VBPR_REG]),
     "contentknn": ("contentknn", ["interaction_weight=0", NEAR, CREDITS]),
     "contentknn with plots": ("contentknn", ["interaction_weight=0", NEAR]),
     "popular": ("popular", []),

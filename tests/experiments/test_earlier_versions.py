@@ -4,12 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from gtcrec import Recommender
 from gtcrec.cli.main import execute
+from gtcrec.experiments.config import dump_yaml, load_config
+from gtcrec.experiments.model_bundle import ModelBundle
 from gtcrec.experiments.run import Run
+from gtcrec.experiments.run_folder import read_stored_config
+from gtcrec.types import Vocabulary
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
@@ -54,3 +60,20 @@ def test_a_search_of_then_goes_on(old):
     after = (old / "study" / "trials.csv").read_text().splitlines()
     assert len(before) == 4
     assert len(after) == 5
+
+
+def test_a_run_without_a_setting_that_changes_the_model_by_default_keeps_its_model(tmp_path):
+    """FREEDOM's item graph has loops today; it is no part of the weights, so the stored configuration says it."""
+    today = load_config("data", "freedom")
+    assert today.settings["self_neighbor"]
+    lines = [line for line in dump_yaml(today).splitlines() if "self_neighbor" not in line]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    assert read_stored_config(tmp_path).settings == {**today.settings, "self_neighbor": False}
+
+
+def test_a_bundle_without_such_a_setting_builds_its_model(checkerboard):
+    split = checkerboard()
+    users, items = (Vocabulary(np.arange(40)) for _ in range(2))
+    for settings, loops in (({"dim": 8}, 0), ({"dim": 8, "self_neighbor": True}, 40)):
+        bundle = ModelBundle("freedom", settings, 0, users, items, split.train, split.features)
+        assert (bundle.build().item_graph(torch.eye(40)).diagonal() > 0).sum() == loops

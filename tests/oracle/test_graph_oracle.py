@@ -82,7 +82,7 @@ def test_a_part_of_the_graph_equals_the_dense_formula_on_its_edges(pairs, share)
     prunable = PrunableGraph(pairs)
     kept = prunable.draw(share, torch.Generator().manual_seed(4))
     r = dense(pairs.where(kept.numpy()))
-    assert r.sum() == round(share * len(pairs))
+    assert r.sum() == int(share * len(pairs))
     with np.errstate(divide="ignore"):
         left, right = (np.where(d > 0, d**-0.5, 0) for d in (r.sum(1), r.sum(0)))
     wanted = torch.tensor(left[:, None] * r * right, dtype=torch.float32)
@@ -146,6 +146,19 @@ def test_content_neighbors_equal_a_brute_force(block):
         wanted,
         atol=1e-7,
     )
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_an_item_among_its_own_neighbours_takes_the_place_of_the_farthest(k):
+    rng = np.random.default_rng(2)
+    x, present = rng.normal(size=(9, 4)).astype(np.float32), np.arange(9) != 4
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = np.where(present, unit @ unit.T, -np.inf)
+    wanted = np.zeros((9, 9), dtype=np.float32)
+    for i in np.flatnonzero(present):  # its own cosine, 1, is the largest
+        wanted[i, np.argsort(-cosine[i])[: min(k, 8)]] = 1 / min(k, 8)
+    found = similarity.content_neighbors(x, present, k, include_self=True).toarray()
+    np.testing.assert_allclose(found, wanted)
 
 
 def test_too_few_items_with_content_have_no_neighbours():

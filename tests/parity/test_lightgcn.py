@@ -1,25 +1,34 @@
-"""LightGCN beside its authors' code; MMRec's, which takes norms that are not squared, shares all but the L2 term."""
+"""LightGCN beside its authors' code, and beside MMRec's, whose L2 term is of norms that are not squared."""
 
 import pytest
 
 from helpers.training import stream
 from parity.published import BATCH, Parity, build, load_case
 
+CASES = {
+    "authors": {"layers": "lightGCN_n_layers", "reg": "decay", "reg_form": "half_squares"},
+    "mmrec": {"layers": "n_layers", "reg": "reg_weight", "reg_form": "norms"},
+}
+
 
 def names(published):
     return {"users": published["embedding_dict.user_emb"], "items": published["embedding_dict.item_emb"]}
 
 
-@pytest.fixture
-def parity():
-    return Parity(load_case("lightgcn", "authors"), names, {"bpr": ["bpr"], "reg": ["reg"]})
+@pytest.fixture(params=CASES)
+def parity(request):
+    return Parity(load_case("lightgcn", request.param), names, {"bpr": ["bpr"], "reg": ["reg"]})
 
 
 @pytest.fixture
-def model(parity):
-    settings = parity.case.settings
+def model(parity, request):
+    case, settings = CASES[request.node.callspec.params["parity"]], parity.case.settings
     return build(
-        "lightgcn", names(parity.case.parameters), num_layers=settings["lightGCN_n_layers"], reg=settings["decay"]
+        "lightgcn",
+        names(parity.case.parameters),
+        num_layers=settings[case["layers"]],
+        reg=settings[case["reg"]],
+        reg_form=case["reg_form"],
     )
 
 

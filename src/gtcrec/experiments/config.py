@@ -53,11 +53,13 @@ def load_config(
     file: Path | None = None,
     assignments: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
+    stored: bool = False,
 ) -> RunConfig:
     """Return the full configuration.
 
     `file` is YAML in the shape of a run folder's `config.yaml`. `assignments` are "key=value", `values` the same as key
     and value: a dotted key ("train.epochs"), "preset", or a bare key of the model's settings or of `train`.
+    `stored` says that `file` is a run's: settings that it lacks came later, and leave the model as it was.
     Raises `ConfigError` for an unknown key with the nearest known one.
     """
     layers: dict[str, Any] = _read_layers(file) if file else {}
@@ -69,6 +71,8 @@ def load_config(
     for section, config in sections.items():
         if isinstance(layers.get(section), dict):
             layers[section] = rename_settings(layers[section], config)
+    if stored and isinstance(layers.get("settings"), dict):
+        layers["settings"] = models.complete_settings(name, layers["settings"])
     for key, value in [*map(_parse_assignment, assignments), *(values or {}).items()]:
         section, setting = _find_section(key, value, name, sections)
         if section:

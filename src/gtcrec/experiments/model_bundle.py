@@ -74,7 +74,7 @@ class ModelBundle:
 
     def build(self) -> nn.Module:
         """Return the model with weights that are still to be loaded."""
-        config = models.make_config(self.model, self.config)
+        config = models.make_config(self.model, models.complete_settings(self.model, self.config))
         return models.build_model(self.model, self.seen, self.trained_features, config, self.seed, init_weights=False)
 
 

@@ -22,9 +22,10 @@ def read_stored_config(folder: Path, path: str | None = None, device: str | None
 
     Raises `RunError` when the folder is not a run.
     """
-    if not (folder / "config.yaml").is_file():
+    file = folder / "config.yaml"
+    if not file.is_file():
         raise RunError(f"{folder}: not a run folder: config.yaml is missing")
-    return load_config(path, file=folder / "config.yaml", assignments=[f"train.device={device}"] if device else [])
+    return load_config(path, file=file, assignments=[f"train.device={device}"] if device else [], stored=True)
 
 
 def write_per_user(path: Path, table: pa.Table) -> None:

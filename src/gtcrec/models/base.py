@@ -20,8 +20,12 @@ __all__ = [
     "ModelConfig",
     "ModelSpec",
     "Presets",
+    "RegForm",
     "SearchSpace",
 ]
+
+RegForm = Literal["half_squares", "norms"]
+"""Form of an L2 term: a batch's half squared norm per row, or the norms of its matrices over the number of rows."""
 
 SearchSpace = Mapping[str, tuple[Any, ...]]
 """A setting's name, or `train.` and a training setting's, -> its candidate values, from the smallest effect up."""
@@ -43,6 +47,9 @@ class ModelConfig(BaseModel):
 
     removed_settings: ClassVar[Mapping[str, Any]] = {}
     """Settings that the model had once, and the one value of each that stored configurations may still have."""
+
+    earlier_settings: ClassVar[Mapping[str, Any]] = {}
+    """Settings that came later and change the model by default: what a stored configuration without them means."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gtcrec.runtime.process_group import ProcessGroup
     from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["MODELS", "build_model", "get_spec", "list_models", "make_config"]
+__all__ = ["MODELS", "build_model", "complete_settings", "get_spec", "list_models", "make_config"]
 
 MODELS: dict[str, tuple[str, str]] = {
     "popular": ("gtcrec.models.baselines.popular", "the most popular items, the same for everyone"),
@@ -140,6 +140,30 @@ def make_config(model: "str | ModelSpec", settings: Mapping[str, Any], preset: s
         return spec.config(**{**spec.presets[preset][0], **settings})
     except ValidationError as error:
         raise config_error(error, spec.name) from error
+
+
+def complete_settings(model: str, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's stored settings with those that came later, at values that leave the model as it was stored.
+
+    Parameters
+    ----------
+    model
+        One of `list_models()`.
+    stored
+        All settings that the model had when they were stored, by name.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown model.
+
+    Examples
+    --------
+    >>> complete_settings("lightgcn", {"embedding_dim": 8})
+    {'embedding_dim': 8}
+    """
+    earlier: Mapping[str, Any] = getattr(get_spec(model).config, "earlier_settings", {})
+    return {**earlier, **stored}
 
 
 def build_model(

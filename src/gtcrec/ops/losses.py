@@ -15,7 +15,7 @@ Negatives of "n" and `n_squared` after Symile, Saporta et al. 2024, arXiv 2411.0
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from gtcrec.ops import _contrastive
 
 __all__ = [
+    "L2_FORMS",
     "MOST_COMBINATIONS",
     "bpr",
     "ceiling",
@@ -67,6 +68,10 @@ def summed_norm(*rows: Tensor) -> Tensor:
     2.5
     """
     return torch.stack([one.norm() for one in rows]).sum() / len(rows[0])
+
+
+L2_FORMS: Mapping[str, Callable[..., Tensor]] = {"half_squares": squared_norm, "norms": summed_norm}
+"""What a model's setting `reg_form` names."""
 
 
 def info_nce(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:

@@ -69,17 +69,20 @@ def nearest_neighbors(
     return torch.cat(values), torch.cat(places)
 
 
-def content_neighbors(x: Floats, present: Masks, k: int, search: Search = nearest_rows) -> csr_array:
+def content_neighbors(
+    x: Floats, present: Masks, k: int, search: Search = nearest_rows, include_self: bool = False
+) -> csr_array:
     """Return the k nearest items by cosine, each with weight 1 / (their number), float32 [n_items, n_items].
 
-    An item is not its own neighbor. Items without content have no neighbors and are nobody's.
+    With `include_self` an item is the first of its own k, else none of them. Items without content have no neighbors
+    and are nobody's.
     """
     have = np.flatnonzero(present)
-    k = min(k, len(have) - 1)
+    k = min(k, len(have) - (not include_self))
     if k < 1:
         return empty_csr(len(x), len(x))
     unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
-    columns = have[search(unit, k)]  # [h, k]
+    columns = have[_nearest_with_self(unit, k, search) if include_self else search(unit, k)]  # [h, k]
     indptr = np.concatenate([[0], np.cumsum(present * k)])
     values = np.full(columns.size, 1.0 / k, dtype=np.float32)
     graph = csr_array((values, columns.ravel(), indptr), shape=(len(x), len(x)))
@@ -88,19 +91,31 @@ def content_neighbors(x: Floats, present: Masks, k: int, search: Search = neares
 
 
 def item_graph(
-    features: ItemFeatures, k: int, weights: Mapping[str, float] | None = None, search: Search = nearest_rows
+    features: ItemFeatures,
+    k: int,
+    weights: Mapping[str, float] | None = None,
+    search: Search = nearest_rows,
+    include_self: bool = False,
 ) -> csr_array:
     """Return the mean of the modalities' neighbor graphs, rows summing to one, float32 [n_items, n_items].
 
     `weights` has a weight >= 0 for each modality; without it they are equal. A modality that an item lacks takes no
-    part in that item's mean, and an item without content of any weight has an empty row.
+    part in that item's mean, and an item without content of any weight has an empty row. `include_self` is as for
+    `content_neighbors`.
     """
     weights = dict.fromkeys(features.names, 1.0) if weights is None else weights
     total = empty_csr(features.n_items, features.n_items)
     for m in features.names:
         if weights[m] > 0:
-            total = total + weights[m] * content_neighbors(features.values[m], features.present[m], k, search)
+            near = content_neighbors(features.values[m], features.present[m], k, search, include_self)
+            total = total + weights[m] * near
     return mean_rows(total)
+
+
+def _nearest_with_self(unit: Floats, k: int, search: Search) -> Ints:
+    """Each row's own number, then its k - 1 nearest others, [n, k]."""
+    own = np.arange(len(unit))[:, None]
+    return np.concatenate([own, search(unit, k - 1)], axis=1) if k > 1 else own
 
 
 def empty_csr(rows: int, columns: int) -> csr_array:

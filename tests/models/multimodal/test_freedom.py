@@ -9,6 +9,7 @@ from gtcrec.errors import ConfigError
 from gtcrec.models.multimodal.freedom import PrunableGraph
 from gtcrec.ops import graph
 from gtcrec.ops import neighbors as similarity
+from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions
 from helpers.training import a_batch, stream
 
@@ -26,7 +27,7 @@ def by_hand(model, split, block, layers=2, item_layers=1):
     for _ in range(layers):
         u, i = r @ i, r.T @ u
         users, items = users + u, items + i
-    s = torch.from_numpy(similarity.item_graph(split.features, 10).toarray()).double()
+    s = torch.from_numpy(similarity.item_graph(split.features, 10, include_self=True).toarray()).double()
     return users / (layers + 1), items / (layers + 1) + torch.linalg.matrix_power(s, item_layers) @ e_i
 
 
@@ -44,9 +45,9 @@ def test_the_loss_is_both_ranking_terms_on_the_graph_that_its_stream_draws(check
     model, batch = make(split, edge_dropout=0.7, content_weight=0.25), a_batch(split)
     found = model.loss(batch, stream(3))
 
-    kept = model.graph.draw(0.3, stream(3)).numpy()
+    kept = model.graph.draw(1 - 0.7, stream(3)).numpy()
     part = split.train.where(kept)
-    assert len(part) == round(0.3 * len(split.train))
+    assert len(part) == int((1 - 0.7) * len(split.train))
     users, items = by_hand(model, split, graph.bipartite(part).toarray())
     u, i, j = users[batch.users], items[batch.positives], items[batch.negatives]
     bpr = -torch.log(torch.sigmoid((u * i).sum(1) - (u * j).sum(1))).mean()
@@ -63,12 +64,44 @@ def test_the_loss_is_both_ranking_terms_on_the_graph_that_its_stream_draws(check
     assert found["content"].item() == pytest.approx(0.25 * content.item(), abs=1e-6)
 
 
-def test_the_drawn_edges_depend_on_the_stream_alone(checkerboard):
+def test_the_drawn_edges_depend_on_the_stream_of_the_first_step_alone(checkerboard):
     split = checkerboard()
     model, batch = make(split), a_batch(split)
-    first, again, other = (model.loss(batch, stream(seed))["bpr"].item() for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
+    found = []
+    for seed in (1, 1, 2):
+        model.refresh()
+        found.append([model.loss(batch, stream(step))["bpr"].item() for step in (seed, 3)])
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][1]
+    assert found[0] != found[2]
+
+
+@pytest.mark.parametrize(("refresh_every", "draws"), [(0, 3), (1, 6)])
+def test_edges_are_drawn_once_an_epoch_or_as_often_as_training_refreshes(refresh_every, draws, checkerboard):
+    split, kept = checkerboard(), []
+    model = make(split)
+    draw = model.graph.draw
+    model.graph.draw = lambda share, rng: kept.append(draw(share, rng)) or kept[-1]
+    size = -(-len(split.train) // 2)
+    fit(model, split, TrainConfig(epochs=3, batch_size=size, refresh_every=refresh_every))
+    assert len(kept) == draws
+    assert not any(torch.equal(kept[0], other) for other in kept[1:])
+
+
+def test_an_item_may_be_left_out_of_its_own_neighbours(checkerboard):
+    split = checkerboard(missing=0.4)
+    own = {one: make(split, self_neighbor=one).item_graph(torch.eye(40)) for one in (True, False)}
+    some = torch.from_numpy(np.any([split.features.present[m] for m in split.features.names], axis=0))
+    assert torch.equal(own[True].diagonal() > 0, some)
+    assert not own[False].diagonal().any()
+    torch.testing.assert_close(own[False], torch.from_numpy(similarity.item_graph(split.features, 10).toarray()))
+
+
+def test_a_stored_configuration_without_the_setting_means_the_graph_of_then():
+    """Runs of version 0.1 were trained on the graph without loops, and that graph is no part of their weights."""
+    then = {"dim": 8, "item_neighbours": 10}
+    assert not models.make_config("freedom", models.complete_settings("freedom", then)).self_neighbor
+    assert models.make_config("freedom", models.complete_settings("freedom", {"self_neighbor": True})).self_neighbor
 
 
 def test_nothing_pruned_gives_the_loss_of_the_full_graph(checkerboard):
@@ -107,7 +140,9 @@ def test_modality_weights_weigh_the_item_graph(checkerboard):
     split = checkerboard()
     model = make(split, modality_weights={"image": 0.1, "text": 0.9})
     image, text = (
-        similarity.content_neighbors(split.features.values[m], split.features.present[m], 10).toarray()
+        similarity.content_neighbors(
+            split.features.values[m], split.features.present[m], 10, include_self=True
+        ).toarray()
         for m in ("image", "text")
     )
     wanted = torch.from_numpy(0.1 * image + 0.9 * text).float()
@@ -136,12 +171,12 @@ def test_weights_without_any_modality_are_refused(checkerboard):
         make(checkerboard({}), modality_weights={"text": 1})
 
 
-@pytest.mark.parametrize("share", [0.1, 0.2, 1 / 3, 0.9, 1.0])
+@pytest.mark.parametrize("share", [0.1, 0.2, 1 / 3, 0.45, 0.9, 1.0])
 def test_pruning_keeps_exactly_the_stated_number_of_edges(share, checkerboard):
     prunable = PrunableGraph(checkerboard().train)
     edges = len(prunable.full.a_values)
     for seed in range(20):
-        assert prunable.draw(share, stream(seed)).sum() == round(share * edges)
+        assert prunable.draw(share, stream(seed)).sum() == int(share * edges)
 
 
 def test_the_chance_of_the_first_draw_is_proportional_to_one_over_root_of_degrees():

@@ -10,7 +10,7 @@ from gtcrec import models
 from gtcrec.testing import model_checks
 from helpers.training import a_batch, stream
 
-NAMES = ("bm3", "mgcn", "smore")
+NAMES = ("bm3", "freedom", "mgcn", "smore")
 
 
 def make(name, split, **given):

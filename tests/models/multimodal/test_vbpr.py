@@ -1,21 +1,30 @@
 """VBPR's own claims: the paper's score and loss, any number of modalities, content's bias, L2 on what content adds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
+from gtcrec.testing import checkerboard as make_split
+from gtcrec.testing import model_checks
 from gtcrec.types import ItemFeatures, Split
 from helpers.training import a_batch
+
+SEPARATE = {"content_projection": "separate"}
+FORMS = pytest.mark.parametrize("given", [{}, SEPARATE], ids=["joined", "separate"])
 
 
 def make(split, seed=0, **given):
     config = models.make_config("vbpr", {"embedding_dim": 8, "content_dim": 3, **given})
     model = models.build_model("vbpr", split.train, split.features, config, seed)
     rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():  # the biases start at 0, where a wrong sign would not show
+    with torch.no_grad():  # the biases and the offset start at 0, where a wrong sign would not show
         model.bias.copy_(torch.randn(len(model.bias), generator=rng))
+        if model.joined:
+            model.offset.copy_(torch.randn(len(model.offset), generator=rng))
         for both in model.projections.values():
             both.weight[-1] = torch.randn(both.weight.shape[1], generator=rng)
     return model
@@ -30,13 +39,16 @@ def with_rows_of_absent_items(split, value):
 
 
 def added_by_content(model, split):
-    """Modality -> E_m x_im and <b_m, x_im> [n_items, 3 + 1] in float64, 0 where an item lacks it."""
+    """Key of factors -> E x_i + a and <b, x_i> [n_items, 3 + 1] in float64; a modality that an item lacks is 0."""
     found = {}
     for m, key in model.keys.items():
         weight = model.projections[key].weight.detach().double().numpy()
         x = split.features.values[m].astype(np.float64)
-        found[m] = np.where(split.features.present[m][:, None], x, 0) @ weight.T
-    return found
+        found[key] = np.where(split.features.present[m][:, None], x, 0) @ weight.T
+    if not model.joined:
+        return found
+    offset = np.append(model.offset.detach().double().numpy(), 0)
+    return {"joined": sum(found.values()) + offset}
 
 
 def by_hand(model, split):
@@ -47,22 +59,24 @@ def by_hand(model, split):
     for u in range(s.shape[0]):
         for i in range(s.shape[1]):
             s[u, i] = weights["bias"][i] + weights["users"][u] @ weights["items"][i]
-            for m, key in model.keys.items():
-                s[u, i] += weights[f"tastes.{key}"][u] @ added[m][i, :-1] + added[m][i, -1]
+            for key, of_items in added.items():
+                s[u, i] += weights[f"tastes.{key}"][u] @ of_items[i, :-1] + of_items[i, -1]
     return s
 
 
+@FORMS
 @pytest.mark.parametrize("widths", [{}, {"image": 6}, {"a": 3, "b": 4, "c": 5}])
-def test_the_score_is_the_paper_s_with_a_sum_over_modalities(widths, checkerboard):
+def test_the_score_is_the_paper_s_with_a_sum_over_modalities(widths, given, checkerboard):
     split = checkerboard(widths, 0.4)
-    model = make(split)
+    model = make(split, **given)
     wanted = torch.from_numpy(by_hand(model, split)).float()
     torch.testing.assert_close(model.scorer()(torch.arange(40)), wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_the_loss_is_bpr_of_the_scores_and_l2_of_all_that_makes_them(checkerboard):
+@FORMS
+def test_the_loss_is_bpr_of_the_scores_and_l2_of_all_that_makes_them(given, checkerboard):
     split = checkerboard(missing=0.4)
-    model, batch = make(split, reg=0.25), a_batch(split)
+    model, batch = make(split, reg=0.25, reg_form="half_squares", **given), a_batch(split)
     found = model.loss(batch, torch.Generator())
     s = by_hand(model, split)
     u, i, j = (side.numpy() for side in batch)
@@ -79,12 +93,12 @@ def test_the_loss_is_bpr_of_the_scores_and_l2_of_all_that_makes_them(checkerboar
 
 
 def _of_users(model):
-    return ["users", *(f"tastes.{key}" for key in model.keys.values())]
+    return ["users", *(f"tastes.{key}" for key in model.tastes)]
 
 
 def test_an_item_s_content_is_regularised_by_what_it_adds_not_by_its_weights(checkerboard):
     split = checkerboard(missing=0.4)
-    model = make(split)
+    model = make(split, reg_form="half_squares", **SEPARATE)
     batch = a_batch(split)
     model.loss(batch, torch.Generator())["reg"].backward()
     for key in model.keys.values():
@@ -102,6 +116,38 @@ def test_a_modality_that_an_item_lacks_adds_nothing_whatever_its_row_says(checke
     assert torch.equal(one.loss(batch, torch.Generator())["bpr"], other.loss(batch, torch.Generator())["bpr"])
 
 
+def test_factors_of_joined_contents_start_as_one_layer_and_users_as_one_table():
+    """Xavier over all inputs and outputs: of users in 4 + 96 columns, and of contents of 30 + 50 numbers to 96."""
+    split = make_split({"image": 30, "text": 50}, n=1000)
+    config = models.make_config("vbpr", {"embedding_dim": 4, "content_dim": 96})
+    model = models.build_model("vbpr", split.train, split.features, config, 0)
+    bound = (6 / (1000 + 4 + 96)) ** 0.5
+    for table in (model.users, *model.tastes.values()):
+        assert table.abs().max().item() == pytest.approx(bound, rel=0.01)
+    for both in model.projections.values():
+        assert both.weight[:-1].std().item() == pytest.approx((2 / (80 + 96)) ** 0.5, rel=0.05)
+        assert not both.weight[-1].any()
+
+
+def test_a_stored_configuration_without_the_settings_means_the_model_of_then():
+    then = models.make_config("vbpr", models.complete_settings("vbpr", {"dim": 8, "content_dim": 4, "reg": 0.1}))
+    assert (then.content_projection, then.reg_form, then.biases) == ("separate", "half_squares", True)
+
+
+def test_weights_of_then_have_the_names_and_shapes_of_separate_projections(checkerboard):
+    split = checkerboard()
+    shapes = {name: tuple(x.shape) for name, x in make(split, **SEPARATE).state_dict().items()}
+    assert shapes == {
+        "users": (40, 8),
+        "items": (40, 8),
+        "bias": (40,),
+        "tastes.0_image": (40, 3),
+        "tastes.1_text": (40, 3),
+        "projections.0_image.weight": (4, 6),
+        "projections.1_text.weight": (4, 5),
+    }
+
+
 def test_content_is_read_where_it_lies(checkerboard):
     split = checkerboard(missing=0.4)
     assert make(split).x_0_image.data_ptr() == split.features.values["image"].ctypes.data
@@ -111,7 +157,7 @@ def test_an_untrained_model_has_no_opinion_on_popularity(checkerboard):
     split = checkerboard()
     model = models.build_model("vbpr", split.train, split.features, models.make_config("vbpr", {}), 0)
     users, items = model.vectors()
-    assert users.shape == items.shape == (40, 64 * 3 + 1)
+    assert users.shape == items.shape == (40, 64 * 2 + 1)
     assert torch.equal(users[:, -1], torch.ones(40))
     assert torch.equal(items[:, -1], torch.zeros(40))
 
@@ -127,3 +173,15 @@ def test_an_untrained_model_has_no_opinion_on_popularity(checkerboard):
 def test_wrong_settings_are_refused(given, message, checkerboard):
     with pytest.raises(ConfigError, match=message):
         make(checkerboard(), **given)
+
+
+def checks():
+    spec = models.get_spec("vbpr")
+    for settings in (SEPARATE, {"biases": False}, {"reg_form": "half_squares", "reg": 0.1}):
+        for claim, check in model_checks(replace(spec, small={**spec.small, **settings})):
+            yield pytest.param(check, id=f"{settings} {claim}")
+
+
+@pytest.mark.parametrize("check", list(checks()))
+def test_each_variant_keeps_the_contract(check):
+    check()

@@ -250,7 +250,8 @@ def _read_facts(path: Path, model: str) -> dict[str, Any] | None:
 def _current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a study under today's names of settings, those that came later at their defaults."""
     config = facts["config"]
-    settings = models.make_config(config["model"], config["settings"], config.get("preset", "default"))
+    stored = models.complete_settings(config["model"], config["settings"])
+    settings = models.make_config(config["model"], stored, config.get("preset", "default"))
     train = TrainConfig(**config["train"]).model_dump(mode="json", exclude={"device"})
     current = {"settings": settings.model_dump(mode="json"), "train": train}
     space = {key: list(values) for key, values in rename_space(facts["space"], config["model"]).items()}

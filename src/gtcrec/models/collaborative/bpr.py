@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec
+from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec, RegForm
 from gtcrec.ops import losses
 from gtcrec.ops.scorers import ShardedScorer, dot_scorer, gather_batch
 from gtcrec.ops.sharded import RowShardedEmbedding, xavier_rows
@@ -16,10 +16,14 @@ __all__ = ["BPR", "SPEC", "BPRConfig"]
 
 
 class BPRConfig(ModelConfig):
-    """Settings of BPR; dim as in LightGCN's comparison (He et al. 2020), reg by validation on tiktok and baby."""
+    """Settings of BPR; dim as in LightGCN's comparison (He et al. 2020), reg by validation on tiktok and baby.
+
+    The paper's L2 term is of squares; MMRec (Zhou 2023, arXiv 2302.03497), whose figures the field compares, has norms.
+    """
 
     embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
     reg: float = Field(0.1, ge=0, description="weight of the L2 term")
+    reg_form: RegForm = Field("half_squares", description="of the L2 term: half_squares (paper) or norms (MMRec)")
     sparse: bool = Field(False, description="a step changes only the rows that its batch names, whatever their number")
 
 
@@ -33,7 +37,7 @@ class BPR(nn.Module, TrainableModel):
         if workers and not config.sparse:
             raise ConfigError("bpr: train.embedding_sharding=row_wise needs sparse=true, found sparse=false")
         workers = workers or SINGLE_PROCESS
-        self.reg = config.reg
+        self.reg, self.l2 = config.reg, losses.L2_FORMS[config.reg_form]
         self.users = xavier_rows(train.n_users, config.embedding_dim, workers)
         self.items = xavier_rows(train.n_items, config.embedding_dim, workers)
         self.tables: list[RowShardedEmbedding] = []
@@ -64,7 +68,7 @@ class BPR(nn.Module, TrainableModel):
         u, i, j = self._batch_embeddings(batch)
         return {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.reg * losses.squared_norm(u, i, j),
+            "reg": self.reg * self.l2(u, i, j),
         }
 
     def _batch_embeddings(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

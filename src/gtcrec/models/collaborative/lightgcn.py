@@ -1,12 +1,14 @@
 """LightGCN: embeddings averaged over a few hops of the user-item graph (He et al. 2020, arXiv 2002.02126)."""
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec
-from gtcrec.models.embeddings import xavier_embeddings
+from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec, RegForm
+from gtcrec.models.embeddings import init_from_als, xavier_embeddings
 from gtcrec.ops import graph, losses
 from gtcrec.ops.fold_in import fold_in_users, new_user_rows
 from gtcrec.ops.scorers import dot_scorer, gather_batch
@@ -16,20 +18,38 @@ __all__ = ["SPEC", "LightGCN", "LightGCNConfig"]
 
 
 class LightGCNConfig(ModelConfig):
-    """Settings of LightGCN; the paper's, section 4.1.2."""
+    """Settings of LightGCN; the paper's, section 4.1.2. MMRec (Zhou 2023, arXiv 2302.03497) has an L2 term of norms.
+
+    The start from least squares is GTC's, with its defaults: so one sees what a lead owes to the start.
+    """
 
     embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
     num_layers: int = Field(3, ge=0, description="hops of propagation")
     reg: float = Field(1e-4, ge=0, description="weight of the L2 term on the unpropagated embeddings")
+    reg_form: RegForm = Field("half_squares", description="of the L2 term: half_squares (paper) or norms (MMRec)")
+    init: Literal["random", "als"] = Field(
+        "random", description="of the embeddings; als: the factors of alternating least squares over all pairs"
+    )
+    unobserved_weight: float = Field(
+        4.0, gt=0, description="of all pairs' squared scores, as a multiple of the observed pairs' (init=als)"
+    )
+    als_reg: float = Field(0.05, gt=0, description="of the squared factors (init=als)")
 
 
 class LightGCN(nn.Module, TrainableModel):
-    """s(u, i) = <z_u, z_i>, z the mean of an embedding's first hops."""
+    """s(u, i) = <z_u, z_i>, z the mean of an embedding's first hops.
 
-    def __init__(self, config: LightGCNConfig, train: Interactions, features: ItemFeatures) -> None:
+    With `init_weights` false, nothing is solved for: saved weights are loaded next.
+    """
+
+    def __init__(
+        self, config: LightGCNConfig, train: Interactions, features: ItemFeatures, init_weights: bool = True
+    ) -> None:
         super().__init__()
-        self.layers, self.reg = config.num_layers, config.reg
+        self.layers, self.reg, self.l2 = config.num_layers, config.reg, losses.L2_FORMS[config.reg_form]
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
+        if config.init == "als" and init_weights:
+            init_from_als(train, self.users, self.items, config.unobserved_weight, config.als_reg)
         self.item_counts = train.item_counts
         self.r = graph.SparseMatrix(graph.bipartite(train))
 
@@ -50,7 +70,7 @@ class LightGCN(nn.Module, TrainableModel):
         u, i, j = gather_batch(batch, users, items)
         return {
             "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.reg * losses.squared_norm(*gather_batch(batch, self.users, self.items)),
+            "reg": self.reg * self.l2(*gather_batch(batch, self.users, self.items)),
         }
 
 
@@ -66,5 +86,6 @@ SPEC = ModelSpec(
         "num_layers": (1, 2, 3, 4),
         "reg": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
     },
+    supports_deferred_init=True,
     small={"embedding_dim": 8},
 )

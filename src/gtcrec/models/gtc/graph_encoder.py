@@ -12,11 +12,11 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gtcrec.models.embeddings import init_from_als
 from gtcrec.models.gtc.config import GTCConfig
 from gtcrec.models.gtc.random_walks import collect_walks, random_walks, sample_neighbors
 from gtcrec.ops import graph
 from gtcrec.ops.fold_in import fold_in_users, new_item_rows, new_user_rows, torch_csr
-from gtcrec.ops.least_squares import factorize
 from gtcrec.ops.neighbors import co_interaction_users, find_search, item_graph
 from gtcrec.ops.sharded import RowShardedEmbedding, ShardedMatrix, xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
@@ -25,7 +25,6 @@ from gtcrec.types import Interactions, ItemFeatures
 __all__ = ["GraphEncoder", "UserItemEmbeddings", "unit_scale"]
 
 _WALKS_PER_NEIGHBOR = 4  # content neighbors count less than the graph, and each draw is one more row to move
-_START_SCALE = 4.0  # of factors whose inner products are 1 at most: now log odds of up to 16
 
 
 class UserItemEmbeddings(NamedTuple):
@@ -73,10 +72,7 @@ class GraphEncoder(nn.Module):
         self.users = xavier_rows(train.n_users, config.embedding_dim, workers)
         self.items = xavier_rows(train.n_items, config.embedding_dim, workers)
         if config.init == "als" and init_weights:
-            unobserved = config.unobserved_weight * len(train) / (train.n_users * train.n_items)
-            factors = factorize(train, config.embedding_dim, unobserved, config.als_reg)
-            for table, rows in zip((self.users, self.items), factors, strict=True):
-                table.data = _START_SCALE * rows
+            init_from_als(train, self.users, self.items, config.unobserved_weight, config.als_reg)
         self.user_table = RowShardedEmbedding(self.users, train.n_users, workers)
         self.item_table = RowShardedEmbedding(self.items, train.n_items, workers)
         self.r = graph.SparseMatrix(graph.bipartite(train))

@@ -5,7 +5,7 @@ arXiv 2211.06924).
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,26 +31,34 @@ class FREEDOMConfig(ContentModelConfig):
     The paper weighs image 0.1 and text 0.9 in the item graph. Modalities here have any names, so the default is equal.
     """
 
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"self_neighbor": False}
+
     embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
     num_layers: int = Field(2, ge=0, description="hops over the user-item graph")
     num_item_layers: int = Field(1, ge=1, description="hops over the item graph")
     num_item_neighbors: int = Field(10, ge=1, description="content neighbours per item and modality")
+    self_neighbor: bool = Field(
+        True, description="an item is the first of its own content neighbours, as in the published code"
+    )
     modality_weights: Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="of each modality in the item graph, by name; empty: equal"
     )
-    edge_dropout: float = Field(0.8, ge=0, lt=1, description="rho: share of the user-item edges that a step leaves out")
+    edge_dropout: float = Field(0.8, ge=0, lt=1, description="rho: share of the user-item edges left out in training")
     content_weight: float = Field(1e-3, ge=0, description="lambda: of the modalities' ranking loss")
+    train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
 class FREEDOM(nn.Module, TrainableModel):
     """s(u, i) = <z_u, z_i + S^L e_i>, z from LightGCN, S the frozen item graph.
 
     The loss adds to BPR of this score lambda sum_m BPR of <z_u, W_m x_im>; a triple of which an item lacks m adds
-    nothing to m's sum. W_m has no bias: it cancels in BPR. The user-item graph is pruned in training only.
+    nothing to m's sum. W_m has no bias: it cancels in BPR. The user-item graph is pruned in training only, and the item
+    graph is of the content as it was given, also if content is trained. There is no L2 term.
 
-    Differs from the paper: edges are drawn anew at each step, not each epoch, so that a draw depends on nothing but its
-    step's random stream; an item is not its own content neighbour; a modality that an item lacks leaves its share of
-    the item graph to the others.
+    Edges are drawn once an epoch, from the random stream of its first step: so a resumed run draws what the unbroken
+    one would have drawn. Of several workers each draws its own. `train.refresh_every=1` draws anew at each step.
+
+    Differs from the paper: a modality that an item lacks leaves its share of the item graph to the others.
     """
 
     def __init__(self, config: FREEDOMConfig, train: Interactions, features: ItemFeatures) -> None:
@@ -60,10 +68,14 @@ class FREEDOM(nn.Module, TrainableModel):
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         self.graph = PrunableGraph(train)
         self.projections = nn.ModuleDict()
+        self._pruned: PrunedGraph | None = None  # since the last refresh
         weights = modality_weights("freedom", config.modality_weights, self.names)
         if self.names:
-            self.item_graph = graph.SparseMatrix(similarity.item_graph(features, config.num_item_neighbors, weights))
-        self.keys = register_content(self, features) if config.content_weight > 0 else {}
+            near = similarity.item_graph(
+                features, config.num_item_neighbors, weights, include_self=config.self_neighbor
+            )
+            self.item_graph = graph.SparseMatrix(near)
+        self.keys = register_content(self, features, config.train_content) if config.content_weight > 0 else {}
         for m, key in self.keys.items():
             self.projections[key] = nn.Linear(features.values[m].shape[1], config.embedding_dim, bias=False)
 
@@ -74,9 +86,14 @@ class FREEDOM(nn.Module, TrainableModel):
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
 
+    def refresh(self) -> None:
+        """Let the next step draw the edges that are kept; training calls it before an epoch."""
+        self._pruned = None
+
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        kept = self.graph.draw(1 - self.config.edge_dropout, rng)
-        users, items = self._propagate_both_graphs(self.graph.part(kept))
+        if self._pruned is None:
+            self._pruned = self.graph.part(self.graph.draw(1 - self.config.edge_dropout, rng))
+        users, items = self._propagate_both_graphs(self._pruned)
         u, i, j = gather_batch(batch, users, items)
         terms = {"bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))}
         if self.projections:
@@ -118,14 +135,14 @@ class PrunableGraph(nn.Module):
         self.register_buffer("order", torch.from_numpy(order.astype(np.int32)), persistent=False)
 
     def draw(self, share: float, rng: torch.Generator) -> Tensor:
-        """Return which edges are kept, bool [edges]: round(share * edges) of them, drawn without replacement.
+        """Return which edges are kept, bool [edges]: int(share * edges) of them, drawn without replacement.
 
         The chance of each draw is proportional to 1 / sqrt(deg(u) deg(i)) among the edges that are left. The n
         smallest of Exp(1) / weight have this distribution (Efraimidis & Spirakis 2006), and need no sorting.
         """
         weights = self.full.a_values
         keys = torch.empty(len(weights), device=rng.device).exponential_(generator=rng).to(weights.device) / weights
-        chosen = keys.topk(round(share * len(keys)), largest=False, sorted=False).indices
+        chosen = keys.topk(int(share * len(keys)), largest=False, sorted=False).indices
         return torch.zeros_like(keys, dtype=torch.bool).index_fill_(0, chosen, True)
 
     def part(self, kept: Tensor) -> PrunedGraph:

@@ -3,6 +3,8 @@
 After "Multi-View Graph Convolutional Network for Multimedia Recommendation" (Yu et al. 2023, arXiv 2308.03588).
 """
 
+from typing import Literal
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
-from gtcrec.models.embeddings import xavier_embeddings
+from gtcrec.models.embeddings import init_from_als, xavier_embeddings
 from gtcrec.models.modalities import linear_of, register_content
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
@@ -21,7 +23,7 @@ __all__ = ["MGCN", "SPEC", "MGCNConfig"]
 
 
 class MGCNConfig(ContentModelConfig):
-    """Settings of MGCN, as its authors publish them."""
+    """Settings of MGCN, as its authors publish them; the start from least squares (`init`) is GTC's."""
 
     embedding_dim: int = Field(64, ge=1, description="length of the embeddings")
     num_layers: int = Field(2, ge=0, description="hops over the user-item graph")
@@ -32,6 +34,13 @@ class MGCNConfig(ContentModelConfig):
     contrast_weight: float = Field(0.01, ge=0, description="lambda_C: of the contrast of content and behaviour")
     temperature: float = Field(0.2, ge=0.03, description="tau: of the contrast")
     reg: float = Field(1e-4, ge=0, description="lambda: of the L2 term on the scored vectors")
+    init: Literal["random", "als"] = Field(
+        "random", description="of the embeddings; als: the factors of alternating least squares over all pairs"
+    )
+    unobserved_weight: float = Field(
+        4.0, gt=0, description="of all pairs' squared scores, as a multiple of the observed pairs' (init=als)"
+    )
+    als_reg: float = Field(0.05, gt=0, description="of the squared factors (init=als)")
     train_content: bool = Field(False, description="train the raw content too, as the published code does")
 
 
@@ -52,11 +61,15 @@ class MGCN(nn.Module, TrainableModel):
     items_have: Tensor
     users_have: Tensor
 
-    def __init__(self, config: MGCNConfig, train: Interactions, features: ItemFeatures) -> None:
+    def __init__(
+        self, config: MGCNConfig, train: Interactions, features: ItemFeatures, init_weights: bool = True
+    ) -> None:
         super().__init__()
         self.config = config
         self.keys = register_content(self, features, config.train_content)
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
+        if config.init == "als" and init_weights:
+            init_from_als(train, self.users, self.items, config.unobserved_weight, config.als_reg)
         self.r = graph.SparseMatrix(graph.bipartite(train))
         self.projections, self.gates, self.views = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for m, key in self.keys.items():
@@ -172,5 +185,6 @@ SPEC = ModelSpec(
         "num_layers": (1, 2, 3),
         "contrast_weight": (1e-3, 1e-2, 0.1),
     },
+    supports_deferred_init=True,
     small={"embedding_dim": 8},
 )
