@@ -155,7 +155,10 @@ def test_settings_given_by_hand_are_not_searched_and_the_default_is_among_the_va
     whole = plan(str(shop), "bpr", tmp_path, settings=["reg=0.02"])
     assert list(whole.space) == ["embedding_dim", "train.learning_rate"]
     assert list(plan(str(shop), "bpr", tmp_path, settings=["learning_rate=1e-2"]).space) == ["embedding_dim", "reg"]
-    assert list(plan(str(shop), "bpr", tmp_path, settings=["train.learning_rate=1e-2"]).space) == ["embedding_dim", "reg"]
+    assert list(plan(str(shop), "bpr", tmp_path, settings=["train.learning_rate=1e-2"]).space) == [
+        "embedding_dim",
+        "reg",
+    ]
     (tmp_path / "base.yaml").write_text("train: {learning_rate: 0.0015}\nmodel: bpr\nsettings: {reg: 5}\n")
     from_file = plan(str(shop), None, tmp_path, file=tmp_path / "base.yaml")
     assert from_file.space["train.learning_rate"] == (0.0005, 0.001, 0.0015, 0.002, 0.005)
