@@ -124,3 +124,11 @@ def test_a_comparison_has_both_intervals_and_corrects_the_larger_p() -> None:
     alone = compare_to_baseline("base", "ndcg@20", {"ours": (ours.mean(axis=0), base[0])})["ours"].test
     assert (alone.p, alone.interval, alone.p_seeds, alone.seed_interval) == (one.test.p, one.test.interval, None, None)
     assert alone.p_holm == alone.p
+
+
+def test_the_wider_interval_is_a_share_of_the_baseline_also_where_nothing_differs() -> None:
+    base = np.array([[0.25, 0.75]])
+    equal = compare_to_baseline("base", "ndcg@20", {"ours": (base[:, ::-1], base)})["ours"]
+    assert (equal.relative, equal.wider_interval) == (0.0, equal.interval)
+    nothing = compare_to_baseline("base", "ndcg@20", {"ours": (base, np.zeros((1, 2)))})["ours"]
+    assert nothing.wider_interval is None

@@ -66,10 +66,12 @@ class BaselineComparison(NamedTuple):
 
     @property
     def wider_interval(self) -> tuple[float, float] | None:
-        """The wider interval as shares of the baseline's mean."""
-        if not self.relative:
-            return self.interval
-        low, high = (bound * self.relative / self.test.difference for bound in self.test.wider_interval)
+        """The wider interval as shares of the baseline's mean; None where that is 0."""
+        if self.relative is None or self.interval is None:
+            return None
+        shares = (self.relative, self.test.difference), *zip(self.interval, self.test.interval, strict=True)
+        inverse = next((share / value for share, value in shares if value), 0.0)  # of the baseline's mean
+        low, high = (bound * inverse for bound in self.test.wider_interval)
         return low, high
 
 

@@ -126,6 +126,7 @@ _SCHEMA = pa.schema(
         ("seeds", pa.list_(pa.int64())),
         ("metric", pa.string()),
         *((name, pa.float64()) for name in ("mean", "sd", "difference", "difference_low", "difference_high")),
+        *((name, pa.float64()) for name in ("difference_seeds_low", "difference_seeds_high", "p_seeds")),
         *((name, pa.float64()) for name in ("relative", "relative_low", "relative_high", "p", "p_holm")),
     ]
 )
