@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.ledger import note_look
 from benchmarks.paths import RESULTS, RUNS
 
 if TYPE_CHECKING:
@@ -77,10 +78,11 @@ def measure_accuracy(arguments: argparse.Namespace) -> None:
         return
     for name in beside:
         _store(name, f"peers on {name}", published.measure(arguments.data, name, RUNS))
+        note_look(name, list(published.SETTINGS[name]), "peers beside published figures")
     if tuned or not beside:
         data = tuned or list(config.data)
         only = [f"{name}/{model}" for name in data for model in arguments.only] or tuned
-        peers.train(config, only, arguments.jobs, RUNS / "peers")
+        peers.train(config, only, arguments.jobs, RUNS / "peers", note=note_look)
 
 
 def measure_ablation(arguments: argparse.Namespace) -> None:
@@ -93,6 +95,7 @@ def measure_ablation(arguments: argparse.Namespace) -> None:
     for name in arguments.names or ablation.BUDGETS:
         blocks = ablation.measure(arguments.data, [name], RUNS / "ablation")
         _store("ablation", f"GTC without each of its parts on {name}, a look at test", blocks)
+        note_look(name, ["gtc"], "ablation")
 
 
 def measure_cold_start(arguments: argparse.Namespace) -> None:
@@ -103,6 +106,7 @@ def measure_cold_start(arguments: argparse.Namespace) -> None:
         return
     blocks = cold_start.measure(arguments.data, RUNS / "cold")
     _store("cold", "cold items of ml100k, a look at test", blocks)
+    note_look("ml100k", list(cold_start.MODELS), "cold items")
 
 
 def measure_missing(arguments: argparse.Namespace) -> None:
@@ -113,6 +117,7 @@ def measure_missing(arguments: argparse.Namespace) -> None:
         return
     blocks = missing_modalities.measure(arguments.data, RUNS / "missing")
     _store("missing", "content of movies hidden, a look at test", blocks)
+    note_look("movies", ["gtc"], "hidden content")
 
 
 def measure_ground_truth(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Write what was measured between the marks of the pages: of docs/results, of docs/content.md and of the README."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.accuracy import peers
@@ -31,11 +32,29 @@ def page_blocks(only: Sequence[str] = ()) -> Iterator[tuple[Path, dict[str, Bloc
     for name in chosen:
         if name not in computed:
             path, measurement = OTHERS.get(name, (PAGES / name, Path(name).stem))
-            yield path, read_blocks(RESULTS / f"{measurement}.json")
+            yield (
+                path,
+                {key: without_withdrawn(one) for key, one in read_blocks(RESULTS / f"{measurement}.json").items()},
+            )
     if computed:
         for name, blocks in peers.blocks(_data_sets(computed)).items():
             if name in computed:
                 yield OTHERS[name][0] if name in OTHERS else PAGES / name, blocks
+
+
+def without_withdrawn(block: Block) -> Block:
+    """Return a stored table without the rows of models that are withdrawn, and with a sentence that names them."""
+    models = {
+        place: str(row[0]).partition(" ")[0].strip("*").lower().rstrip(",") for place, row in enumerate(block.rows)
+    }
+    if not any("@" in header for header in block.headers):
+        return block  # what a model costs does not depend on how well it recommends
+    gone = list(dict.fromkeys(name for name in models.values() if name in peers.WITHDRAWN))
+    if not gone:
+        return block
+    rows = [row for place, row in enumerate(block.rows) if models[place] not in gone]
+    reasons = "; ".join(f"`{name}`, as {peers.WITHDRAWN[name]}" for name in gone)
+    return replace(block, rows=rows, text=[*block.text, f"Withdrawn until measured again: {reasons}."])
 
 
 def _data_sets(pages: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "benchmarks/configs"
+LEDGER = ROOT / "benchmarks/ledger.csv"
 TUNED = ROOT / "benchmarks/tuned"
 RESULTS = ROOT / "benchmarks/results"
 PAGES = ROOT / "docs/results"

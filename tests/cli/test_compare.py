@@ -1,6 +1,7 @@
 """`gtcrec compare`: formats, names, the baseline."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,17 @@ def test_compare_prints_each_format_from_the_same_numbers(
     )
     first, second = (run["means"]["ndcg@20"] for run in facts["runs"])
     assert facts["tests"][0]["difference"] == pytest.approx(second - first)
-    assert said == f"page: {tmp_path / 'page.html'}\n"
-    assert "Paired tests against popular" in (tmp_path / "page.html").read_text()
+    warning, page = said.splitlines()
+    assert page == f"page: {tmp_path / 'page.html'}"
+    assert re.fullmatch(
+        r"warning: bpr ended at its limit of (\d+) epochs while it still improved \(best epoch \d+\): with more epochs "
+        "it may stand higher",
+        warning,
+    )
+    html = (tmp_path / "page.html").read_text()
+    assert "Paired tests against popular" in html
+    assert html.count("Not trained to the end:") == 1  # popular has nothing to train
+    assert warning.removeprefix("warning: ") in html
     for form in ("text", "markdown", "latex"):
         assert execute([*line, "--format", form]) == 0
         text = capsys.readouterr().out

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.evaluation.comparison import compare, compare_to_baseline
+from gtcrec.evaluation.comparison import compare, compare_to_baseline, correct_together
 from gtcrec.evaluation.evaluator import evaluate_scorer, evaluate_split, validation_users
 from gtcrec.evaluation.protocol import PROTOCOLS, EvaluateConfig
 from gtcrec.evaluation.report_io import per_user_table, report_from_json, report_to_json
+from gtcrec.evaluation.statistics import holm
 from gtcrec.types import Interactions, ItemFeatures, Report, ReportContext, Split, Vocabulary
 
 SMALL = EvaluateConfig(metrics=("recall@2", "ndcg@2"), lists=("coverage@2",), resamples=50)
@@ -267,7 +268,18 @@ def test_compare_tests_each_against_the_baseline_metric_by_metric():
     for metric in ("recall@2", "ndcg@2"):  # one draw for both metrics gives what each gets alone
         pairs = {name: (reports[name].per_user[metric], reports["base"].per_user[metric]) for name in ("a", "c")}
         alone = [one.test for one in compare_to_baseline("base", metric, pairs, seed=3).values()]
-        assert [one for one in found if one.metric == metric] == alone
+        assert [replace(one, p_holm=0) for one in found if one.metric == metric] == [
+            replace(one, p_holm=0) for one in alone
+        ]
+    assert [one.p_holm for one in found] == holm([one.p for one in found]).tolist()  # one family
+    together = {
+        (metric, name): one
+        for metric in ("ndcg@2", "recall@2")
+        for name, one in compare_to_baseline(
+            "base", metric, {n: (reports[n].per_user[metric], reports["base"].per_user[metric]) for n in ("a", "c")}, 3
+        ).items()
+    }
+    assert [one.test for one in correct_together(together).values()] == found
     raw = compare(reports, ("ndcg@2", "recall@2"), baseline="base", correction="none", seed=3)
     assert [one.p_holm for one in raw] == [one.p for one in found] == [one.p for one in raw]
 

@@ -4,6 +4,7 @@ import base64
 import builtins
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from gtcrec.reporting.run_comparison import (
     compare_runs,
     evaluation_table,
     shared_means,
+    unfinished_runs,
 )
 from gtcrec.reporting.run_record import EvaluationRecord, read_run_record
 
@@ -61,7 +63,8 @@ def write_run(
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
-    (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "train": {"learning_rate": 0.00321}}))
+    train = {"learning_rate": 0.00321, "epochs": 1000, "patience": 50, "valid_every": 1}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "train": train}))
     lines = [
         {
             "epoch": epoch,
@@ -382,6 +385,20 @@ def test_the_comparison_page_names_part_base_and_tests(tmp_path: Path) -> None:
     assert '<u>0.0610</u><span class="star">*</span>' in html
     assert page.addresses == []
     assert "These are validation figures" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("best", "epochs", "limit", "patience", "warned"),
+    [(6, 6, 6, 3, True), (4, 6, 6, 3, True), (3, 6, 6, 3, False), (3, 6, 9, 3, False), (6, 6, 9, 3, False)],
+)
+def test_a_run_that_still_improved_at_its_epoch_limit_is_named(
+    best: int, epochs: int, limit: int, patience: int, warned: bool, tmp_path: Path
+) -> None:
+    record = read_run_record(write_run(tmp_path / "gtc"))
+    train = {"epochs": limit, "patience": patience, "valid_every": 1}
+    result = record.result.model_copy(update={"best_epoch": best, "epochs": epochs})
+    changed = replace(record, result=result, config={**record.config, "train": train})
+    assert [sentence.partition(" ")[0] for sentence in unfinished_runs([("run", changed)])] == ["run"] * warned
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def compare(
 
 def print_comparison(runs: Mapping[str, Path], metrics: Sequence[str] | None, form: str) -> "list[PairedDifference]":
     """Print the comparison of run folders by name, the first as the baseline, and return the paired tests."""
-    from gtcrec.reporting.run_comparison import comparable_part, compare_runs, shared_means
+    from gtcrec.cli.console import say
+    from gtcrec.reporting.run_comparison import comparable_part, compare_runs, shared_means, unfinished_runs
     from gtcrec.reporting.run_record import read_run_record
 
     records = [(name, read_run_record(folder)) for name, folder in runs.items()]
@@ -62,6 +63,8 @@ def print_comparison(runs: Mapping[str, Path], metrics: Sequence[str] | None, fo
     shown = list(metrics or _headline(next(iter(means.values()))))
     tests = compare_runs(records, shown)
     _print_means(means, shown, tests, form, comparable_part([record for _, record in records]), runs)
+    for sentence in unfinished_runs(records):
+        say(f"warning: {sentence}")
     return tests
 
 

@@ -1,24 +1,37 @@
 """Paired tests of models measured on the same users."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from gtcrec.errors import ConfigError, DataError, nearest
-from gtcrec.evaluation.statistics import PairedTest, paired_tests
+from gtcrec.evaluation.seed_variance import crossed_interval
+from gtcrec.evaluation.statistics import PairedTest, holm, paired_tests
 from gtcrec.types import Floats, Report
 
-__all__ = ["SIGNIFICANT", "BaselineComparison", "PairedDifference", "compare", "compare_to_baseline"]
+__all__ = [
+    "SIGNIFICANT",
+    "BaselineComparison",
+    "PairedDifference",
+    "compare",
+    "compare_to_baseline",
+    "correct_together",
+]
 
 SIGNIFICANT = 0.05
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A paired test of model `name` against model `base`: mean difference, 95 % interval, p, p after correction."""
+    """A paired test of model `name` against model `base`: mean difference, 95 % interval, p, p after correction.
+
+    `interval` and `p` are over users. `seed_interval` and `p_seeds` are over users and seeds, None where no side has
+    two seeds. `p_holm` corrects the larger p.
+    """
 
     name: str
     base: str
@@ -27,14 +40,39 @@ class PairedDifference:
     interval: tuple[float, float]
     p: float
     p_holm: float
+    seed_interval: tuple[float, float] | None = None
+    p_seeds: float | None = None
+
+    @property
+    def wider_p(self) -> float:
+        """The larger of the two p: that over users, and that over users and seeds."""
+        return max(self.p, self.p_seeds or 0.0)
+
+    @property
+    def wider_interval(self) -> tuple[float, float]:
+        """The wider of the two intervals."""
+        return max(self.interval, self.seed_interval or self.interval, key=lambda one: one[1] - one[0])
 
 
 class BaselineComparison(NamedTuple):
-    """A paired test; the difference and its 95 % interval as shares of the baseline's mean, None where that is 0."""
+    """A paired test; the difference and its 95 % interval over users as shares of the baseline's mean.
+
+    Both are None where that mean is 0.
+    """
 
     test: PairedDifference
     relative: float | None
     interval: tuple[float, float] | None
+
+    @property
+    def wider_interval(self) -> tuple[float, float] | None:
+        """The wider interval as shares of the baseline's mean; None where that is 0."""
+        if self.relative is None or self.interval is None:
+            return None
+        shares = (self.relative, self.test.difference), *zip(self.interval, self.test.interval, strict=True)
+        inverse = next((share / value for share, value in shares if value), 0.0)  # of the baseline's mean
+        low, high = (bound * inverse for bound in self.test.wider_interval)
+        return low, high
 
 
 def compare(
@@ -58,7 +96,7 @@ def compare(
     baseline
         The model that each other is tested against; None tests every pair, in the order of `reports`.
     correction
-        "holm" bounds the family-wise error over the pairs of a metric; "none" leaves `p_holm` at `p`.
+        "holm" bounds the family-wise error over all pairs and metrics; "none" leaves `p_holm` at `p`.
     seed
         Draws resamples and sign flips.
 
@@ -98,7 +136,7 @@ def compare(
 
     rows = [(name, base, metric) for metric in names for name, base in pairs]
     columns = [(values(name, metric), values(base, metric)) for name, base, metric in rows]
-    tested = paired_tests(columns, seed, family=len(pairs))
+    tested = paired_tests(columns, seed)
     tests = [_difference(*row, test, p_holm) for row, (test, p_holm) in zip(rows, tested, strict=True)]
     return tests if correction == "holm" else [replace(test, p_holm=test.p) for test in tests]
 
@@ -108,15 +146,28 @@ def compare_to_baseline(
 ) -> dict[str, BaselineComparison]:
     """Test each of several models against `baseline` on one metric, Holm's correction over the models.
 
-    `pairs` are name -> (values, values of the baseline for the same users), float64 [b] each; `seed` draws every test
-    alike. Raises as `paired_test`.
+    `pairs` are name -> (values, values of the baseline for the same users), float64 [b] or [seeds, b] each. Values of
+    several seeds are averaged for each user, and their spread is a source of variance beside the users. `seed` draws
+    every test alike. Raises as `paired_test`. `correct_together` corrects over several metrics.
     """
-    tested = paired_tests(list(pairs.values()), seed)
+    sides = {name: tuple(map(np.atleast_2d, pair)) for name, pair in pairs.items()}
+    tested = paired_tests([(a.mean(axis=0), b.mean(axis=0)) for a, b in sides.values()], seed)
+    found = {}
+    for (name, (a, b)), (test, p) in zip(sides.items(), tested, strict=True):
+        both = crossed_interval(a, b)
+        difference = _difference(name, baseline, metric, test, p)
+        if both:
+            difference = replace(difference, seed_interval=(both.low, both.high), p_seeds=both.p)
+        found[name] = BaselineComparison(difference, test.relative, test.relative_interval)
+    return correct_together(found)
+
+
+def correct_together(comparisons: Mapping[Key, BaselineComparison]) -> dict[Key, BaselineComparison]:
+    """Return comparisons with Holm's correction over them all, as one table shows them."""
+    adjusted = holm([one.test.wider_p for one in comparisons.values()]).tolist()
     return {
-        name: BaselineComparison(
-            _difference(name, baseline, metric, test, p_holm), test.relative, test.relative_interval
-        )
-        for name, (test, p_holm) in zip(pairs, tested, strict=True)
+        key: one._replace(test=replace(one.test, p_holm=p))
+        for (key, one), p in zip(comparisons.items(), adjusted, strict=True)
     }
 
 

@@ -91,19 +91,17 @@ def paired_test(
 
 
 def paired_tests(
-    pairs: Sequence[tuple[Floats, Floats]], seed: int | np.random.Generator, family: int = 0
+    pairs: Sequence[tuple[Floats, Floats]], seed: int | np.random.Generator
 ) -> list[tuple[PairedTest, float]]:
-    """Test pairs (a, b); returns each test with its p after Holm's correction over its family.
+    """Test pairs (a, b); returns each test with its p after Holm's correction over them all.
 
     A number as `seed` gives every test the same draws, made once if all are of one length; a generator goes on from
-    test to test. A family is each `family` pairs in order, 0: all of them. Raises as `paired_test`.
+    test to test. Raises as `paired_test`.
     """
     alike = not isinstance(seed, np.random.Generator) and len({a.shape for a, _ in pairs}) == 1
     groups = [pairs] if alike else [[pair] for pair in pairs]
     tests = [test for group in groups for test in _tests(group, np.random.default_rng(seed))]
-    p, size = [test.p for test in tests], max(1, family or len(tests))
-    adjusted = [one for start in range(0, len(p), size) for one in holm(p[start : start + size]).tolist()]
-    return list(zip(tests, adjusted, strict=True))
+    return list(zip(tests, holm([test.p for test in tests]).tolist(), strict=True))
 
 
 def holm(p: Sequence[float] | Floats) -> Floats:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gtcrec.errors import ConfigError, RunError, nearest
-from gtcrec.evaluation.comparison import SIGNIFICANT, BaselineComparison, compare_to_baseline
+from gtcrec.evaluation.comparison import SIGNIFICANT, BaselineComparison, compare_to_baseline, correct_together
+from gtcrec.evaluation.seed_variance import crossed_interval
 from gtcrec.experiments.planned_run import Part, PlannedRun, check_folder, is_evaluated
 from gtcrec.experiments.worker import COSTS
 from gtcrec.reporting.run_record import EvaluationRecord, RunRecord, read_run_record
@@ -24,7 +25,7 @@ __all__ = [
     "MeasuredRun",
     "average_seeds",
     "check_comparable",
-    "compare_metric",
+    "compare_metrics",
     "comparison_facts",
     "estimate",
     "read_runs",
@@ -74,7 +75,8 @@ class MeasuredRun:
 class Estimate:
     """A metric's mean over users and seeds, its sd over seeds, and its comparison with the baseline.
 
-    `low` and `high` bound its 95 % interval over users; NaN where none was drawn.
+    `low` and `high` bound its 95 % interval over users; NaN where none was drawn. `seed_interval` is over users and
+    seeds, None of a single run.
     """
 
     mean: float
@@ -82,6 +84,7 @@ class Estimate:
     against: BaselineComparison | None = None
     low: float = math.nan
     high: float = math.nan
+    seed_interval: tuple[float, float] | None = None
 
     @property
     def significant(self) -> bool:
@@ -122,30 +125,57 @@ def check_comparable(runs: Sequence[MeasuredRun], same_data: bool = True) -> Non
 
 def average_seeds(runs: Sequence[MeasuredRun], metric: str) -> Floats:
     """Return each user's value averaged over the runs, float64 [b]."""
-    values: Floats = np.mean([run.per_user[metric] for run in runs], axis=0)
+    values: Floats = _values(runs, metric).mean(axis=0)
     return values
 
 
-def compare_metric(
-    by_variant: Mapping[str, Mapping[int, MeasuredRun]], metric: str, baseline: str, common_seeds: bool, seed: int
-) -> dict[str, BaselineComparison]:
-    """Test each variant against `baseline` on one metric, its users' values averaged over seeds.
+def _values(runs: Sequence[MeasuredRun], metric: str) -> Floats:
+    """Each run's values, float64 [runs, b]."""
+    return np.stack([run.per_user[metric] for run in runs])
+
+
+def compare_metrics(
+    by_variant: Mapping[str, Mapping[int, MeasuredRun]],
+    metrics: Sequence[str],
+    baseline: str,
+    common_seeds: bool,
+    seed: int,
+) -> dict[tuple[str, str], BaselineComparison]:
+    """Test each variant against `baseline`, users and seeds as sources of variance; (variant, metric) -> comparison.
 
     `by_variant` is variant -> seed -> run. With `common_seeds` the seeds are those that both have, else each one's.
+    Holm's correction is over all variants and metrics.
     """
+    found = {
+        (name, metric): one
+        for metric in metrics
+        for name, one in _compare_metric(by_variant, metric, baseline, common_seeds, seed).items()
+    }
+    return correct_together(found)
+
+
+def _compare_metric(
+    by_variant: Mapping[str, Mapping[int, MeasuredRun]], metric: str, baseline: str, common_seeds: bool, seed: int
+) -> dict[str, BaselineComparison]:
     base, pairs = by_variant.get(baseline, {}), {}
     for name, runs in by_variant.items():
         common = sorted(runs.keys() & base.keys())
         sides = [[side[one] for one in common] if common_seeds else list(side.values()) for side in (runs, base)]
         if name != baseline and all(sides):
-            pairs[name] = (average_seeds(sides[0], metric), average_seeds(sides[1], metric))
+            pairs[name] = (_values(sides[0], metric), _values(sides[1], metric))
     return compare_to_baseline(baseline, metric, pairs, seed)
 
 
 def estimate(runs: Sequence[MeasuredRun], metric: str, against: BaselineComparison | None = None) -> Estimate:
     """Return the estimate of a metric from the runs of one variant."""
     means = [float(run.per_user[metric].mean()) for run in runs]
-    return Estimate(statistics.mean(means), statistics.stdev(means) if len(means) > 1 else None, against)
+    both = crossed_interval(_values(runs, metric))
+    return Estimate(
+        statistics.mean(means),
+        statistics.stdev(means) if len(means) > 1 else None,
+        against,
+        seed_interval=(both.low, both.high) if both else None,
+    )
 
 
 def comparison_facts(one: Estimate) -> dict[str, Any]:
@@ -154,6 +184,7 @@ def comparison_facts(one: Estimate) -> dict[str, Any]:
         return {}
     test, relative, interval = one.against
     relative_low, relative_high = interval or (None, None)
+    seeds_low, seeds_high = test.seed_interval or (None, None)
     return {
         "base": test.base,
         "difference": test.difference,
@@ -162,6 +193,9 @@ def comparison_facts(one: Estimate) -> dict[str, Any]:
         "relative": relative,
         "relative_low": relative_low,
         "relative_high": relative_high,
+        "difference_seeds_low": seeds_low,
+        "difference_seeds_high": seeds_high,
+        "p_seeds": test.p_seeds,
         "p": test.p,
         "p_holm": test.p_holm,
     }

@@ -26,6 +26,7 @@ from gtcrec.reporting.run_comparison import (
     evaluation_table,
     shared_means,
     tests_table,
+    unfinished_runs,
 )
 from gtcrec.reporting.run_record import (
     EvaluationRecord,
@@ -100,6 +101,7 @@ def write_comparison_page(runs: Sequence[tuple[str, Path]], comparisons: Sequenc
         tests=tests_table(comparisons),
         runs=_runs_table(records),
         data=list(dict.fromkeys(record.data.name for _, record in records)),
+        unfinished=unfinished_runs(records),
     )
     write_text(out, text)
     return out

@@ -22,6 +22,7 @@ __all__ = [
     "means_table",
     "shared_means",
     "tests_table",
+    "unfinished_runs",
 ]
 
 
@@ -110,10 +111,30 @@ def shared_means(runs: Sequence[tuple[str, RunRecord]]) -> list[tuple[str, dict[
     return [(name, {metric: means[metric] for metric in shared}) for name, means in every]
 
 
+def unfinished_runs(runs: Sequence[tuple[str, RunRecord]]) -> list[str]:
+    """Return a sentence for each run that ended at its epoch limit while its validation still improved.
+
+    It improved if it would have gone on for want of patience: its best epoch lies within that of the limit.
+    """
+    sentences = []
+    for name, record in runs:
+        result, train = record.result, record.config["train"]
+        validated = any(line.valid for line in record.history)
+        if not validated or not any(line.losses for line in record.history) or result.best_epoch is None:
+            continue
+        waited = (result.epochs - result.best_epoch) // train["valid_every"]
+        if result.epochs >= train["epochs"] and waited < train["patience"]:
+            sentences.append(
+                f"{name} ended at its limit of {result.epochs} epochs while it still improved (best epoch "
+                f"{result.best_epoch}): with more epochs it may stand higher"
+            )
+    return sentences
+
+
 def compare_runs(
     runs: Sequence[tuple[str, RunRecord]], metrics: Sequence[str], seed: int = 0
 ) -> list[PairedDifference]:
-    """Test each run against the first, user by user; Holm's correction over the runs of each metric.
+    """Test each run against the first, user by user; Holm's correction over all runs and metrics.
 
     Raises `RunError` if the runs saw different data or users, `ConfigError` for an unmeasured metric.
     """

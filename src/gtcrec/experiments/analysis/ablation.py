@@ -12,7 +12,7 @@ from pathlib import Path
 from gtcrec.data.formats.npy import choose_modalities, feature_files
 from gtcrec.errors import ConfigError, nearest
 from gtcrec.experiments.config import RunConfig, load_config
-from gtcrec.experiments.measured_run import Estimate, MeasuredRun, check_comparable, compare_metric, estimate
+from gtcrec.experiments.measured_run import Estimate, MeasuredRun, check_comparable, compare_metrics, estimate
 from gtcrec.experiments.planned_run import StudyPlan, Variant, existing_seeds, plan_study
 
 __all__ = ["BASELINE", "GRID", "Row", "compare_variants", "modality_names", "plan"]
@@ -97,17 +97,17 @@ def compare_variants(
 ) -> list[Row]:
     """Compare each variant with `baseline`, user by user, each user's values averaged over the seeds that both have.
 
-    Interval and p are those of `paired_test`, drawn from `seed`; Holm's correction is over the variants of a metric.
+    Interval and p are those of `paired_test`, drawn from `seed`; Holm's correction is over variants and metrics.
     Raises `RunError` when runs were measured on different users or pairs, or saw different content.
     """
     check_comparable(runs)
     by_seed = {one.name: {run.seed: run for run in runs if run.variant == one.name} for one in variants}
-    tests = {metric: compare_metric(by_seed, metric, baseline, True, seed) for metric in metrics}
+    tests = compare_metrics(by_seed, metrics, baseline, True, seed)
     reference = by_seed.get(baseline, {})
     rows = []
     for one in variants:
         members = [by_seed[one.name][number] for number in sorted(by_seed[one.name])]
-        estimates = {m: estimate(members, m, tests[m].get(one.name)) for m in metrics if members}
+        estimates = {m: estimate(members, m, tests.get((one.name, m))) for m in metrics if members}
         seconds = [took for run in members if (took := run.costs["epoch_cpu_seconds"]) is not None]
         rows.append(
             Row(

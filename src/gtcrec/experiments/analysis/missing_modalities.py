@@ -5,12 +5,13 @@ themselves are those of any study.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from gtcrec.errors import ConfigError, nearest
+from gtcrec.evaluation.comparison import correct_together
 from gtcrec.experiments.analysis.ablation import Row, compare_variants, modality_names
 from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.experiments.measured_run import MeasuredRun, check_comparable, comparison_facts
@@ -77,7 +78,7 @@ def plan(
 def compare_points(
     plan: MissingPlan, runs: Sequence[MeasuredRun], metrics: Sequence[str], seed: int = 0
 ) -> list[tuple[MissingPoint, Row]]:
-    """Compare each point with its model's share 0, user by user; Holm's correction over a model's points.
+    """Compare each point with its model's share 0, user by user; Holm's correction over all points and metrics.
 
     Raises `RunError` when runs were measured on different users or pairs.
     """
@@ -91,7 +92,20 @@ def compare_points(
             variants, [run for run in runs if run.variant in names], metrics, seed, variants[0].name
         )
         found += zip(points, rows, strict=True)
-    return found
+    corrected = correct_together(
+        {
+            (place, metric): one.against
+            for place, (_, row) in enumerate(found)
+            for metric, one in row.estimates.items()
+            if one.against
+        }
+    )
+
+    def with_family(place: int, row: Row) -> Row:
+        estimates = {m: replace(one, against=corrected.get((place, m))) for m, one in row.estimates.items()}
+        return replace(row, estimates=estimates)
+
+    return [(point, with_family(place, row)) for place, (point, row) in enumerate(found)]
 
 
 def to_arrow(found: Sequence[tuple[MissingPoint, Row]]) -> pa.Table:
@@ -112,6 +126,7 @@ _SCHEMA = pa.schema(
         ("seeds", pa.list_(pa.int64())),
         ("metric", pa.string()),
         *((name, pa.float64()) for name in ("mean", "sd", "difference", "difference_low", "difference_high")),
+        *((name, pa.float64()) for name in ("difference_seeds_low", "difference_seeds_high", "p_seeds")),
         *((name, pa.float64()) for name in ("relative", "relative_low", "relative_high", "p", "p_holm")),
     ]
 )

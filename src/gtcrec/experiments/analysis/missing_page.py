@@ -27,8 +27,9 @@ def write_missing(out: Path, found: Results, about: Mapping[str, Any]) -> list[P
         f"Written by `gtcrec analyze missing-modalities`. Measured on {about['on']}, {about['users']:,} users. Every "
         "model was trained anew on what was left, and scored with it. Each metric: mean over users and seeds ± "
         f"standard deviation over seeds; then the relative difference from the same model at {about['base']}, its 95 % "
-        "bootstrap interval over users, and p (sign flips, Holm over a model's lines). Users are paired, their "
-        "values averaged over the seeds that both have; each seed masks other items. \\* p < 0.05."
+        "bootstrap interval over users, and p. It is "
+        "the larger of that over users, by sign flips, and that over users and seeds, Holm over the table. Users are "
+        "paired, their values averaged over the seeds that both have; each seed masks other items. \\* p < 0.05."
     )
     texts = [note, *(["![What is lost as content is masked](missing.svg)"] if drawn else [])]
     page = study_page(f"Missing content on {about['data']}", texts, [row for _, row in found], about)

@@ -15,7 +15,13 @@ from torch import nn
 
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
-from gtcrec.evaluation.comparison import SIGNIFICANT, PairedDifference, compare_to_baseline
+from gtcrec.evaluation.comparison import (
+    SIGNIFICANT,
+    BaselineComparison,
+    PairedDifference,
+    compare_to_baseline,
+    correct_together,
+)
 from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.experiments.run import Run
 from gtcrec.types import Floats, ItemFeatures
@@ -102,7 +108,14 @@ def modality_importance(run: Run, metrics: Sequence[str] = (), seed: int = 0) ->
                 )
         changed.append((modality, kind, _measure_per_user(run, model, measured)))
     means = {metric: float(values.mean()) for metric, values in intact.items()}
-    found = tuple(loss for metric in measured for loss in _compare_losses(metric, intact[metric], changed, seed))
+    tests = correct_together(
+        {key: one for metric in measured for key, one in _compare_losses(metric, intact[metric], changed, seed)}
+    )
+    found = tuple(
+        ReplacementLoss(modality, kind, float(values[metric].mean()), *tests[metric, modality, kind])
+        for metric in measured
+        for modality, kind, values in changed
+    )
     return ModalityImportance(len(next(iter(intact.values()))), means, found)
 
 
@@ -135,9 +148,9 @@ def _measure_per_user(run: Run, model: nn.Module, metrics: Sequence[str]) -> Map
 
 def _compare_losses(
     metric: str, intact: Floats, changed: Sequence[tuple[str, Kind, Mapping[str, Floats]]], seed: int
-) -> Iterator[ReplacementLoss]:
-    """Paired tests of one metric against the intact model, Holm's correction over all replacements."""
+) -> Iterator[tuple[tuple[str, str, Kind], BaselineComparison]]:
+    """Paired tests of one metric against the intact model, by metric, modality and kind."""
     pairs = {f"{modality}: {kind}": (values[metric], intact) for modality, kind, values in changed}
     tested = compare_to_baseline("intact", metric, pairs, seed).values()
-    for (modality, kind, values), test in zip(changed, tested, strict=True):
-        yield ReplacementLoss(modality, kind, float(values[metric].mean()), *test)
+    for (modality, kind, _), test in zip(changed, tested, strict=True):
+        yield (metric, modality, kind), test

@@ -29,7 +29,8 @@ def write_ablation(out: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> 
     note = (
         f"Written by `gtcrec analyze ablation`. Measured on {about['on']}, {about['users']:,} users. Each metric: mean "
         "over users and seeds ± standard deviation over seeds; then the relative difference from "
-        f"`{about['base']}`, its 95 % bootstrap interval over users, and p (sign flips, Holm over variants). Users "
+        f"`{about['base']}`, its 95 % bootstrap interval over users, and p. It is "
+        "the larger of that over users, by sign flips, and that over users and seeds, Holm over the table. Users "
         "are paired, their values averaged over the seeds that both have. \\* p < 0.05."
     )
     write_text(out / "ablation.md", study_page(f"Ablation on {about['data']}", [note], rows, about))

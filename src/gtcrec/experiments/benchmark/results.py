@@ -18,7 +18,7 @@ from gtcrec.experiments.measured_run import (
     MeasuredRun,
     average_seeds,
     check_comparable,
-    compare_metric,
+    compare_metrics,
     comparison_facts,
     estimate,
     read_runs,
@@ -78,7 +78,7 @@ def results(plan: BenchmarkPlan, data: str, runs: Sequence[MeasuredRun], seed: i
     config, planned = plan.config, plan.runs[data]
     by_model = {name: own for name in config.models if (own := {run.seed: run for run in runs if run.variant == name})}
     shown = list(dict.fromkeys([*config.metrics, *(f"recall@{k}" for k in CUTS)]))
-    tests = {m: compare_metric(by_model, m, config.base, False, seed) for m in config.metrics}
+    tests = compare_metrics(by_model, config.metrics, config.base, False, seed)
     columns = {(name, m): average_seeds(list(own.values()), m) for name, own in by_model.items() for m in shown}
     resamples = planned[0].config.evaluate.resamples
     bounds = bootstrap_intervals(columns, np.random.default_rng(seed), resamples=resamples)
@@ -87,7 +87,7 @@ def results(plan: BenchmarkPlan, data: str, runs: Sequence[MeasuredRun], seed: i
         members, estimates = list(by_seed.values()), {}
         for m in shown:
             mean, (low, high) = float(columns[name, m].mean()), bounds[name, m]
-            one = estimate(members, m, tests.get(m, {}).get(name))
+            one = estimate(members, m, tests.get((name, m)))
             estimates[m] = replace(one, mean=mean, low=low, high=high)
         rows.append(_row(members, estimates))
     have = {run.planned.folder for run in runs}
@@ -128,9 +128,10 @@ _SUMMARY = pa.schema(
         *_NAMES,
         ("seeds", pa.list_(pa.int64())),
         ("metric", pa.string()),
-        *((name, pa.float64()) for name in ("mean", "sd", "low", "high")),
+        *((name, pa.float64()) for name in ("mean", "sd", "low", "high", "seeds_low", "seeds_high")),
         ("base", pa.string()),
         *((name, pa.float64()) for name in ("difference", "difference_low", "difference_high")),
+        *((name, pa.float64()) for name in ("difference_seeds_low", "difference_seeds_high", "p_seeds")),
         *((name, pa.float64()) for name in ("relative", "relative_low", "relative_high", "p", "p_holm")),
     ]
 )
@@ -201,6 +202,7 @@ def _summary_rows(found: Results) -> list[dict[str, Any]]:
         head = {"data": found.data, "name": row.name, "model": row.model, "seeds": row.seeds}
         for metric, one in row.estimates.items():
             facts = {"metric": metric, "mean": one.mean, "sd": one.sd, "low": one.low, "high": one.high}
+            facts |= dict(zip(("seeds_low", "seeds_high"), one.seed_interval or (None, None), strict=True))
             rows.append({**head, **facts, **comparison_facts(one)})
     return rows
 

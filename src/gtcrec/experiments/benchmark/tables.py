@@ -12,8 +12,8 @@ from gtcrec.reporting.tables import Cell, Table, latex_lines, markdown_lines
 __all__ = ["about", "headline", "latex", "markdown", "tables"]
 
 _LEGEND = (
-    "Best in bold, second underlined. * differs from {base} with p < 0.05, ns does not: paired sign-flip test over "
-    "users, each user's values averaged over seeds, Holm's correction over the models of a metric."
+    "Best in bold, second underlined. * differs from {base} with p < 0.05, ns does not, over users and over users and "
+    "seeds: the larger p, after Holm's correction over all models and metrics."
 )
 
 
@@ -84,30 +84,37 @@ def _tests(found: Results) -> Table:
     for metric in found.metrics:
         for row in found.rows:
             one = row.estimates[metric]
-            mean = f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]"
-            if one.against is None:
-                rows.append((Cell(row.name), Cell(metric), Cell(mean), *[Cell("–")] * 4))
-                continue
-            test, relative, interval = one.against
-            low, high = test.interval
-            share = "–"
-            if relative is not None and interval is not None:
-                share = f"{relative:+.1%} [{interval[0]:+.1%}, {interval[1]:+.1%}]"
-            difference = f"{test.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-            cells = (
-                Cell(difference),
-                Cell(share),
-                Cell(f"{test.p:.4f}"),
-                Cell(f"{test.p_holm:.4f}", mark=_significance(one)),
-            )
-            rows.append((Cell(row.name), Cell(metric), Cell(mean), *cells))
+            means = [Cell(f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]"), Cell(_bounds(one.seed_interval))]
+            rows.append((Cell(row.name), Cell(metric), *means, *_test_cells(one)))
     note = (
-        f"95 % intervals are bootstraps over users. Differences are the model's mean less that of {found.base}. "
-        "* p < 0.05 after Holm's correction over the models of a metric, ns not significant."
+        f"95 % intervals: bootstraps over users, then over users and seeds (– for a single run). Differences are the "
+        f"model's mean less that of {found.base}; as a share of the latter with the wider interval. p over users is of "
+        "paired sign flips. * p < 0.05 of the larger p, after Holm's correction over all models and metrics; ns not "
+        "significant."
     )
     against = f"against {found.base}"
-    headers = ("model", "metric", "mean, 95 % interval", against, f"{against}, relative", "p", "p (Holm)")
+    headers = ("model", "metric", "mean", "and seeds", against, "and seeds", "relative", "p", "and seeds", "p (Holm)")
     return Table("Paired tests", note, headers, tuple(rows), (0, 1))
+
+
+def _test_cells(one: Estimate) -> list[Cell]:
+    """A comparison with the base: difference, its interval over seeds too, share, both p, p after correction."""
+    if one.against is None:
+        return [Cell("–")] * 6
+    test, relative, _ = one.against
+    (low, high), share = test.interval, one.against.wider_interval
+    return [
+        Cell(f"{test.difference:+.4f} [{low:+.4f}, {high:+.4f}]"),
+        Cell(_bounds(test.seed_interval, "+.4f")),
+        Cell("–" if relative is None or share is None else f"{relative:+.1%} {_bounds(share, '+.1%')}"),
+        Cell(f"{test.p:.4f}"),
+        Cell("–" if test.p_seeds is None else f"{test.p_seeds:.4f}"),
+        Cell(f"{test.p_holm:.4f}", mark=_significance(one)),
+    ]
+
+
+def _bounds(interval: tuple[float, float] | None, form: str = ".4f") -> str:
+    return "–" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _lists(found: Results) -> Table:
