@@ -68,8 +68,14 @@ def measure_accuracy(arguments: argparse.Namespace) -> None:
         peers.measure_quick(QUICK)
         _store("published", "a trial", published.measure_quick(QUICK), quick=True)
         return
-    beside = [name for name in arguments.names if name in published.SETTINGS]
-    tuned = [name for name in arguments.names if name not in published.SETTINGS]
+    plans = [name for name in arguments.names if name in planned.PLANS]
+    beside = [name for name in arguments.names if name in published.SETTINGS and not plans]
+    tuned = [name for name in arguments.names if name not in published.SETTINGS and not plans]
+    for name in plans:  # the other names choose among the plan's data sets
+        chosen = [one for one in arguments.names if one not in plans]
+        planned.measure(arguments.data, name, chosen, arguments.jobs, note_look)
+    if plans:
+        return
     config = peers.read_plan(arguments.data)
     _check_names(tuned, config.data)
     if arguments.tune:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.accuracy import peers
+from benchmarks.accuracy import peers, planned
 from benchmarks.blocks import Block, fill_page, read_blocks
 from benchmarks.paths import PAGES, RESULTS, ROOT
 from gtcrec.runtime.files import write_text
@@ -28,9 +28,13 @@ def page_blocks(only: Sequence[str] = ()) -> Iterator[tuple[Path, dict[str, Bloc
     """Yield each page with its blocks; those that the stored runs make take a minute or two, so they come last."""
     names = [*(path.name for path in sorted(PAGES.glob("*.md"))), *OTHERS]
     chosen = [name for name in names if not only or name in only]
+    plans = {page: plan for plan, page in planned.PLANS.items() if page in chosen}
     computed = [name for name in chosen if name.startswith("peers") or name == "README.md"]
+    for page, plan in plans.items():
+        stored = RESULTS / f"{Path(page).stem}.json"
+        yield PAGES / page, (read_blocks(stored) if stored.exists() else {}) | planned.blocks(plan)
     for name in chosen:
-        if name not in computed:
+        if name not in computed and name not in plans:
             path, measurement = OTHERS.get(name, (PAGES / name, Path(name).stem))
             yield (
                 path,

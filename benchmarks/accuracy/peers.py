@@ -7,7 +7,7 @@ The tables are computed from the stored runs (`benchmarks.store`).
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import ledger, store
@@ -86,19 +86,23 @@ def train(
         raise SystemExit(f"{len(failed)} of {len(chosen.trained)} runs failed")
 
 
-def stored_results(config: BenchmarkConfig, folder: Path = RESULTS, only: Sequence[str] = ()) -> list[Results]:
+def stored_results(
+    config: BenchmarkConfig, folder: Path = RESULTS, only: Sequence[str] = (), withdrawn: Container[str] = WITHDRAWN
+) -> list[Results]:
     """Compute the results of the stored runs of each data set: means, intervals over users, paired tests."""
     with tempfile.TemporaryDirectory() as name:
         runs = Path(name)
         store.restore(folder, runs, only)
-        planned = {data: tuple(_stored_runs(config, runs / data)) for data in config.data if (runs / data).is_dir()}
+        planned = {
+            data: tuple(_stored_runs(config, runs / data, withdrawn)) for data in config.data if (runs / data).is_dir()
+        }
         chosen = BenchmarkPlan(config, runs, planned, ())
         return [results(chosen, data, read_tested(chosen_runs)) for data, chosen_runs in planned.items()]
 
 
-def _stored_runs(config: BenchmarkConfig, data: Path) -> Iterator[PlannedRun]:
+def _stored_runs(config: BenchmarkConfig, data: Path, withdrawn: Container[str]) -> Iterator[PlannedRun]:
     for model in config.models:
-        if model in WITHDRAWN:
+        if model in withdrawn:
             continue
         for folder in sorted(data.glob(f"{model}-*"), key=lambda path: int(path.name.rpartition("-")[2])):
             name, _, seed = folder.name.rpartition("-")
@@ -146,7 +150,7 @@ def data_blocks(result: Results) -> dict[str, Block]:
     for table in tables(result):
         if table.title == "Paired tests":
             table = dataclasses.replace(table, rows=tuple(row for row in table.rows if row[1].text in TESTED))
-        made[table.title.lower().replace(", ", "-").replace(" ", "-")] = _block(table)
+        made[table.title.lower().replace(", ", "-").replace(" ", "-")] = table_block(table)
     return made | {"not-above-popular": Block([not_above("popular", result)])}
 
 
@@ -219,7 +223,8 @@ def _ranks(rows: Sequence[Row], metric: str) -> dict[str, int]:
     return {row.name: place for place, row in enumerate(ranked, 1)}
 
 
-def _block(table: Table) -> Block:
+def table_block(table: Table) -> Block:
+    """Return a table as a block, its note before it."""
     return Block([table.note, "", *markdown_lines(dataclasses.replace(table, title="", note=""))])
 
 

@@ -22,12 +22,12 @@ TRIALS = 12
 NOT_SETTINGS = ("outside", "at_edge", "error")  # the columns of trials.csv that follow those of the settings
 
 
-def tune(config: BenchmarkConfig, data: str, models: Sequence[str]) -> None:
-    """Tune models on a data set of the plan, and keep the best settings of each."""
-    kept = TUNED / data
+def tune(config: BenchmarkConfig, data: str, models: Sequence[str], folder: Path = TUNED) -> None:
+    """Tune models on a data set of the plan, and keep the best settings of each in `folder`."""
+    kept = folder / data
     kept.mkdir(parents=True, exist_ok=True)
     for name in models:
-        planned = plan(config, data, name, RUNS / "tune" / data / name)
+        planned = plan(config, data, name, RUNS / "tune" / folder.name / data / name)
         for trial in study.tune(planned):
             print(data, name, trial.number, trial.value, dict(trial.settings), flush=True)
         best = yaml.safe_load((planned.out / "best.yaml").read_text(encoding="utf-8"))
@@ -48,11 +48,12 @@ def plan(config: BenchmarkConfig, data: str, name: str, out: Path) -> study.Tuni
     return study.plan(source.path, entry.model or name, out, TRIALS, settings)
 
 
-def tuning_block(data: str, models: Iterable[str]) -> Block:
+def tuning_block(data: str, models: Iterable[str], folder: Path = TUNED) -> Block:
     """What the search of each model chose on a data set."""
-    rows = [_tuning_row(name, data) for name in models]
+    kept = folder / data
+    rows = [_tuning_row(name, kept) for name in models]
     text = (
-        f"{budget_text(trial_budgets(data, models))} Validation {valid_metric(data)} of the defaults and of the best "
+        f"{budget_text(trial_budgets(data, models, folder))} Validation {valid_metric(kept)} of the defaults and of the best "
         "trial, ± its standard error over the validation users. At the cap: trials that ended at their last epoch. "
         "Outside: settings tried beyond their grid. At an edge: settings of the best trial beyond which there are "
         "further values. – stands for what was not recorded."
@@ -61,9 +62,10 @@ def tuning_block(data: str, models: Iterable[str]) -> Block:
     return Block([text], headers, rows, (0, 5, 6, 7))
 
 
-def trial_budgets(data: str, models: Iterable[str]) -> Counter[tuple[int, int, int]]:
+def trial_budgets(data: str, models: Iterable[str], folder: Path = TUNED) -> Counter[tuple[int, int, int]]:
     """Return the budgets of the trials of models that are trained -> how many models had it."""
-    return Counter(budget(_tuned(data, name)["train"]) for name in models if _is_trained(data, name))
+    kept = folder / data
+    return Counter(budget(_tuned(kept, name)["train"]) for name in models if _is_trained(kept, name))
 
 
 def budget_text(budgets: Iterable[tuple[int, int, int]], what: str = "A trial") -> str:
@@ -73,14 +75,14 @@ def budget_text(budgets: Iterable[tuple[int, int, int]], what: str = "A trial") 
         f"{patience} validations without a better one"
         for epochs, every, patience in budgets
     ]
-    return f"{what} has {'; or '.join(parts)}."
+    return f"{what} has {'; or '.join(parts)}." if parts else "Nothing is trained in epochs."
 
 
-def valid_metric(data: str) -> str:
-    """Return the metric by which the searches on a data set chose."""
-    metrics = {_trials(path)[0][2] for path in sorted((TUNED / data).glob("*.csv"))}
+def valid_metric(kept: Path) -> str:
+    """Return the metric by which the searches kept in a folder chose."""
+    metrics = {_trials(path)[0][2] for path in sorted(kept.glob("*.csv"))}
     if len(metrics) != 1:
-        raise SystemExit(f"{TUNED / data}: expected searches by one metric, found {', '.join(sorted(metrics))}")
+        raise SystemExit(f"{kept}: expected searches by one metric, found {', '.join(sorted(metrics))}")
     return metrics.pop()
 
 
@@ -89,12 +91,12 @@ def budget(train: Mapping[str, Any]) -> tuple[int, int, int]:
     return int(train["epochs"]), int(train["valid_every"]), int(train["patience"])
 
 
-def _is_trained(data: str, name: str) -> bool:
-    return any(trial["epochs"] not in ("", "1") for trial in _trials(TUNED / data / f"{name}.csv")[1])
+def _is_trained(kept: Path, name: str) -> bool:
+    return any(trial["epochs"] not in ("", "1") for trial in _trials(kept / f"{name}.csv")[1])
 
 
-def _tuned(data: str, name: str) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((TUNED / data / f"{name}.yaml").read_text(encoding="utf-8"))
+def _tuned(kept: Path, name: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((kept / f"{name}.yaml").read_text(encoding="utf-8"))
     return config
 
 
@@ -104,8 +106,8 @@ def _trials(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return list(lines.fieldnames or ()), list(lines)
 
 
-def _tuning_row(name: str, data: str) -> tuple[str, ...]:
-    columns, trials = _trials(TUNED / data / f"{name}.csv")
+def _tuning_row(name: str, kept: Path) -> tuple[str, ...]:
+    columns, trials = _trials(kept / f"{name}.csv")
     metric, recorded = columns[2], "at_edge" in columns
     space = [key for key in columns[columns.index("seconds") + 1 :] if key not in NOT_SETTINGS]
     if not space:
@@ -113,7 +115,7 @@ def _tuning_row(name: str, data: str) -> tuple[str, ...]:
     values = [float(trial[metric] or 0) for trial in trials]
     place = values.index(max(values))
     best, error = trials[place], trials[place].get("standard_error")
-    cap = str(_tuned(data, name)["train"]["epochs"])
+    cap = str(_tuned(kept, name)["train"]["epochs"])
     capped = sum(trial["epochs"] == cap for trial in trials)
     settings = ", ".join(f"{key.removeprefix('train.')} {best[key]}" for key in space) if place else "the defaults"
     outside = dict.fromkeys(key for trial in trials for key in (trial.get("outside") or "").split())
@@ -121,7 +123,7 @@ def _tuning_row(name: str, data: str) -> tuple[str, ...]:
     return (
         name,
         f"{counts[False]} + {counts[True]}" if counts[True] else str(len(trials)),
-        str(capped) if _is_trained(data, name) else "–",
+        str(capped) if _is_trained(kept, name) else "–",
         f"{values[0]:.4f}",
         f"{values[place]:.4f}{f' ± {float(error):.4f}' if error else ''}",
         settings,
