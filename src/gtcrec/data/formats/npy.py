@@ -18,6 +18,8 @@ __all__ = ["choose_modalities", "count_rows", "feature_files", "read_features", 
 
 _END = "_feat.npy"
 _MASK_END = "_present.npy"
+_FAR = 1e6
+_SAMPLE = 1000  # rows that say how wide a column is
 _BLOCK = 1 << 24  # numbers converted and checked at a time
 _VERSIONS = {  # of .npy; version 3 is for names of fields, which no matrix of numbers has
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -75,6 +77,7 @@ def read_features(
                 )
             x, mask = x[order], mask[order]
         values[name], present[name] = x, mask
+        refuse_far_rows(x, mask, str(file), order)
         missing = int((~present[name]).sum())
         if missing:
             notes[f"{name}: items without content"] = missing
@@ -133,6 +136,34 @@ def _read_mask(path: Path, x: Floats) -> Masks:
     if len(wrong):
         raise DataError(f"{path}: row {wrong[0]} holds numbers, though {file.name} says that the item has no content")
     return mask
+
+
+def refuse_far_rows(x: Floats, present: Masks, source: str, order: Ints) -> None:
+    """Raise `DataError` for a number 10^6 times further from its column than the column's middle half is wide.
+
+    Beside it float32 would hold nothing of the other rows. Where the middle half is constant, as in columns of marks,
+    a number is measured by what the rows are in size. Row `r` of `x` [n, d] stands at `order[r]` in `source`.
+    """
+    rows = np.flatnonzero(present)
+    sample = np.asarray(x[rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64)]], np.float64)
+    if len(sample) < 3:
+        return
+    low, middle, high = np.quantile(sample, (0.25, 0.5, 0.75), axis=0)
+    narrow = high - low <= 1e-6 * np.abs(middle)
+    size = np.median(np.abs(sample).max(axis=1)) or np.inf
+    reach = np.where(narrow, size, high - low) * _FAR
+    for part in _row_blocks(x):
+        there = part.start + np.flatnonzero(present[part])
+        block = x[part] if len(there) == len(x[part]) else x[there]
+        if not len(there):
+            continue
+        far = (block.max(axis=0) - middle > reach) | (middle - block.min(axis=0) > reach)
+        for column in np.flatnonzero(far)[:1].tolist():
+            row = int(there[np.argmax(np.abs(block[:, column] - middle[column]))])
+            raise DataError(
+                f"{source}: row {order[row]}, column {column} (counted from 0) holds {x[row, column]:g}, more than "
+                "10^6 times further out than other rows; correct it, or fill the row with zeros: then it has no content"
+            )
 
 
 def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floats) -> None:

@@ -17,6 +17,7 @@ from gtcrec.models.base import ModelConfig, ModelSpec
 from gtcrec.models.embeddings import UserItemVectors, xavier_embeddings
 from gtcrec.models.modalities import register_content
 from gtcrec.ops import diffusion, graph, losses
+from gtcrec.ops.feature_transforms import unit_rows
 from gtcrec.ops.scorers import dot_scorer, gather_batch
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
@@ -190,7 +191,7 @@ class DiffMM(nn.Module, TrainableModel):
         for key, projection in self.projections.items() if self.keys else ():
             with torch.autocast(self.items.device.type, enabled=False):
                 h = F.leaky_relu(projection(getattr(self, f"x_{key}")), 0.2)
-                found.append(F.normalize(h, dim=1) * getattr(self, f"present_{key}")[:, None])
+                found.append(unit_rows(h) * getattr(self, f"present_{key}")[:, None])
         return found
 
     def _generated_graphs(self) -> list[graph.PrunedGraph]:
