@@ -7,8 +7,6 @@ import codecs
 import csv
 import gzip
 import io
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from gtcrec.data.formats.json_values import json_cell, parse_exact_json
 from gtcrec.errors import DataError
 
 __all__ = [
@@ -31,10 +30,8 @@ __all__ = [
     "find_table",
     "open_bytes",
     "open_table",
-    "parse_json",
     "read_table",
     "refuse_repeated_names",
-    "replace_surrogates",
 ]
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
@@ -165,7 +162,7 @@ class TableFile:
         for line, record in self._json_records():
             for name in names:
                 try:
-                    cell = _json_cell(record.get(name), joins.get(name))
+                    cell = json_cell(record.get(name), joins.get(name))
                 except ValueError as error:
                     raise DataError(f"{self.path}: {name} in line {line} {error}") from error
                 cells[name].append(cell)
@@ -181,7 +178,7 @@ class TableFile:
                 if not text.strip():
                     continue
                 try:
-                    value = parse_json(text)
+                    value = parse_exact_json(text)
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{self.path}: line {line} is not JSON: {error}") from error
                 if not isinstance(value, dict):
@@ -297,40 +294,6 @@ def open_bytes(path: Path) -> IO[bytes]:
 def csv_reader(lines: Iterable[str], separator: str) -> Any:
     """Return a reader of separated text; quotes have a meaning between commas only."""
     return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE)
-
-
-def parse_json(text: str) -> Any:
-    """Return the value of a JSON text, as `replace_surrogates` leaves it."""
-    return replace_surrogates(text, json.loads(text))
-
-
-def replace_surrogates(text: str, value: Any) -> Any:
-    """Return the value of a literal with question marks for half surrogate pairs, which no UTF-8 can hold."""
-    if "\\ud" not in text.lower():
-        return value
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-def _json_cell(value: Any, separator: str | None) -> str | list[str] | None:
-    """Return a JSON value as text, None for null and NaN; with a separator as a list of texts.
-
-    Raises `ValueError` for an object, and for a list without a separator or inside a list.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if separator is not None:
-        if not isinstance(value, list):
-            return str(_json_cell(value, None)).split(separator)
-        return [str(cell) for one in value if (cell := _json_cell(one, None)) is not None]
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, int | float):
-        return repr(value)
-    raise ValueError(f"must hold a number or text, found {'a list' if isinstance(value, list) else 'an object'}")
 
 
 def _json_column(cells: list[Any], is_list: bool) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gtcrec.data.formats.tables import parse_json, replace_surrogates
+from gtcrec.data.formats.json_values import parse_json, replace_surrogates
 from gtcrec.data.sources.raw_files import INTERACTIONS, Faults, RawFile, RawTables, batched, parsed_rows, text_lines
 from gtcrec.errors import DataError
 

@@ -187,7 +187,9 @@ def write_raw(out: Path, tables: RawTables, about: Mapping[str, Any], faults: Fa
 
 def _write_table(path: Path, parts: Iterable[pa.Table]) -> int:
     parts = iter(parts)
-    first = next(parts)
+    first = next(parts, None)
+    if first is None:
+        return 0
     count = len(first)
     with (
         atomic_path(path) as temporary,
