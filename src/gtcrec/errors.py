@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any, get_args
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["ConfigError", "DataError", "GtcrecError", "RunError", "config_error", "first_fault", "nearest"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "GtcrecError",
+    "RunError",
+    "config_error",
+    "first_fault",
+    "nearest",
+    "nearest_id",
+]
+
+
+_SPELLED = 5000  # ids
 
 
 class GtcrecError(Exception):
@@ -34,6 +46,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     match = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def nearest_id(word: str, known: Iterable[str]) -> str:
+    """Return what `nearest` does of an id: first one that differs by leading zeros, case, blanks or ".0" alone.
+
+    Spelling is compared with some of many ids, since that takes long.
+
+    >>> nearest_id("7", ["006", "007"])
+    " (did you mean '007'?)"
+    """
+    ids, bare = list(known), _bare_id(word)
+    same = [one for one in ids if _bare_id(one) == bare][:1]
+    return f" (did you mean {same[0]!r}?)" if same else nearest(word, ids[:_SPELLED])
+
+
+def _bare_id(word: str) -> str:
+    return word.strip().casefold().removesuffix(".0").lstrip("0")
 
 
 def config_error(error: "ValidationError", where: object = "", kind: Any = None) -> ConfigError:

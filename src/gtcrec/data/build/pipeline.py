@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gtcrec.data.build.interactions import filter_pairs, read_interactions, write_interactions
 from gtcrec.data.build.items import ItemColumns, read_item_catalog, write_items
-from gtcrec.data.build.report import FilterReport, write_report
+from gtcrec.data.build.report import FilterReport, describe_unused, write_report
 from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.data.formats.columns import find_columns, find_item_column, require_columns
 from gtcrec.data.formats.tables import TableFile, open_table
@@ -174,7 +174,11 @@ def _build_tables(
     with new_folder(out) as folder:
         write_interactions(pairs, folder)
         write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped)
-        report = {"read": read, "kept": pairs.counts(), "dropped": dropped.facts()}
+        unused = {
+            "interactions": describe_unused(interaction_file, columns.values(), "" if columns["time"] else "time"),
+            "items": describe_unused(item_file, item_columns.read()),
+        }
+        report = {"read": read, "kept": pairs.counts(), "dropped": dropped.facts(), "unused": unused}
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", write_report(report))
         write_manifest(folder, _FILES, {"gtcrec": facts})

@@ -19,7 +19,8 @@ def read_item_metadata(table: Table, index: Ints, n_items: int) -> tuple[ItemMet
     folder; raises `DataError` for one that leads out of it.
     """
     if not {"title", "image"} & set(table.names):
-        return None, {}
+        shown = ", ".join(table.names)
+        return None, {f"{table.path.name}: no column called title or image, found {shown}": len(table)}
     row_of = np.full(n_items, -1, dtype=np.int64)
     row_of[index[index >= 0]] = np.flatnonzero(index >= 0)
     blank = [""] * len(table)
