@@ -1,6 +1,8 @@
 """The package's exceptions: one tree, so that a caller can catch all of it or one branch."""
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,14 +18,22 @@ __all__ = [
     "first_fault",
     "nearest",
     "nearest_id",
+    "shortened",
+    "visible",
 ]
 
 
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SPELLED = 5000  # ids
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class GtcrecError(Exception):
-    """Base of every error that gtcrec raises on purpose; its text is meant for the user."""
+    """Base of every error that gtcrec raises on purpose; its text is meant for the user and one line."""
+
+    def __str__(self) -> str:
+        return visible(" ".join(super().__str__().splitlines()))
 
 
 class DataError(GtcrecError):
@@ -36,6 +46,15 @@ class ConfigError(GtcrecError):
 
 class RunError(GtcrecError):
     """A run folder is missing, occupied, incomplete or damaged."""
+
+
+def visible(text: str) -> str:
+    """Return text with escapes for what a terminal would obey: control characters, marks of direction, half pairs.
+
+    >>> print(visible("mug\\x1b[2J"))
+    mug\\x1b[2J
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -86,7 +105,16 @@ def first_fault(error: "ValidationError", kind: Any = None) -> str:
         )
     if not key:  # a fault of several keys together, or of the file as a whole: the text says which
         return text
-    return f"{key}: {text}" if first["type"] == "missing" else f"{key}: {text}, found {first['input']!r}"
+    return f"{key}: {text}" if first["type"] == "missing" else f"{key}: {text}, found {shortened(first['input'])}"
+
+
+def shortened(value: Any) -> str:
+    """Return the repr of a value in one line, of long ones the beginning.
+
+    >>> shortened(list(range(1000)))
+    '[0, 1, 2, 3, 4, 5, ...]'
+    """
+    return " ".join(_SHORT.repr(value).split())
 
 
 def _known_keys(kind: Any, place: Sequence[int | str]) -> list[str]:

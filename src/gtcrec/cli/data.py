@@ -270,16 +270,10 @@ def _read_build_file(file: Path | None) -> dict[str, Any]:
     """Return the values of a YAML file, those of nested mappings with dotted keys."""
     if file is None:
         return {}
-    from gtcrec.experiments.config import parse_yaml
+    from gtcrec.experiments.config import read_yaml
 
-    try:
-        values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(values).__name__}")
     flat: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in read_yaml(file).items():
         flat.update({f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value})
     return flat
 
