@@ -30,6 +30,10 @@ __all__ = ["recommend"]
 
 Ids = list[str] | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+SafeCsv = Annotated[
+    bool, typer.Option("--safe-csv", help="With csv: a ' before ids that a spreadsheet would take for formulas.")
+]
+BlockUsers = Annotated[int, typer.Option("--block-users", min=1, help="Of --all to parquet: users of a row group.")]
 ListFormat = Literal["text", "json", "csv", "parquet"]
 
 
@@ -43,14 +47,10 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists.")] = 10,
     form: Annotated[ListFormat, typer.Option("--format", help="parquet needs --out.")] = "text",
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
-    safe_csv: Annotated[
-        bool, typer.Option("--safe-csv", help="With csv: a ' before ids that a spreadsheet would take for formulas.")
-    ] = False,
+    safe_csv: SafeCsv = False,
     data: DataPath = None,
     device: Device = None,
-    block_users: Annotated[
-        int, typer.Option("--block-users", min=1, help="Of --all to parquet: users of a row group.")
-    ] = 8192,
+    block_users: BlockUsers = 8192,
     engine: Engine = "local",
     workers: WorkerCount = 1,
     ray_address: RayAddress = "",

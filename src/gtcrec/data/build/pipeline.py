@@ -173,7 +173,8 @@ def _build_tables(
     on_stage(f"{len(pairs.rows):,} interactions kept; writing")
     with new_folder(out) as folder:
         write_interactions(pairs, folder)
-        write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped)
+        contents = {kind: getattr(config, kind) for kind in ("text", "tags", "category", "numbers")}
+        write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped, contents)
         unused = {
             "interactions": describe_unused(interaction_file, columns.values(), "" if columns["time"] else "time"),
             "items": describe_unused(item_file, item_columns.read()),

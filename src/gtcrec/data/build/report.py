@@ -44,6 +44,11 @@ class FilterReport:
         examples += [example(row) for row in hit[: _EXAMPLES - len(examples)].tolist()]
         return valid & ~invalid
 
+    def found(self, table: str, reason: str) -> tuple[int, list[str]]:
+        """Return the count of a reason and its examples."""
+        one = self._reasons.get((table, reason), _Reason())
+        return one.count, one.examples
+
     def __str__(self) -> str:
         """The counts in one line, for an error."""
         shown = [

@@ -125,13 +125,15 @@ def _read_mask(path: Path, x: Floats) -> Masks:
     filled, file = _rows_with_content(x), path.with_name(path.name.removesuffix(_END) + _MASK_END)
     if not file.is_file():
         return filled
-    try:
-        mask = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise DataError(f"{file}: damaged or not a .npy file: {error}") from error
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (len(x),):
-        found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else "an archive"
+    header = _parse_header(file)
+    if header.dtype != np.bool_ or header.shape != (len(x),):
+        found = f"{header.dtype} {list(header.shape)}"
         raise DataError(f"{file}: expected bool [{len(x)}], a mark for each row of {path.name}, found {found}")
+    _check_size(file, header)
+    marks = np.fromfile(file, np.uint8, offset=header.offset)
+    if marks.max() > 1:
+        raise DataError(f"{file}: damaged: a mark must be 0 or 1, found {marks.max()}")
+    mask = marks.astype(np.bool_)
     wrong = np.flatnonzero(filled & ~mask)
     if len(wrong):
         raise DataError(f"{path}: row {wrong[0]} holds numbers, though {file.name} says that the item has no content")
@@ -187,6 +189,26 @@ class _Header:
 
 def _read_header(path: Path) -> _Header:
     """Read what the file claims to hold and refuse what it must not be, before any memory is taken."""
+    header = _parse_header(path)
+    if header.dtype.hasobject:
+        raise DataError(f"{path}: holds Python objects, which need pickle; pickle is not read: save numbers")
+    if header.dtype.kind not in "fiu" or header.dtype.itemsize > 8:
+        raise DataError(f"{path}: expected float16/32/64 or integers, found dtype {header.dtype}")
+    if len(header.shape) != 2 or min(header.shape) < 1:
+        raise DataError(f"{path}: expected a matrix [items, width], found shape {list(header.shape)}")
+    _check_size(path, header)
+    return header
+
+
+def _check_size(path: Path, header: _Header) -> None:
+    shape, dtype = header.shape, header.dtype
+    expected, found = header.offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if found != expected:
+        word = "truncated" if found < expected else "longer than its header says"
+        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {expected} bytes, the file has {found}")
+
+
+def _parse_header(path: Path) -> _Header:
     try:
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of old NumPy versions are fine
@@ -197,16 +219,11 @@ def _read_header(path: Path) -> _Header:
             offset = stream.tell()
     except (OSError, ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError) as error:
         raise DataError(f"{path}: damaged or not a .npy file: {error}") from error
-    except (tokenize.TokenError, OverflowError) as error:  # what NumPy raises on some broken headers
+    except (
+        tokenize.TokenError,
+        OverflowError,
+        AttributeError,
+        IndexError,
+    ) as error:  # what NumPy raises on some broken headers
         raise DataError(f"{path}: damaged header of a .npy file: {error}") from error
-    if dtype.hasobject:
-        raise DataError(f"{path}: holds Python objects, which need pickle; pickle is not read: save numbers")
-    if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise DataError(f"{path}: expected float16/32/64 or integers, found dtype {dtype}")
-    if len(shape) != 2 or min(shape) < 1:
-        raise DataError(f"{path}: expected a matrix [items, width], found shape {list(shape)}")
-    expected, found = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
-    if found != expected:
-        word = "truncated" if found < expected else "longer than its header says"
-        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {expected} bytes, the file has {found}")
     return _Header(shape, fortran, dtype, offset)
