@@ -21,6 +21,7 @@ import numpy as np
 
 from gtcrec import data, models
 from gtcrec.data.formats.load import rename_old_settings
+from gtcrec.data.splits import require_validation
 from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
 from gtcrec.experiments.planned_run import flatten
@@ -169,6 +170,7 @@ def _load_tuning_split(config: RunConfig) -> tuple[TuningSplit, str]:
     """What is tuned on, and a sum of it; the test pairs end here."""
     dataset = config.data.load()
     split = TuningSplit(data.split(dataset, config.split))
+    require_validation(split)
     unlabelled = replace(dataset, labels=None, times=None)
     parts = [
         replace(unlabelled, interactions=split.train),
