@@ -1,5 +1,6 @@
 """What a build or a reader does not use is said: columns, above all times, and items tables without a known column."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,11 @@ def test_an_items_table_without_a_title_or_image_is_noted(tmp_path: Path) -> Non
     assert load(tmp_path).notes == expected
     (tmp_path / "x.inter").rename(tmp_path / "interactions.tsv")
     assert load(tmp_path).notes == expected
+
+
+def test_unused_columns_may_hold_lists_and_objects(tmp_path: Path) -> None:
+    rows = [{"user": f"u{k}", "item": "i", "tags": ["a"], "more": {"b": 1}, "at": "2021-01-01"} for k in range(3)]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "items.csv").write_text("item\ni\n")
+    report = build(tmp_path / "items.csv", tmp_path / "clicks.jsonl", tmp_path / "out", BuildConfig(core=0))
+    assert report["unused"]["interactions"] == ["tags", "more", "at (holds times? then set time=at)"]

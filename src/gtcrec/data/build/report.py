@@ -70,15 +70,16 @@ class FilterReport:
 def describe_unused(source: TableFile, used: Iterable[str], role: str = "") -> list[str]:
     """Return the columns of a table that are not used; with `role` "time" those that hold times say so."""
     unused = [name for name in source.names if name not in set(used)]
-    first = next(source.batches(unused, _LOOK), None) if unused and role else None
-    hints = [name for name in unused if first is not None and _holds_times(first, name)]
+    hints = [name for name in unused if role and _holds_times(source, name)]
     return [f"{name} (holds times? then set {role}={name})" if name in hints else name for name in unused]
 
 
-def _holds_times(part: Table, name: str) -> bool:
-    rows = Table(part.file, part.columns.slice(0, _LOOK), part.first)
+def _holds_times(source: TableFile, name: str) -> bool:
     try:
-        times = read_times(rows, name, blanks=True)
+        part = next(source.batches([name], _LOOK), None)
+        if part is None:
+            return False
+        times = read_times(Table(source, part.columns.slice(0, _LOOK)), name, blanks=True)
     except DataError:
         return False
     known = times[~np.isnan(times)]
