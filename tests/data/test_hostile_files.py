@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -204,3 +205,16 @@ def test_wrong_facts_in_a_manifest_with_right_sums_are_refused(tmp_path: Path, v
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
     with pytest.raises(DataError, match="users: expected a whole number"):
         load(tmp_path)
+
+
+def test_names_of_files_may_hold_any_bytes_or_are_refused_in_words(tmp_path: Path) -> None:
+    clicks, goods = (tmp_path / os.fsdecode(name) for name in (b"cl\xff.jsonl", b"go\xff.jsonl"))
+    clicks.write_text('{"user": "a", "item": "x"}\n{"user": "b", "item": "x"}\n')
+    goods.write_text('{"item": "x", "price": 1}\n')
+    build(goods, clicks, tmp_path / "out", BuildConfig(core=0, numbers=("price",)))
+    facts = json.loads((tmp_path / "out/manifest.json").read_text())["gtcrec"]
+    assert facts["sources"]["items"]["name"] == "go\\udcff.jsonl"
+    assert load(clicks).name == "cl\\udcff"
+    (tmp_path / os.fsdecode(b"cl\xff.csv")).write_text("user,item\na,x\n")
+    with pytest.raises(DataError, match=r"cl\\udcff\.csv: cannot be read"):
+        load(tmp_path / os.fsdecode(b"cl\xff.csv"))

@@ -18,7 +18,7 @@ from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.data.formats.columns import find_columns, find_item_column, require_columns
 from gtcrec.data.formats.tables import TableFile, open_table
 from gtcrec.data.splits import SplitConfig
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, visible
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
@@ -225,7 +225,7 @@ def _build_facts(items: Path, interactions: Path, config: BuildConfig) -> dict[s
     sources = {"items": items, "interactions": interactions}
     return {
         "build": config.model_dump(mode="json"),
-        "sources": {word: {"name": path.name, "sha256": sha256(path)} for word, path in sources.items()},
+        "sources": {word: {"name": visible(path.name), "sha256": sha256(path)} for word, path in sources.items()},
         "version": version("gtcrec"),
     }
 

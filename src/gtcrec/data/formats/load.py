@@ -17,7 +17,7 @@ from gtcrec.data.formats.npy import choose_modalities, feature_files, read_featu
 from gtcrec.data.formats.recbole import find_parts, is_atomic, read_atomic, read_item_file
 from gtcrec.data.formats.tables import FORMATS, Table, TableFile, find_table, open_table, read_table
 from gtcrec.data.formats.tabular import read_tabular
-from gtcrec.errors import DataError, shortened
+from gtcrec.errors import DataError, shortened, visible
 from gtcrec.runtime.files import MANIFEST, check_manifest
 from gtcrec.types import Dataset, Interactions, Vocabulary
 
@@ -129,7 +129,7 @@ def _dataset_name(path: Path) -> str:
     if path.is_file():
         path = path.with_suffix("")
         path = path.with_suffix("") if path.suffix[1:] in FORMATS else path  # packed
-    return path.resolve().name
+    return visible(path.resolve().name)  # a name may hold bytes that no file of ours can
 
 
 def _find_interactions(path: Path) -> TableFile:
