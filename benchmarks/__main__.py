@@ -62,7 +62,7 @@ def _adder(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Call
 
 
 def measure_accuracy(arguments: argparse.Namespace) -> None:
-    from benchmarks.accuracy import peers, published, tuning
+    from benchmarks.accuracy import peers, planned, published, tuning
 
     if arguments.quick:
         peers.measure_quick(QUICK)

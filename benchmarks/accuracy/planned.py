@@ -16,7 +16,7 @@ PLANS = {"linear": "l3ae.md", "mended": "mended.md", "start": "start.md"}
 def measure(
     data: Path, name: str, only: Sequence[str], jobs: int, note: Callable[[str, Sequence[str], str], object]
 ) -> None:
-    """Search the settings of the plan's models where it wants tuned ones, then train, test and store what is missing."""
+    """Search settings where the plan wants tuned ones, then train, test and store what is missing."""
     config = peers.read_plan(data, CONFIGS / f"{name}.yaml")
     if config.config:
         for one in only or config.data:

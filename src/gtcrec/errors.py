@@ -1,17 +1,40 @@
 """The package's exceptions: one tree, so that a caller can catch all of it or one branch."""
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["ConfigError", "DataError", "GtcrecError", "RunError", "config_error", "first_fault", "nearest"]
+__all__ = [
+    "UNSEEN",
+    "ConfigError",
+    "DataError",
+    "GtcrecError",
+    "RunError",
+    "config_error",
+    "first_fault",
+    "nearest",
+    "nearest_id",
+    "shortened",
+    "visible",
+]
+
+
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SPELLED = 5000  # ids
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class GtcrecError(Exception):
-    """Base of every error that gtcrec raises on purpose; its text is meant for the user."""
+    """Base of every error that gtcrec raises on purpose; its text is meant for the user and one line."""
+
+    def __str__(self) -> str:
+        return visible(" ".join(super().__str__().splitlines()))
 
 
 class DataError(GtcrecError):
@@ -26,6 +49,15 @@ class RunError(GtcrecError):
     """A run folder is missing, occupied, incomplete or damaged."""
 
 
+def visible(text: str) -> str:
+    """Return text with escapes for what a terminal would obey: control characters, marks of direction, half pairs.
+
+    >>> print(visible("mug\\x1b[2J"))
+    mug\\x1b[2J
+    """
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the known word closest to `word`, or "" when none is close.
 
@@ -34,6 +66,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     match = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def nearest_id(word: str, known: Iterable[str]) -> str:
+    """Return what `nearest` does of an id: first one that differs by leading zeros, case, blanks or ".0" alone.
+
+    Spelling is compared with some of many ids, since that takes long.
+
+    >>> nearest_id("7", ["006", "007"])
+    " (did you mean '007'?)"
+    """
+    ids, bare = list(known), _bare_id(word)
+    same = [one for one in ids if _bare_id(one) == bare][:1]
+    return f" (did you mean {same[0]!r}?)" if same else nearest(word, ids[:_SPELLED])
+
+
+def _bare_id(word: str) -> str:
+    return word.strip().casefold().removesuffix(".0").lstrip("0")
 
 
 def config_error(error: "ValidationError", where: object = "", kind: Any = None) -> ConfigError:
@@ -57,7 +106,16 @@ def first_fault(error: "ValidationError", kind: Any = None) -> str:
         )
     if not key:  # a fault of several keys together, or of the file as a whole: the text says which
         return text
-    return f"{key}: {text}" if first["type"] == "missing" else f"{key}: {text}, found {first['input']!r}"
+    return f"{key}: {text}" if first["type"] == "missing" else f"{key}: {text}, found {shortened(first['input'])}"
+
+
+def shortened(value: Any) -> str:
+    """Return the repr of a value in one line, of long ones the beginning.
+
+    >>> shortened(list(range(1000)))
+    '[0, 1, 2, 3, 4, 5, ...]'
+    """
+    return " ".join(_SHORT.repr(value).split())
 
 
 def _known_keys(kind: Any, place: Sequence[int | str]) -> list[str]:

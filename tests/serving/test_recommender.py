@@ -37,7 +37,7 @@ def test_an_id_and_a_list_of_one_give_the_same_table(fitted):
 def test_ids_of_digits_are_one_id_not_letters(split):
     pairs = gtcrec.Interactions(np.array([0, 1, 10]), np.array([0, 1, 2]), 11, 3)
     table = gtcrec.Recommender("popular").fit(pairs).recommend("10", k=3)
-    assert table["user_id"].to_pylist() == [10, 10]
+    assert table["user_id"].to_pylist() == ["10", "10"]
 
 
 def test_lists_are_the_best_unseen_items_by_score(fitted, split):
@@ -67,7 +67,7 @@ def test_a_history_gets_a_table_of_the_same_columns_without_its_items(fitted):
     assert one.column_names == fitted.recommend("u0000").column_names
     assert one["item_id"].to_pylist() == two["item_id"].to_pylist()[:5]
     assert not {"p0001", "p0002"} & set(one["item_id"].to_pylist())
-    assert set(two["user_id"].to_pylist()) == {1, 2}
+    assert set(two["user_id"].to_pylist()) == {"1", "2"}
 
 
 def test_a_model_without_new_users_refuses_a_history(split):
@@ -186,3 +186,24 @@ def test_data_from_a_table_trains_by_its_ids():
     table = {"user": ["ann", "ann", "bob", "bob"], "item": ["mug", "tea", "mug", "pot"]}
     model = gtcrec.Recommender("itemknn").fit(gtcrec.load_dataset(table))
     assert model.recommend("ann", k=1)["item_id"].to_pylist() == ["pot"]
+
+
+@pytest.mark.parametrize("ids", [["7", "8", "9"], ["a", "b", "c"], ["07", "8", "9"]])
+def test_ids_in_answers_are_text_whatever_they_look_like(ids):
+    table = {"user": [one for one in ids for _ in range(2)], "item": [ids[k] for k in (0, 1, 1, 2, 2, 0)]}
+    model = gtcrec.Recommender("itemknn").fit(gtcrec.load_dataset(table))
+    for found in (model.recommend(ids[0], k=1), model.recommend(history=[ids[0]], k=1), model.similar_items(ids, k=1)):
+        assert [str(found[name].type) for name in found.column_names if name.endswith("_id")] == ["string"] * 2
+    assert model.user_ids == model.item_ids == ids
+
+
+@pytest.mark.parametrize(
+    ("written", "close"), [("7", "007"), ("ANN", "ann"), ("12.0", "12"), (" bob", "bob"), ("anm", "ann")]
+)
+def test_an_unknown_id_gets_the_nearest_known_one(written, close):
+    ids = gtcrec.types.Vocabulary(np.array(["007", "12", "ann", "bob"]), "user")
+    with pytest.raises(gtcrec.errors.DataError) as caught:
+        ids.index([written])
+    assert str(caught.value).endswith(
+        f"user {written!r} is not in the data, which has 4 users (did you mean {close!r}?)"
+    )

@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from gtcrec.errors import UNSEEN, visible
 from gtcrec.reporting.tables import Cell, Table, latex_lines, markdown_lines
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "counted",
+    "json_text",
     "nested",
     "number",
     "print_json",
@@ -31,6 +33,7 @@ __all__ = [
     "rich_table",
     "say",
     "table",
+    "write_out",
 ]
 
 PIPED_WIDTH = 400  # a table that goes into a file or a pipe is never cut at the width of a terminal
@@ -44,7 +47,16 @@ def console(stream: TextIO) -> Console:
 
 def say(text: str, style: str = "") -> None:
     """Print a message for the person on stderr."""
-    console(sys.stderr).print(text, style=style, markup=False, soft_wrap=True)
+    console(sys.stderr).print(_visible_lines(text), style=style, markup=False, soft_wrap=True)
+
+
+def write_out(text: str) -> None:
+    """Write text on stdout; on a terminal, what it would obey in the text of data is shown as escapes."""
+    sys.stdout.write(_visible_lines(text) if sys.stdout.isatty() else text)
+
+
+def _visible_lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def table(
@@ -53,10 +65,10 @@ def table(
     """Return a table; the columns that `left` names hold text, the others numbers, aligned right."""
     made = RichTable(box=None, pad_edge=False)
     for place, header in enumerate(headers):
-        made.add_column(escape(header), justify="left" if place in left else "right", header_style="dim")
+        made.add_column(escape(visible(header)), justify="left" if place in left else "right", header_style="dim")
     for row in rows:
-        made.add_row(*row)
-    return Group(f"[bold]{escape(title)}[/bold]", made) if title else made
+        made.add_row(*map(visible, row))
+    return Group(f"[bold]{escape(visible(title))}[/bold]", made) if title else made
 
 
 _MARKS = {"": "", "*": "*", "ns": " ns"}
@@ -108,7 +120,7 @@ def print_tables(tables: Sequence[Table], form: str = "text") -> None:
         print_table(*tables)
         return
     lines = {"markdown": markdown_lines, "latex": latex_lines}[form]
-    sys.stdout.write("\n\n".join("\n".join(lines(table)) for table in tables) + "\n")
+    write_out("\n\n".join("\n".join(lines(table)) for table in tables) + "\n")
 
 
 def number(value: Any) -> str:
@@ -150,7 +162,17 @@ def _part(title: str, part: Mapping[str, Any]) -> RenderableType:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON, what a terminal would obey as escapes, which JSON reads back.
+
+    >>> print(json_text("mug\\x9b2J"), end="")
+    "mug\\u009b2J"
+    """
+    lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")  # other control characters are escaped there
+    return "\n".join(UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in lines) + "\n"
 
 
 @contextmanager

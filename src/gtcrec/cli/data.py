@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_origin
 import typer
 from typer.core import TyperCommand
 
-from gtcrec.cli.options import ConfigFile, Engine, Format, RayAddress, WorkerCount, checked, is_setting, prepare_parent
+from gtcrec.cli.options import (
+    ConfigFile,
+    Engine,
+    Format,
+    RayAddress,
+    WorkerCount,
+    checked,
+    is_setting,
+    prepare_parent,
+    split_commas,
+)
 from gtcrec.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -118,7 +128,7 @@ def configure(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     fields, values = _key_fields(kind), dict[str, Any]()
     for key, value in settings.items():
         if isinstance(value, str) and key in fields and get_origin(fields[key].annotation) is tuple:
-            value = tuple(filter(None, (part.strip() for part in value.split(","))))
+            value = tuple(split_commas(value))
         section, dot, name = key.rpartition(".")
         place = values.setdefault(section, {}) if dot else values
         place[name] = value
@@ -234,7 +244,7 @@ def build(
     The file of --config may have the keys below, and items, interactions, out and image_root, the folder that image
     paths are relative to (the items table's if not given).
     """
-    from gtcrec.cli.console import counted, resumable, say
+    from gtcrec.cli.console import counted, resumable, say, write_out
     from gtcrec.data.build.pipeline import build
     from gtcrec.data.build.report import write_report
     from gtcrec.runtime.block_jobs import choose_executor
@@ -244,7 +254,7 @@ def build(
     executor = choose_executor(engine, workers, ray_address, config.device)
     with resumable("the same command goes on with what is complete"), counted("batches") as on_block:
         report = build(**paths, config=config, executor=executor, on_stage=say, on_block=on_block)
-    typer.echo(write_report(report), nl=False)
+    write_out(write_report(report))
     say(f"built: {paths['out']}")
 
 
@@ -270,16 +280,10 @@ def _read_build_file(file: Path | None) -> dict[str, Any]:
     """Return the values of a YAML file, those of nested mappings with dotted keys."""
     if file is None:
         return {}
-    from gtcrec.experiments.config import parse_yaml
+    from gtcrec.experiments.config import read_yaml
 
-    try:
-        values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(values).__name__}")
     flat: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in read_yaml(file).items():
         flat.update({f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value})
     return flat
 

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share: a word means the same wherever it stands."""
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "is_setting",
     "prepare_parent",
     "read_data_and_model",
+    "split_commas",
 ]
 
 Config = TypeVar("Config", bound="BaseModel")
@@ -98,6 +100,19 @@ def read_data_and_model(
         else:
             raise typer.BadParameter(f"expected DATA [MODEL] [KEY=VALUE]..., found {name!r} after {data} {model}")
     return data, model, settings
+
+
+def split_commas(text: str) -> list[str]:
+    """Return the words between commas, without blanks around and empty ones; quotes hold a word with commas together.
+
+    >>> split_commas('tea, "Lock, Stock 3",mug')
+    ['tea', 'Lock, Stock 3', 'mug']
+    """
+    try:
+        words = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise typer.BadParameter(f"cannot be split at commas: {text!r}: {error}") from error
+    return [word.strip() for word in words if word.strip()]
 
 
 def prepare_parent(out: Path | None) -> None:

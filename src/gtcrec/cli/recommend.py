@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gtcrec.cli.options import DataPath, Device, Engine, RayAddress, RunFolder, WorkerCount, prepare_parent
+from gtcrec.cli.options import (
+    DataPath,
+    Device,
+    Engine,
+    RayAddress,
+    RunFolder,
+    WorkerCount,
+    prepare_parent,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,12 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["recommend"]
 
 Ids = list[str] | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+SafeCsv = Annotated[
+    bool, typer.Option("--safe-csv", help="With csv: a ' before ids that a spreadsheet would take for formulas.")
+]
+BlockUsers = Annotated[int, typer.Option("--block-users", min=1, help="Of --all to parquet: users of a row group.")]
 ListFormat = Literal["text", "json", "csv", "parquet"]
 
 
 def recommend(
     folder: RunFolder,
-    users: Annotated[str, typer.Option("--users", metavar="ID,ID", help="Users of the data.")] = "",
+    users: Annotated[str, typer.Option("--users", metavar="ID,ID", help="Users of the data; quotes hold commas.")] = "",
     user: Annotated[Ids, typer.Option("--user", "-u", metavar="ID", help="A user of the data; repeatable.")] = None,
     history: Annotated[Ids, typer.Option("--history", metavar="ID", help="An item of a new user; repeatable.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every user of the data.")] = False,
@@ -34,18 +47,17 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Length of the lists.")] = 10,
     form: Annotated[ListFormat, typer.Option("--format", help="parquet needs --out.")] = "text",
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file, not to stdout.")] = None,
+    safe_csv: SafeCsv = False,
     data: DataPath = None,
     device: Device = None,
-    block_users: Annotated[
-        int, typer.Option("--block-users", min=1, help="Of --all to parquet: users of a row group.")
-    ] = 8192,
+    block_users: BlockUsers = 8192,
     engine: Engine = "local",
     workers: WorkerCount = 1,
     ray_address: RayAddress = "",
 ) -> None:
     """Print the best items for users, in the ids of the data; items seen in training are left out."""
-    named = [*filter(None, users.split(",")), *(user or ())]
-    histories = [*([history] if history else ()), *(ids.split(",") for ids in old_history or ())]
+    named = [*split_commas(users), *(user or ())]
+    histories = [*([history] if history else ()), *map(split_commas, old_history or ())]
     if [bool(named), bool(histories), every].count(True) != 1:
         raise typer.BadParameter("expected one of --users or --user, --history, and --all")
     if form == "parquet" and out is None:
@@ -64,7 +76,7 @@ def recommend(
     else:
         known = model.bundle.users
         lists = model.recommend(known.index(known.ids if every else named), k)
-    _write_lists(lists, model.bundle, "history" if histories else "user", form, out)
+    _write_lists(lists, model.bundle, "history" if histories else "user", form, out, safe_csv)
 
 
 def _write_all_users(
@@ -87,13 +99,16 @@ def _write_all_users(
     say(f"{rows:,} rows: {out}")
 
 
-def _write_lists(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, out: Path | None) -> None:
+def _write_lists(
+    lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, out: Path | None, safe: bool = False
+) -> None:
     """Write recommendations to `out` or, where that is None, to stdout; "text" adds titles where the data have them."""
-    from gtcrec.cli.console import say
+    from gtcrec.cli.console import say, write_out
     from gtcrec.runtime.files import atomic_path, write_text
 
     if out is None:
-        sys.stdout.write(_lists_as_text(lists, bundle, owner, form))
+        text = _lists_as_text(lists, bundle, owner, form, safe)
+        sys.stdout.write(text) if form == "text" else write_out(text)  # a table has colours of its own
         return
     if form == "parquet":
         import pyarrow.parquet as pq
@@ -101,21 +116,27 @@ def _write_lists(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str
         with atomic_path(out) as temporary:
             pq.write_table(lists, temporary)
     else:
-        write_text(out, _lists_as_text(lists, bundle, owner, form))
+        write_text(out, _lists_as_text(lists, bundle, owner, form, safe))
     say(f"{len(lists):,} rows: {out}")
 
 
-def _lists_as_text(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str) -> str:
-    from gtcrec.cli.console import rendered
+def _lists_as_text(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, safe: bool) -> str:
+    from gtcrec.cli.console import json_text, rendered
 
     if form == "json":
-        return json.dumps(lists.to_pylist(), indent=2, ensure_ascii=False) + "\n"
+        return json_text(lists.to_pylist())
     rows = list(zip(*(column.to_pylist() for column in lists.columns), strict=True))
     if form == "text":
         return rendered(_lists_table(rows, bundle, owner))
+    if safe:
+        rows = [tuple(map(_safe_cell, row)) for row in rows]
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([lists.column_names, *rows])
     return stream.getvalue()
+
+
+def _safe_cell(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _lists_table(rows: Sequence[tuple[Any, ...]], bundle: "ModelBundle", first_header: str) -> "RenderableType":

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gtcrec.data.formats.load import ReadConfig, load
 from gtcrec.data.sources.registry import PUBLIC_DATA
-from gtcrec.errors import DataError, config_error
+from gtcrec.errors import DataError, config_error, shortened
 from gtcrec.types import Dataset
 
 __all__ = ["find_source", "load_dataset"]
@@ -62,11 +62,16 @@ def find_source(source: str | Path) -> Path:
 
     Raises `DataError` saying how to get a public data set that is not there.
     """
-    if Path(source).exists():
-        return Path(source)
     folder = Path(os.environ.get("GTCREC_DATA", "data")) / source
-    if folder.is_dir():
-        return folder
+    try:
+        if Path(source).exists():
+            return Path(source)
+        if folder.is_dir():
+            return folder
+    except (OSError, ValueError) as error:  # such as a name longer than the system allows
+        raise DataError(
+            f"{shortened(str(source))}: cannot be looked up: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if str(source) in PUBLIC_DATA:
         raise DataError(f"{source}: not in {folder.parent}; `gtcrec data download {source}` brings its raw files")
     raise DataError(f"{source}: no such file or folder, and none of that name in {folder.parent}")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gtcrec.errors import DataError, config_error
 from gtcrec.types import Dataset, Floats, Ints, Split
 
-__all__ = ["SplitConfig", "assign", "split"]
+__all__ = ["SplitConfig", "assign", "require_validation", "split"]
 
 _STREAM = 2  # keeps these draws apart from others that start from the same seed
 _SMALL = 10  # users with fewer interactions give one to validation and one to test
@@ -129,6 +129,22 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
     from_end[np.lexsort(keys)] = pairs.indptr[1:][pairs.users] - 1 - np.arange(len(pairs))
     n_valid, n_test = _part_sizes(pairs.user_counts, config.ratios, strategy == "leave_one_out")
     return _label_from_end(from_end, n_valid[pairs.users], n_test[pairs.users])
+
+
+def require_validation(split: Split) -> None:
+    """Raise `DataError` for a split without validation pairs, on which training is chosen; it says what to set."""
+    if len(split.valid):
+        return
+    used = split.how["used"]
+    way_on = "set split.ratios, such as [0.8, 0.1, 0.1]"
+    if used == "label":
+        way_on = "mark some interactions with label 1, or set split.strategy=random, which draws all parts anew"
+    elif used == "leave_one_out":
+        way_on = "only users with three interactions or more give one; set split.strategy=random"
+    raise DataError(
+        f"split {used!r} leaves no interaction for validation, by which training is chosen, beside "
+        f"{len(split.train):,} for training; {way_on}"
+    )
 
 
 def _resolve_strategy(dataset: Dataset, config: SplitConfig) -> str:

@@ -3,11 +3,12 @@
 Layers, each over the one before: the defaults, the model's preset, a YAML file, `key=value` settings.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,11 +17,12 @@ from gtcrec.data import ReadConfig, SplitConfig, load
 from gtcrec.errors import ConfigError, config_error, nearest
 from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
-from gtcrec.models.renamed import has_setting, rename_settings
+from gtcrec.models.renamed import current_setting, has_setting, rename_settings
+from gtcrec.runtime.yaml_reader import parse_yaml, read_yaml
 from gtcrec.training.trainer import TrainConfig
 from gtcrec.types import Dataset
 
-__all__ = ["DataConfig", "RunConfig", "dump_yaml", "load_config", "parse_yaml", "read_yaml"]
+__all__ = ["DataConfig", "RunConfig", "dump_yaml", "load_config", "parse_yaml", "plain_value", "read_yaml"]
 
 
 class DataConfig(ReadConfig):
@@ -64,25 +66,29 @@ def load_config(
     """
     layers: dict[str, Any] = _read_layers(file) if file else {}
     name = model or layers.get("model", "gtc")
+    if not isinstance(name, str):
+        raise ConfigError(f"{file}: model: expected a name, found {name!r}")
     spec = models.get_spec(name)
     sections: dict[str, type[BaseModel]] = {"settings": spec.config, "train": TrainConfig}
     if layers.get("model", name) != name:  # another model's settings would not fit
         layers = {key: value for key, value in layers.items() if key not in ("settings", "preset")}
     for section, config in sections.items():
-        if isinstance(layers.get(section), dict):
-            layers[section] = rename_settings(layers[section], config)
-    if stored and isinstance(layers.get("settings"), dict):
+        layers[section] = rename_settings(_section(layers, section, file), config)
+    if stored and layers["settings"]:
         layers["settings"] = models.complete_settings(name, layers["settings"])
-    for key, value in [*map(_parse_assignment, assignments), *(values or {}).items()]:
+    texts = [_parse_assignment(text, sections) for text in assignments]
+    for key, value in [*texts, *((key, plain_value(value)) for key, value in (values or {}).items())]:
         section, setting = _find_section(key, value, name, sections)
         if section:
-            layers[section] = {**(layers.get(section) or {}), **setting}
+            layers[section] = {**_section(layers, section, file), **setting}
         else:
             layers |= setting
     preset = layers.get("preset", "default")
-    settings = models.make_config(name, layers.get("settings") or {}, preset)
+    if not isinstance(preset, str):
+        raise ConfigError(f"preset: expected a name, found {preset!r}")
+    settings = models.make_config(name, layers["settings"], preset)
     training = spec.presets[preset][1]
-    data = {**(layers.get("data") or {}), **({"path": path} if path else {})}
+    data = {**_section(layers, "data", file), **({"path": path} if path else {})}
     if "path" not in data:
         raise ConfigError("no data named: expected a data folder or a file of interactions")
     whole = {
@@ -90,55 +96,14 @@ def load_config(
         "model": name,
         "data": data,
         "settings": settings.model_dump(mode="json"),
-        "train": {**training, **(layers.get("train") or {})},
+        "train": {**training, **layers["train"]},
     }
     return _validated(whole, str(file) if file else "configuration")
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Return the YAML value of `text`; 1e-4 is a number and only true and false are truth values.
-
-    Raises `ConfigError` naming `where`.
-    """
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
 
 
 def dump_yaml(config: RunConfig) -> str:
     """Return the configuration as YAML that `load_config` reads back to the same one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: PyYAML's own rules take `off` for false and 1e-4 for text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf)|\.(?:nan|NaN))$"),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Return the keys and values of a YAML file. Raises `ConfigError` naming the file."""
-    try:
-        value = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(value).__name__}")
-    return value
 
 
 def _read_layers(file: Path) -> dict[str, Any]:
@@ -150,12 +115,57 @@ def _read_layers(file: Path) -> dict[str, Any]:
     return layers
 
 
-def _parse_assignment(text: str) -> tuple[str, Any]:
-    """Return key and value of one "key=value"."""
+def plain_value(value: Any) -> Any:
+    """Return numpy scalars, arrays and paths, also inside lists and mappings, as the values that a setting holds.
+
+    >>> plain_value({"sizes": [np.int64(8), np.arange(2)], "out": Path("a")})
+    {'sizes': [8, [0, 1]], 'out': 'a'}
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {plain_value(key): plain_value(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _section(layers: Mapping[str, Any], section: str, file: Path | None) -> dict[str, Any]:
+    """Return the settings of a section, none where it is empty."""
+    found = layers.get(section)
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise ConfigError(f"{file or 'configuration'}: {section}: expected keys and values, found {str(found)[:100]!r}")
+    return found
+
+
+def _parse_assignment(text: str, sections: Mapping[str, type[BaseModel]]) -> tuple[str, Any]:
+    """Return key and value of one "key=value". What a setting of text gets is taken as it stands, but for quotes."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected key=value, found {text!r}")
-    return key, parse_yaml(value, text)
+    is_plain = not value.startswith(("'", '"')) and value not in ("null", "~", "")
+    return key, value if is_plain and _holds_text(key, sections) else parse_yaml(value, text)
+
+
+def _holds_text(key: str, sections: Mapping[str, type[BaseModel]]) -> bool:
+    """Whether a setting, or each of its values but None, is text."""
+    section, dot, rest = key.partition(".")
+    parts = [sections.get(section) or _field_type(RunConfig, section)] if dot else [*sections.values(), RunConfig]
+    kind = next((found for part in parts if (found := _field_type(part, rest if dot else key)) is not None), None)
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return all(one in (str, NoneType) or _is_text_literal(one) for one in members)
+
+
+def _is_text_literal(kind: Any) -> bool:
+    return get_origin(kind) is Literal and all(isinstance(one, str) for one in get_args(kind))
+
+
+def _field_type(config: Any, name: str) -> Any:
+    fields = getattr(config, "model_fields", {})
+    field = fields.get(current_setting(name, config)) if fields else None
+    return field.annotation if field else None
 
 
 def _find_section(

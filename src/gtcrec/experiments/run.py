@@ -13,6 +13,7 @@ from torch import nn
 
 from gtcrec import data, models
 from gtcrec.data.datasets import find_source
+from gtcrec.data.splits import require_validation
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, recommend, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
@@ -80,6 +81,7 @@ class Run:
         self.dataset = dataset
         self.workers = workers
         self.split = data.split(dataset, config.split)
+        require_validation(self.split)
         settings = models.make_config(config.model, config.settings, config.preset)
         spread = workers if config.train.embedding_sharding == "row_wise" else None
         fresh = fresh and not hasattr(models.get_spec(config.model).model, "solve_items")  # `epochs` solves for them

@@ -197,9 +197,11 @@ def build_model(
     Raises
     ------
     ConfigError
-        For a model that cannot spread its embeddings over `workers`.
+        For a model that cannot spread its embeddings over `workers`, and where memory is short.
     """
     import torch
+
+    from gtcrec.runtime.memory import require_memory
 
     spec = get_spec(model) if isinstance(model, str) else model
     if workers is not None and not spec.supports_sharding:
@@ -214,9 +216,22 @@ def build_model(
         features = standardize_features(features)
     if not init_weights and spec.supports_deferred_init:
         options["init_weights"] = False
-    with torch.random.fork_rng(devices=[]):
+    what = f"{spec.name} for {train.n_users:,} users and {train.n_items:,} items"
+    with require_memory(what, _least_memory(spec, config, train), _WAY_OUT), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return spec.model(config, train, features, **options)
+
+
+_WAY_OUT = "a smaller catalogue (data.k_core), a smaller embedding_dim or another model needs less"
+
+
+def _least_memory(spec: "ModelSpec", config: "BaseModel", train: "Interactions") -> int:
+    """Return bytes that a model holds at least: vectors, trained ones with a gradient; items x items if it has them."""
+    copies = 2 if hasattr(spec.model, "loss") else 1
+    vectors = 4 * copies * (train.n_users + train.n_items) * getattr(config, "embedding_dim", 0)
+    whole = hasattr(config, "max_items") and getattr(config, "candidates", "all") == "all"
+    dense = 4 * train.n_items**2 if whole else 0
+    return int(vectors + dense)
 
 
 def _offered_models() -> dict[str, EntryPoint]:

@@ -21,6 +21,7 @@ __all__ = [
     "directions",
     "standardization",
     "standardize_features",
+    "unit_rows",
 ]
 
 _BLOCK_NUMBERS = 1 << 20  # numbers of content held at once: 4 MiB stay in the cache, fresh memory is dear
@@ -111,9 +112,22 @@ def _mean_and_inverse_std(x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     mean = column_means(x, items)
     squares = x.new_zeros(x.shape[1]).double()
     for _, block in _centered_blocks(x, mean, items):
-        squares += block.square_().sum(dim=0, dtype=torch.float64)
-    spread = (squares / max(len(items), 1)).sqrt().float()
-    return mean, torch.where(spread > 1e-6 * (mean.abs() + 1e-12), 1.0 / spread, 0.0)
+        squares += block.double().square_().sum(dim=0)  # squares beyond 1e38 would be infinite in float32
+    spread = (squares / max(len(items), 1)).sqrt()
+    return mean, torch.where(spread > 1e-6 * mean.double().abs() + _SMALLEST, 1.0 / spread, 0.0).float()
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Return the rows of x [n, d] at length 1, rows of zeros as they are, whatever their scale.
+
+    A row is first divided by a power of two, which rounds nothing: its squares then fit into float32.
+
+    >>> unit_rows(torch.tensor([[3e30, 4e30], [3e-30, 4e-30]]))
+    tensor([[0.6000, 0.8000],
+            [0.6000, 0.8000]])
+    """
+    exponents = torch.frexp(x.detach().abs().amax(dim=1, keepdim=True)).exponent.clamp(min=-120)
+    return F.normalize(torch.ldexp(x, -exponents), dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,3 +214,4 @@ def _principal_axes(x: Tensor, mean: Tensor, inverse: Tensor, items: Tensor, wid
 
 
 _ITERATIONS = 8
+_SMALLEST = 1e-36  # of spreads: the inverse of a smaller one does not fit into float32

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
-from torch.nn import functional as F
 
 from gtcrec.errors import DataError
+from gtcrec.ops.feature_transforms import unit_rows
 from gtcrec.ops.graph import Adjacency, csr, light_propagation, times
 from gtcrec.ops.neighbors import empty_csr, mean_rows, nearest_neighbors
 from gtcrec.types import Floats, Ints, ItemFeatures
@@ -78,7 +78,7 @@ def new_item_rows(features: ItemFeatures, known: ItemFeatures, k: int, block: in
 
 
 def _unit_rows(x: Floats) -> Tensor:
-    return F.normalize(torch.from_numpy(np.asarray(x)), dim=1)
+    return unit_rows(torch.from_numpy(np.asarray(x)))
 
 
 def torch_csr(matrix: csr_array) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, diags_array, vstack
 from torch import Tensor
-from torch.nn import functional as F
 
+from gtcrec.ops.feature_transforms import unit_rows
 from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
 
 __all__ = [
@@ -81,7 +81,7 @@ def content_neighbors(
     k = min(k, len(have) - (not include_self))
     if k < 1:
         return empty_csr(len(x), len(x))
-    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
+    unit = unit_rows(torch.from_numpy(x[have])).numpy()  # [h, d]
     columns = have[_nearest_with_self(unit, k, search) if include_self else search(unit, k)]  # [h, k]
     indptr = np.concatenate([[0], np.cumsum(present * k)])
     values = np.full(columns.size, 1.0 / k, dtype=np.float32)
@@ -135,7 +135,7 @@ def cosine_graph(x: Floats, present: Masks, k: int, search: Search = nearest_row
     An item is the nearest of its own k. Cosines below 0 are no edges, so that D has a root. Absent items have no edge.
     """
     have = np.flatnonzero(present)
-    unit = F.normalize(torch.from_numpy(x[have]), dim=1).numpy()  # [h, d]
+    unit = unit_rows(torch.from_numpy(x[have])).numpy()  # [h, d]
     others = max(min(k, len(have)) - 1, 0)
     near = search(unit, others) if others else np.zeros((len(have), 0), dtype=np.int64)
     blocks = [slice(start, start + block) for start in range(0, len(have), block)]

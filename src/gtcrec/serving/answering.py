@@ -48,8 +48,8 @@ class Answering:
         Returns
         -------
         pyarrow.Table
-            Columns user_id, item_id, rank (int32, from 1) and score (float32), best first, a user after the other. With
-            `history`, user_id counts the histories from 1.
+            Columns user_id and item_id (text), rank (int32, from 1) and score (float32), best first, a user after the
+            other. With `history`, user_id counts the histories from 1.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class Answering:
         >>> model.recommend(["u0001", "u0002"], k=5).num_rows
         10
         >>> model.recommend(history=["p0003", "p0007"], k=2)["user_id"].to_pylist()
-        [1, 1]
+        ['1', '1']
         """
         trained = self._fitted()
         if users is not None and history is not None:
@@ -192,14 +192,12 @@ class Answering:
     @property
     def user_ids(self) -> list[Any]:
         """Ids of the users that training had."""
-        ids: list[Any] = self._fitted().bundle.users.ids.tolist()
-        return ids
+        return list(map(str, self._fitted().bundle.users.ids.tolist()))
 
     @property
     def item_ids(self) -> list[Any]:
         """Ids of the items, those of `add_items` last."""
-        ids: list[Any] = self._fitted().bundle.items.ids.tolist()
-        return ids
+        return list(map(str, self._fitted().bundle.items.ids.tolist()))
 
     def _fitted(self) -> TrainedModel:
         if self._trained is None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from gtcrec import models
-from gtcrec.serving.inputs import plain_value
+from gtcrec.experiments.config import plain_value
 
 __all__ = ["Configured"]
 

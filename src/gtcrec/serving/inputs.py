@@ -1,7 +1,6 @@
 """What users of the library hand over, ids and data of several kinds, as the values that the library works with."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,7 @@ import pyarrow as pa
 from gtcrec.errors import DataError
 from gtcrec.types import Dataset, Interactions, ItemFeatures, Split, Vocabulary
 
-__all__ = ["as_list", "as_lists", "as_split", "check_new_items", "plain_value"]
-
-
-def plain_value(value: Any) -> Any:
-    """Return a numpy scalar or array or a path as the plain value that a configuration holds."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value) if isinstance(value, Path) else value
+__all__ = ["as_list", "as_lists", "as_split", "check_new_items"]
 
 
 def as_list(ids: Any) -> list[Any]:

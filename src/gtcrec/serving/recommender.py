@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from gtcrec import models
 from gtcrec.errors import ConfigError, config_error
+from gtcrec.experiments.config import plain_value
 from gtcrec.experiments.model_bundle import ModelBundle, write_bundle
 from gtcrec.runtime.files import require_empty
 from gtcrec.serving.answering import Answering
@@ -132,7 +133,7 @@ class Recommender(Configured, Answering):
         preset = models.get_spec(self.model).presets[self.preset][1]
         limit = {} if epochs is None else {"epochs": epochs}
         try:
-            return TrainConfig(**{**preset, **settings, **limit, "device": device, "seed": self.seed})
+            return TrainConfig(**{**preset, **plain_value(settings), **limit, "device": device, "seed": self.seed})
         except ValidationError as error:
             raise config_error(error, "fit", TrainConfig.model_fields) from error
 

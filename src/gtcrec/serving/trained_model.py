@@ -82,7 +82,9 @@ class TrainedModel:
             return scores[rows.to(scores.device)]
 
         chosen = scorer if candidates is None else _restrict(scorer, candidates)
-        return self._tabulate(recommend(chosen, numbers, k, [seen] if exclude_seen else []), pa.array(numbers + 1))
+        return self._tabulate(
+            recommend(chosen, numbers, k, [seen] if exclude_seen else []), pa.array(numbers + 1).cast(pa.string())
+        )
 
     def similar_items(self, items: Ints, k: int) -> pa.Table:
         """Return the k items most similar to each by index: columns item_id, similar_item_id, rank, score."""
@@ -142,11 +144,11 @@ class TrainedModel:
 
     @cached_property
     def _user_ids(self) -> pa.Array:
-        return pa.array(self.bundle.users.ids)
+        return pa.array(self.bundle.users.ids).cast(pa.string())  # one type, whatever the ids look like
 
     @cached_property
     def _item_ids(self) -> pa.Array:
-        return pa.array(self.bundle.items.ids)
+        return pa.array(self.bundle.items.ids).cast(pa.string())
 
     def _adding_module(self) -> AddsItems:
         if not isinstance(self.module, AddsItems):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, nearest_id
 from gtcrec.types.arrays import Floats, Ints, Masks
 
 __all__ = ["Dataset", "Interactions", "ItemFeatures", "ItemMetadata", "Split", "Vocabulary"]
@@ -209,7 +209,8 @@ class Vocabulary:
         expected = [str(one) for one in external]
         for one in expected:
             if one not in place:
-                raise DataError(f"{self.word} {one!r} is not in the data, which has {len(self)} {self.word}s")
+                found = f"which has {len(self)} {self.word}s{nearest_id(one, place)}"
+                raise DataError(f"{self.word} {one!r} is not in the data, {found}")
         return np.array([place[one] for one in expected], dtype=np.int64)
 
     def external(self, index: Ints) -> NDArray[Any]:

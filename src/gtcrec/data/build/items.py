@@ -5,22 +5,26 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from string import Formatter
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from gtcrec.data.build.report import FilterReport
 from gtcrec.data.formats.columns import number_cells, read_ids, read_strings, read_texts
+from gtcrec.data.formats.item_metadata import find_inside, is_file
 from gtcrec.data.formats.tables import Table, TableFile
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, shortened
 from gtcrec.runtime.files import atomic_path, link_or_copy
 from gtcrec.types import Ints, Masks
 
 __all__ = ["ItemCatalog", "ItemColumns", "read_item_catalog", "write_items"]
 
 _IDS, _ROWS = 1 << 18, 1 << 11  # rows of Parquet at a time: of ids, of all columns, where a text may be long
+_LOST = "image files not found (the item stays)"
 _GROUP = 1 << 26  # bytes of a row group that is written
 
 
@@ -109,11 +113,13 @@ def write_items(
     root: Path,
     folder: Path,
     dropped: FilterReport,
+    contents: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Write `items.parquet`, the chosen rows in the table's order, and the images that they name into `images/`.
 
     The columns are called as in the source, but the item, title and image `item_id`, `title` and `image`. Raises
-    `DataError` for a cell that is not what it should be and an image outside `root`.
+    `DataError` for a cell that is not what it should be, an image outside `root`, and where all images are missing or
+    all columns of a kind of `contents` are empty.
     """
     schema = pa.schema(
         [(name, pa.float64() if name in columns.numbers else pa.string()) for name in _written_names(source, columns)]
@@ -122,8 +128,33 @@ def write_items(
         atomic_path(folder / "items.parquet") as temporary,
         pa.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
+        filled: set[str] = set()
         for group in _row_groups(source, columns, chosen, root, folder, dropped):
-            writer.write_table(pa.concat_tables(group).select(schema.names).cast(schema).combine_chunks())
+            table = pa.concat_tables(group).select(schema.names).cast(schema).combine_chunks()
+            filled |= {name for name in schema.names if _holds_anything(table[name])}
+            writer.write_table(table)
+        if columns.image and "image" not in filled:
+            raise DataError(_no_image(source, columns, root, dropped))
+        for kind, names in contents.items():
+            if names and not filled & set(names):
+                listed = ", ".join(map(repr, names))
+                raise DataError(f"{source.path}: no item that stays has a value in {listed}, named by {kind}")
+
+
+def _holds_anything(column: Any) -> bool:
+    if pa.types.is_string(column.type):
+        return bool(pc.any(pc.not_equal(pc.utf8_trim_whitespace(column), "")).as_py())
+    return bool(column.null_count < len(column))
+
+
+def _no_image(source: TableFile, columns: ItemColumns, root: Path, dropped: FilterReport) -> str:
+    lost, examples = dropped.found("items", _LOST)
+    if not lost:
+        return f"{source.path}: {columns.image!r} names no image"
+    return (
+        f"{source.path}: none of {lost:,} files that {columns.image!r} names is in {root}, such as {examples[0]}; "
+        "--image-root sets the folder"
+    )
 
 
 def _row_groups(
@@ -162,7 +193,7 @@ def _convert_batch(
         images = [_link_image(part, row, path, root, folder) if mask[row] else "" for row, path in enumerate(paths)]
         lost = np.array([image is None for image in images], dtype=np.bool_)
         about = partial(_row_example, part, cells=paths)
-        dropped.drop_invalid("items", "image files not found (the item stays)", mask, lost, about)
+        dropped.drop_invalid("items", _LOST, mask, lost, about)
         made["image"] = pa.array([image or "" for image in images], pa.string())
     for name in (*columns.texts, *columns.words):
         made.setdefault(name, read_strings(part, name, columns.joins.get(name)))
@@ -194,12 +225,14 @@ def _link_image(part: Table, row: int, path: str, root: Path, folder: Path) -> s
     """
     if not path:
         return ""
-    place = (root / path) if "\0" not in path else root.parent
-    inside = place.resolve()
-    if not inside.is_relative_to(root.resolve()) or inside == root.resolve():
-        raise DataError(f"image {path!r} ({part.place(row)}) must be a path inside {root}; --image-root sets it")
-    if not inside.is_file():
+    place = find_inside(root, path)
+    if place is None or place == root:
+        raise DataError(
+            f"image {shortened(path)} ({part.place(row)}) must be a path inside {root}; --image-root sets it"
+        )
+    if not is_file(place):
         return None
+    inside = place.resolve()
     target = folder / "images" / inside.relative_to(root.resolve())
     if not target.exists():
         link_or_copy(inside, target)

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gtcrec.data.build.interactions import filter_pairs, read_interactions, write_interactions
 from gtcrec.data.build.items import ItemColumns, read_item_catalog, write_items
-from gtcrec.data.build.report import FilterReport, write_report
+from gtcrec.data.build.report import FilterReport, describe_unused, write_report
 from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.data.formats.columns import find_columns, find_item_column, require_columns
 from gtcrec.data.formats.tables import TableFile, open_table
 from gtcrec.data.splits import SplitConfig
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, visible
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
@@ -173,8 +173,13 @@ def _build_tables(
     on_stage(f"{len(pairs.rows):,} interactions kept; writing")
     with new_folder(out) as folder:
         write_interactions(pairs, folder)
-        write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped)
-        report = {"read": read, "kept": pairs.counts(), "dropped": dropped.facts()}
+        contents = {kind: getattr(config, kind) for kind in ("text", "tags", "category", "numbers")}
+        write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped, contents)
+        unused = {
+            "interactions": describe_unused(interaction_file, columns.values(), "" if columns["time"] else "time"),
+            "items": describe_unused(item_file, item_columns.read()),
+        }
+        report = {"read": read, "kept": pairs.counts(), "dropped": dropped.facts(), "unused": unused}
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", write_report(report))
         write_manifest(folder, _FILES, {"gtcrec": facts})
@@ -220,7 +225,7 @@ def _build_facts(items: Path, interactions: Path, config: BuildConfig) -> dict[s
     sources = {"items": items, "interactions": interactions}
     return {
         "build": config.model_dump(mode="json"),
-        "sources": {word: {"name": path.name, "sha256": sha256(path)} for word, path in sources.items()},
+        "sources": {word: {"name": visible(path.name), "sha256": sha256(path)} for word, path in sources.items()},
         "version": version("gtcrec"),
     }
 

@@ -45,7 +45,7 @@ from gtcrec.data.features.tags import tag_vectors
 from gtcrec.data.formats.columns import find_column, require_columns
 from gtcrec.data.formats.mmrec import read_dense_ids
 from gtcrec.data.formats.tables import ENDS, Table, open_table
-from gtcrec.errors import ConfigError, DataError
+from gtcrec.errors import ConfigError, DataError, visible
 from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
 from gtcrec.runtime.files import atomic_path, sha256
 from gtcrec.types import Floats
@@ -393,4 +393,5 @@ def _encode_whole(table: Table, config: EncodeConfig, out: Path) -> Encoded:
 
 
 def _describe_source(table: Table, config: EncodeConfig) -> dict[str, Any]:
-    return {"table": table.path.name, "sha256": sha256(table.path), "kind": config.kind, "columns": config.columns}
+    name, total = visible(table.path.name), sha256(table.path)
+    return {"table": name, "sha256": total, "kind": config.kind, "columns": config.columns}

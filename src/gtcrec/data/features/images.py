@@ -5,6 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gtcrec.errors import ConfigError, DataError
 
 __all__ = ["MOST_PIXELS", "open_image"]
@@ -60,12 +62,23 @@ def _refuse_large(size: tuple[int, int]) -> None:
         raise DataError(f"more than {MOST_PIXELS:,} pixels: {size[0]} x {size[1]}")
 
 
+def _as_8_bits(image: Any) -> Any:
+    """Return a grey image of 16 bits as 8 bits, with its transparent value as a second channel."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    grey = Image.fromarray((values // 256).astype(np.uint8))
+    if not isinstance(clear := image.info.get("transparency"), int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
+
+
 def _as_rgb(image: Any) -> Any:
     """Return an image as RGB; Pillow by itself would cut 16 bits off at 255 and show what is transparent."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value / 256, "L")
+        image = _as_8_bits(image)
     if image.mode in ("I", "F"):
         raise DataError(f"pixels of 32 bits (mode {image.mode}), whose range is not known")
     if not image.has_transparency_data:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from gtcrec.data.formats.columns import decode_cells, read_texts
-from gtcrec.data.formats.item_metadata import image_path
+from gtcrec.data.formats.item_metadata import image_path, is_file
 from gtcrec.data.formats.tables import Table
 from gtcrec.runtime.files import sha256
 
@@ -53,13 +53,13 @@ def read_files(table: Table, name: str) -> Contents:
         return Contents(values, [hashlib.sha256(value or b"").digest() for value in values], reasons)
     places = [image_path(table, row, path) for row, path in enumerate(read_texts(table, name))]
     found = [_file_sum(place) if place else (b"", "") for place in places]
-    paths = [str(place.resolve()) if place else "" for place in places]
+    paths = [str(place.absolute()) if place else "" for place in places]
     return Contents(paths, [one for one, _ in found], [reason for _, reason in found])
 
 
 def _file_sum(place: Path) -> tuple[bytes, str | None]:
     try:
-        if not place.is_file():
+        if not is_file(place):
             return b"", "no such file"
         if not place.stat().st_size:
             return b"", "the file is empty"

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gtcrec.data.formats.json_values import whole_text
 from gtcrec.data.formats.tables import Table, TableFile
 from gtcrec.errors import DataError, nearest
 from gtcrec.types import Floats, Masks
@@ -132,9 +133,15 @@ def _id_texts(values: Any) -> Any:
     """Return values as text, null for NaN and empty text."""
     text = pc.cast(values, pa.string())
     if pa.types.is_floating(values.type):
-        is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
-        whole = pc.cast(pc.if_else(is_whole, values, pa.scalar(None, values.type)), pa.int64())
-        text = pc.coalesce(pc.cast(whole, pa.string()), text)
+        numbers = pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+        with np.errstate(invalid="ignore"):
+            is_whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
+        whole = [
+            whole_text(number) if whole else None for number, whole in zip(numbers.tolist(), is_whole, strict=True)
+        ]
+        text = pc.coalesce(pa.array(whole, pa.string()), text)
+    if pa.types.is_decimal(values.type):
+        text = pc.replace_substring_regex(text, r"\.0+$", "")
     return pc.if_else(pc.invert(pa.array(_is_blank(values))), text, pa.scalar(None, pa.string()))
 
 
@@ -301,7 +308,7 @@ def _plain_column(table: Table, name: str, check_text: bool = True) -> Any:
     column = table.columns.column(name).combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_null(column.type) or pa.types.is_large_string(column.type):
+    if any(kind(column.type) for kind in (pa.types.is_null, pa.types.is_large_string, pa.types.is_string_view)):
         column = pc.cast(column, pa.string())
     if not any(allowed(column.type) for allowed in _ALLOWED):
         raise DataError(f"{table.path}: column {name!r} must hold numbers or text, found {column.type}")

@@ -6,10 +6,10 @@ import numpy as np
 
 from gtcrec.data.formats.columns import read_texts
 from gtcrec.data.formats.tables import Table
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, shortened
 from gtcrec.types import Ints, ItemMetadata
 
-__all__ = ["image_path", "read_item_metadata"]
+__all__ = ["find_inside", "image_path", "is_file", "read_item_metadata"]
 
 
 def read_item_metadata(table: Table, index: Ints, n_items: int) -> tuple[ItemMetadata | None, dict[str, int]]:
@@ -19,14 +19,15 @@ def read_item_metadata(table: Table, index: Ints, n_items: int) -> tuple[ItemMet
     folder; raises `DataError` for one that leads out of it.
     """
     if not {"title", "image"} & set(table.names):
-        return None, {}
+        shown = ", ".join(table.names)
+        return None, {f"{table.path.name}: no column called title or image, found {shown}": len(table)}
     row_of = np.full(n_items, -1, dtype=np.int64)
     row_of[index[index >= 0]] = np.flatnonzero(index >= 0)
     blank = [""] * len(table)
     titles = read_texts(table, "title") if "title" in table.names else blank
     paths = read_texts(table, "image") if "image" in table.names else blank
     places = [image_path(table, row, path) for row, path in enumerate(paths)]
-    images = [place if place and place.is_file() else None for place in places]
+    images = [place if place and is_file(place) else None for place in places]
     rows = row_of.tolist()
     item_metadata = ItemMetadata(
         tuple(titles[row] if row >= 0 else "" for row in rows),
@@ -44,6 +45,28 @@ def image_path(table: Table, row: int, path: str) -> Path | None:
     if not path:
         return None
     folder = table.path.parent
-    if "\0" in path or not (folder / path).resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"image {path!r} ({table.place(row)}) must be a path inside {folder}")
-    return folder / path
+    place = find_inside(folder, path)
+    if place is None:
+        raise DataError(f"image {shortened(path)} ({table.place(row)}) must be a path inside {folder}")
+    return place
+
+
+def find_inside(folder: Path, path: str) -> Path | None:
+    """Return where a path of a table lies, None outside the folder; backslashes of Windows part folders as well."""
+    if "\\" in path and not is_file(folder / path):
+        path = path.replace("\\", "/")
+    place = folder / path
+    try:
+        return place if place.resolve().is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError):  # too long a name, a link to itself: inside, but no file
+        return None if ".." in place.parts or place.is_absolute() != folder.is_absolute() else place
+    except ValueError:  # NUL
+        return None
+
+
+def is_file(place: Path) -> bool:
+    """Return whether a path is that of a file; one that the system does not take is none."""
+    try:
+        return place.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False

@@ -1,5 +1,6 @@
 """Reading a catalogue from its files: an MMRec folder, or interactions in a table with ids of any kind."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from gtcrec.data.formats.npy import choose_modalities, feature_files, read_featu
 from gtcrec.data.formats.recbole import find_parts, is_atomic, read_atomic, read_item_file
 from gtcrec.data.formats.tables import FORMATS, Table, TableFile, find_table, open_table, read_table
 from gtcrec.data.formats.tabular import read_tabular
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, shortened, visible
 from gtcrec.runtime.files import MANIFEST, check_manifest
 from gtcrec.types import Dataset, Interactions, Vocabulary
 
@@ -54,6 +55,7 @@ class ReadConfig(BaseModel):
 
 
 _DEFAULT = ReadConfig()
+_OURS = (b'"gtcrec"', b'"sha256"', b'"bytes"')  # words of our manifests
 
 
 def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
@@ -127,18 +129,24 @@ def _dataset_name(path: Path) -> str:
     if path.is_file():
         path = path.with_suffix("")
         path = path.with_suffix("") if path.suffix[1:] in FORMATS else path  # packed
-    return path.resolve().name
+    return visible(path.resolve().name)  # a name may hold bytes that no file of ours can
 
 
 def _find_interactions(path: Path) -> TableFile:
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file or folder") from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{shortened(str(path))}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if path.is_file():
         if path.suffix == ".inter":
             return open_table(path, separator="\t")
         if path.suffix[1:] in FORMATS or path.suffix == ".gz":
             return open_table(path)
         raise DataError(f"{path}: expected .inter, .csv, .tsv, .jsonl or .parquet, found {path.suffix!r}")
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
     inter, tabled = sorted(path.glob("[!.]*.inter")), find_table(path, "interactions")
     named = path / f"{path.resolve().name}.inter"
     chosen = [named] if named in inter else inter
@@ -160,10 +168,30 @@ def _verified_sizes(folder: Path) -> Mapping[str, Any]:
     Return what the manifest says of an MMRec folder that we wrote: how many users and items there are.
     """
     manifest = folder / MANIFEST
-    if not (manifest.is_file() and b'"gtcrec"' in manifest.read_bytes()):
+    if not manifest.is_file():
+        return {}
+    if not _is_ours(manifest.read_bytes()):
         return {}
     about = check_manifest(folder).get("gtcrec")
-    return about if isinstance(about, dict) and about.get("format") == "mmrec" else {}
+    if not isinstance(about, dict) or about.get("format") != "mmrec":
+        return {}
+    for word in ("users", "items"):
+        if type(about.get(word, 0)) is not int or not 0 <= about.get(word, 0) < 2**40:
+            raise DataError(f"{manifest}: {word}: expected a whole number, found {shortened(about[word])}")
+    return about
+
+
+def _is_ours(text: bytes) -> bool:
+    """Whether a manifest is one of gtcrec's, also if a letter of it is damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return sum(word in text for word in _OURS) > 1
+    files = found.get("files") if isinstance(found, dict) else None
+    entries = files.values() if isinstance(files, dict) else ()
+    return isinstance(found, dict) and (
+        "gtcrec" in found or any("sha256" in one for one in entries if isinstance(one, dict))
+    )
 
 
 def _refuse_repeated_header(table: Table, columns: Mapping[str, str]) -> None:

@@ -18,6 +18,8 @@ __all__ = ["choose_modalities", "count_rows", "feature_files", "read_features", 
 
 _END = "_feat.npy"
 _MASK_END = "_present.npy"
+_FAR = 1e6
+_SAMPLE = 1000  # rows that say how wide a column is
 _BLOCK = 1 << 24  # numbers converted and checked at a time
 _VERSIONS = {  # of .npy; version 3 is for names of fields, which no matrix of numbers has
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -75,6 +77,7 @@ def read_features(
                 )
             x, mask = x[order], mask[order]
         values[name], present[name] = x, mask
+        refuse_far_rows(x, mask, str(file), order)
         missing = int((~present[name]).sum())
         if missing:
             notes[f"{name}: items without content"] = missing
@@ -122,17 +125,47 @@ def _read_mask(path: Path, x: Floats) -> Masks:
     filled, file = _rows_with_content(x), path.with_name(path.name.removesuffix(_END) + _MASK_END)
     if not file.is_file():
         return filled
-    try:
-        mask = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise DataError(f"{file}: damaged or not a .npy file: {error}") from error
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (len(x),):
-        found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, np.ndarray) else "an archive"
+    header = _parse_header(file)
+    if header.dtype != np.bool_ or header.shape != (len(x),):
+        found = f"{header.dtype} {list(header.shape)}"
         raise DataError(f"{file}: expected bool [{len(x)}], a mark for each row of {path.name}, found {found}")
+    _check_size(file, header)
+    marks = np.fromfile(file, np.uint8, offset=header.offset)
+    if marks.max() > 1:
+        raise DataError(f"{file}: damaged: a mark must be 0 or 1, found {marks.max()}")
+    mask = marks.astype(np.bool_)
     wrong = np.flatnonzero(filled & ~mask)
     if len(wrong):
         raise DataError(f"{path}: row {wrong[0]} holds numbers, though {file.name} says that the item has no content")
     return mask
+
+
+def refuse_far_rows(x: Floats, present: Masks, source: str, order: Ints) -> None:
+    """Raise `DataError` for a number 10^6 times further from its column than the column's middle half is wide.
+
+    Beside it float32 would hold nothing of the other rows. Where the middle half is constant, as in columns of marks,
+    a number is measured by what the rows are in size. Row `r` of `x` [n, d] stands at `order[r]` in `source`.
+    """
+    rows = np.flatnonzero(present)
+    sample = np.asarray(x[rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64)]], np.float64)
+    if len(sample) < 3:
+        return
+    low, middle, high = np.quantile(sample, (0.25, 0.5, 0.75), axis=0)
+    narrow = high - low <= 1e-6 * np.abs(middle)
+    size = np.median(np.abs(sample).max(axis=1)) or np.inf
+    reach = np.where(narrow, size, high - low) * _FAR
+    for part in _row_blocks(x):
+        there = part.start + np.flatnonzero(present[part])
+        block = x[part] if len(there) == len(x[part]) else x[there]
+        if not len(there):
+            continue
+        far = (block.max(axis=0) - middle > reach) | (middle - block.min(axis=0) > reach)
+        for column in np.flatnonzero(far)[:1].tolist():
+            row = int(there[np.argmax(np.abs(block[:, column] - middle[column]))])
+            raise DataError(
+                f"{source}: row {order[row]}, column {column} (counted from 0) holds {x[row, column]:g}, more than "
+                "10^6 times further out than other rows; correct it, or fill the row with zeros: then it has no content"
+            )
 
 
 def _refuse_infinite(path: Path, start: int, part: NDArray[Any], converted: Floats) -> None:
@@ -156,6 +189,26 @@ class _Header:
 
 def _read_header(path: Path) -> _Header:
     """Read what the file claims to hold and refuse what it must not be, before any memory is taken."""
+    header = _parse_header(path)
+    if header.dtype.hasobject:
+        raise DataError(f"{path}: holds Python objects, which need pickle; pickle is not read: save numbers")
+    if header.dtype.kind not in "fiu" or header.dtype.itemsize > 8:
+        raise DataError(f"{path}: expected float16/32/64 or integers, found dtype {header.dtype}")
+    if len(header.shape) != 2 or min(header.shape) < 1:
+        raise DataError(f"{path}: expected a matrix [items, width], found shape {list(header.shape)}")
+    _check_size(path, header)
+    return header
+
+
+def _check_size(path: Path, header: _Header) -> None:
+    shape, dtype = header.shape, header.dtype
+    expected, found = header.offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if found != expected:
+        word = "truncated" if found < expected else "longer than its header says"
+        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {expected} bytes, the file has {found}")
+
+
+def _parse_header(path: Path) -> _Header:
     try:
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # files of old NumPy versions are fine
@@ -166,16 +219,11 @@ def _read_header(path: Path) -> _Header:
             offset = stream.tell()
     except (OSError, ValueError, TypeError, SyntaxError, KeyError, MemoryError, RecursionError) as error:
         raise DataError(f"{path}: damaged or not a .npy file: {error}") from error
-    except (tokenize.TokenError, OverflowError) as error:  # what NumPy raises on some broken headers
+    except (
+        tokenize.TokenError,
+        OverflowError,
+        AttributeError,
+        IndexError,
+    ) as error:  # what NumPy raises on some broken headers
         raise DataError(f"{path}: damaged header of a .npy file: {error}") from error
-    if dtype.hasobject:
-        raise DataError(f"{path}: holds Python objects, which need pickle; pickle is not read: save numbers")
-    if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise DataError(f"{path}: expected float16/32/64 or integers, found dtype {dtype}")
-    if len(shape) != 2 or min(shape) < 1:
-        raise DataError(f"{path}: expected a matrix [items, width], found shape {list(shape)}")
-    expected, found = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
-    if found != expected:
-        word = "truncated" if found < expected else "longer than its header says"
-        raise DataError(f"{path}: {word}: {list(shape)} {dtype} needs {expected} bytes, the file has {found}")
     return _Header(shape, fortran, dtype, offset)

@@ -7,8 +7,7 @@ import codecs
 import csv
 import gzip
 import io
-import json
-import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from gtcrec.data.formats.json_values import json_cell, parse_exact_json
 from gtcrec.errors import DataError
 
 __all__ = [
@@ -27,19 +27,20 @@ __all__ = [
     "FORMATS",
     "Table",
     "TableFile",
+    "bounded_lines",
     "csv_reader",
     "find_table",
     "open_bytes",
     "open_table",
-    "parse_json",
     "read_table",
     "refuse_repeated_names",
-    "replace_surrogates",
 ]
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 ENDS = (*(f".{kind}" for kind in FORMATS), *(f".{kind}.gz" for kind in FORMATS[:-1]))
 _BLOCK = 1 << 25  # bytes of text read at a time; a record must fit into one block
+_DAMAGE = (csv.Error, EOFError, OSError, ValueError, zlib.error, MemoryError)
+_LONGEST = 1 << 25  # characters of a line
 _ROWS = 1 << 20  # of Parquet read at a time
 _NAMING_LINES = 1000  # JSON lines of which the first ones name the columns
 
@@ -97,8 +98,8 @@ class TableFile:
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the first line and the cells of each record of text, blank lines left out, as Arrow reads them."""
         with self._open_text("replace", "") as stream:
-            reader, before = csv_reader(stream, self.separator), 0
-            with suppress(csv.Error):  # a cell too long for this reader: the place stays unknown
+            reader, before = csv_reader(bounded_lines(stream), self.separator), 0
+            with suppress(*_DAMAGE):  # a cell too long for this reader: the place stays unknown
                 for cells in reader:
                     if cells:
                         yield before + 1, cells
@@ -111,7 +112,7 @@ class TableFile:
 
     def _filled_lines(self) -> Iterator[int]:
         with open_bytes(self.path) as stream:
-            yield from (number for number, text in enumerate(stream, 1) if text.strip())
+            yield from (number for number, text in enumerate(bounded_lines(stream), 1) if text.strip())
 
     def _read_names(self) -> list[str]:
         if self.kind == "parquet":
@@ -119,7 +120,7 @@ class TableFile:
                 return list(file.schema_arrow.names)
         if self.is_text:
             with self._open_text("strict", "") as stream:
-                for cells in csv_reader(stream, self.separator):
+                for cells in csv_reader(bounded_lines(stream), self.separator):
                     if cells:
                         return list(cells)
             raise DataError(f"{self.path}: the file is empty")
@@ -165,7 +166,7 @@ class TableFile:
         for line, record in self._json_records():
             for name in names:
                 try:
-                    cell = _json_cell(record.get(name), joins.get(name))
+                    cell = json_cell(record.get(name), joins.get(name))
                 except ValueError as error:
                     raise DataError(f"{self.path}: {name} in line {line} {error}") from error
                 cells[name].append(cell)
@@ -177,11 +178,11 @@ class TableFile:
 
     def _json_records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with self._open_text(self.errors, "\n") as stream:
-            for line, text in enumerate(stream, 1):
+            for line, text in enumerate(bounded_lines(stream), 1):
                 if not text.strip():
                     continue
                 try:
-                    value = parse_json(text)
+                    value = parse_exact_json(text)
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{self.path}: line {line} is not JSON: {error}") from error
                 if not isinstance(value, dict):
@@ -193,7 +194,7 @@ class TableFile:
         """Turn what the readers raise into errors that name the place."""
         try:
             yield
-        except (pa.ArrowException, csv.Error, EOFError, OSError, ValueError) as error:
+        except (pa.ArrowException, *_DAMAGE) as error:
             self._refuse_wrong_byte(error)
             if self.is_text and isinstance(error, pa.ArrowException):
                 for line, cells in self.records():
@@ -294,43 +295,19 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
+def bounded_lines(stream: IO[Any]) -> Iterator[Any]:
+    """Yield the lines of a file; raises `ValueError` for one beyond 32 MiB, which a small packed file may unfold to."""
+    number = 0
+    while line := stream.readline(_LONGEST + 1):
+        number += 1
+        if len(line) > _LONGEST:
+            raise ValueError(f"line {number} is longer than {_LONGEST >> 20} MiB")
+        yield line
+
+
 def csv_reader(lines: Iterable[str], separator: str) -> Any:
     """Return a reader of separated text; quotes have a meaning between commas only."""
     return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE)
-
-
-def parse_json(text: str) -> Any:
-    """Return the value of a JSON text, as `replace_surrogates` leaves it."""
-    return replace_surrogates(text, json.loads(text))
-
-
-def replace_surrogates(text: str, value: Any) -> Any:
-    """Return the value of a literal with question marks for half surrogate pairs, which no UTF-8 can hold."""
-    if "\\ud" not in text.lower():
-        return value
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-def _json_cell(value: Any, separator: str | None) -> str | list[str] | None:
-    """Return a JSON value as text, None for null and NaN; with a separator as a list of texts.
-
-    Raises `ValueError` for an object, and for a list without a separator or inside a list.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if separator is not None:
-        if not isinstance(value, list):
-            return str(_json_cell(value, None)).split(separator)
-        return [str(cell) for one in value if (cell := _json_cell(one, None)) is not None]
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, int | float):
-        return repr(value)
-    raise ValueError(f"must hold a number or text, found {'a list' if isinstance(value, list) else 'an object'}")
 
 
 def _json_column(cells: list[Any], is_list: bool) -> Any:
@@ -347,7 +324,7 @@ def _find_wrong_byte(path: Path, encoding: str) -> tuple[int, int] | None:
     """Return the line (from 1) and the value of the first byte that the encoding does not know."""
     decoder, line = codecs.getincrementaldecoder(encoding)(), 1
     with (
-        suppress(OSError, EOFError, UnicodeError),
+        suppress(*_DAMAGE),
         open_bytes(path) as stream,
     ):  # other damage is the caller's to report
         try:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from gtcrec.data.formats.tables import parse_json, replace_surrogates
+from gtcrec.data.formats.json_values import parse_json, replace_surrogates
 from gtcrec.data.sources.raw_files import INTERACTIONS, Faults, RawFile, RawTables, batched, parsed_rows, text_lines
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, shortened
 
 __all__ = ["parse_record", "read_amazon"]
 
@@ -129,15 +129,25 @@ def _parse_item(record: dict[str, Any], faults: Faults) -> dict[str, Any]:
 def _required_text(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"must have text in {key!r}, found {value!r}")
+        raise ValueError(f"must have text in {key!r}, found {shortened(value)}")
     return value
 
 
 def _required_number(record: dict[str, Any], key: str) -> float:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, _REAL) or not math.isfinite(value):
-        raise ValueError(f"must have a number in {key!r}, found {value!r}")
-    return float(value)
+    number = _finite(value)
+    if number is None:
+        raise ValueError(f"must have a number in {key!r}, found {shortened(value)}")
+    return number
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number as float, None for what is none or beyond the range of one."""
+    try:
+        number = float(value) if isinstance(value, _REAL) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _clean_text(value: Any) -> str:
@@ -156,12 +166,14 @@ def _distinct_categories(value: Any) -> list[str]:
 
 def _parse_price(value: Any, faults: Faults) -> float | None:
     """Return one price; a range, or page code where the price should be, is none and is counted."""
-    if isinstance(value, _REAL) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    if (number := _finite(value)) is not None:
+        return number
     if value in (None, "", "None", "—"):
         return None
     if isinstance(value, str) and (found := _PRICE.fullmatch(value.strip())):
-        return float(found[1].replace(",", ""))
+        price = float(found[1].replace(",", ""))
+        if math.isfinite(price):
+            return price
     faults.notes["prices that are no number, left out"] += 1
     return None
 

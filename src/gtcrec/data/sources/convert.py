@@ -15,7 +15,7 @@ from gtcrec.data.sources.huggingface import HuggingFaceConfig, read_huggingface
 from gtcrec.data.sources.microlens import read_microlens
 from gtcrec.data.sources.movielens import read_movielens
 from gtcrec.data.sources.raw_files import Faults, RawTables, write_raw
-from gtcrec.errors import ConfigError, DataError
+from gtcrec.errors import ConfigError, DataError, visible
 
 __all__ = ["Kind", "convert"]
 
@@ -48,7 +48,7 @@ def convert(
         "hf": lambda: read_huggingface(paths[0], faults, config),
         "recbole": lambda: _read_recbole(paths[0], faults, config),
     }
-    about = {"kind": kind, "sources": [path.name for path in paths]}
+    about = {"kind": kind, "sources": [visible(path.name) for path in paths]}
     return write_raw(Path(out), read[kind](), about, faults)
 
 

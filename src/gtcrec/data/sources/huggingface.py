@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field
 
-from gtcrec.data.formats.columns import find_columns, find_item_column, read_ids, read_numbers, read_times
-from gtcrec.data.formats.tables import TableFile, open_table
+from gtcrec.data.formats.columns import find_columns, find_item_column, read_ids, read_labels, read_numbers, read_times
+from gtcrec.data.formats.tables import Table, TableFile, open_table
 from gtcrec.data.sources.raw_files import Faults, RawTables
 from gtcrec.errors import DataError
 from gtcrec.runtime.files import atomic_path
@@ -19,8 +19,13 @@ from gtcrec.runtime.files import atomic_path
 __all__ = ["HuggingFaceConfig", "read_huggingface"]
 
 _ROWS = 1 << 12  # of Parquet at a time: images may be in the rows
-_SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|dev|test)(?![a-z])")
-_LABELS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "dev": 1, "test": 2}
+_LABELS = {
+    **dict.fromkeys(("train", "training"), 0),
+    **dict.fromkeys(("validation", "validate", "valid", "val", "dev", "eval", "evaluation"), 1),
+    **dict.fromkeys(("test", "testing"), 2),
+}
+_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(sorted(_LABELS, key=len, reverse=True))})(?:[_-]?set)?(?![a-z])")
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # userTrain is user_train
 _SIGNS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}
 
 
@@ -49,19 +54,26 @@ _DEFAULT = HuggingFaceConfig()
 def read_huggingface(folder: Path, faults: Faults, config: HuggingFaceConfig = _DEFAULT) -> RawTables:
     """Return the tables of a folder of Parquet files.
 
-    Where names of files or of their folders say two or more of train, validation and test, `x_label` does too. Items
-    keep all columns of numbers, text and lists of these, and images that are in the rows go to `images/`; other columns
-    are left out and noted. Items in the interactions' rows come once a row: `build` wants `--duplicates first`. Raises
-    `DataError` when files or columns are missing or do not fit together.
+    Where names of files or of their folders say two or more of train, validation and test, `x_label` does too; else a
+    column `x_label` is taken over. Columns of interactions that are not taken over are noted. Items keep all columns
+    of numbers, text and lists of these, and images that are in the rows go to `images/`; other columns are left out and
+    noted. Items in the interactions' rows come once a row: `build` wants `--duplicates first`. Raises `DataError` when
+    files or columns are missing or do not fit together.
     """
     interaction_files = _open_sources(folder, config.interactions)
     item_files = _open_sources(folder, config.items) if config.items else interaction_files
-    roles = ("user", "item", "rating", "time")
-    columns = find_columns(interaction_files[0], lambda role: getattr(config, role), "--{}-col", roles)
+    columns = find_columns(interaction_files[0], lambda role: getattr(config, role, None), "--{}-col")
     key = find_item_column(item_files[0], config.item, config.items_item, "--items-item-col")
-    others = set() if config.items else {columns[role] for role in ("user", "rating", "time")}
+    others = set() if config.items else {columns[role] for role in ("user", "rating", "time", "label")}
+    labels = _split_labels(folder, interaction_files, faults)
+    if labels is not None and columns["label"]:
+        raise DataError(
+            f"{interaction_files[0].path}: found a column {columns['label']}, though the files' names say the part"
+        )
+    for name in set(interaction_files[0].names) - set(columns.values()) if config.items else ():
+        faults.notes[f"column {name} of interactions left out"] = 1
     return RawTables(
-        _interaction_batches(interaction_files, columns, _split_labels(folder, interaction_files, faults)),
+        _interaction_batches(interaction_files, columns, labels),
         lambda out: _item_batches(item_files, key, others, out, faults),
     )
 
@@ -94,20 +106,26 @@ def _split_labels(folder: Path, sources: Sequence[TableFile], faults: Faults) ->
 
 def _split_label(path: Path) -> int | None:
     """Return the part that the name of a file says, or that of the nearest folder which says one."""
-    found = (_SPLIT.search(name) for name in reversed(path.parts))
+    found = (_SPLIT.search(_WORD_STARTS.sub("_", name).lower()) for name in reversed(path.parts))
     return next((_LABELS[match[1]] for match in found if match), None)
 
 
-def _common_schema(sources: Sequence[TableFile]) -> pa.Schema:
-    """Return types that hold the columns of all files: a column may be empty in one, whole numbers in another."""
-    schema = pa.parquet.read_schema(sources[0].path).remove_metadata()
+def _common_types(sources: Sequence[TableFile], names: Sequence[str]) -> dict[str, Any]:
+    """Return a type for each column that holds it in all files: it may be empty in one, whole numbers in another."""
+    first = sources[0].path
+    kinds = {name: pa.parquet.read_schema(first).field(name).type for name in names}
     for source in sources[1:]:
-        other = pa.parquet.read_schema(source.path).remove_metadata()
-        try:
-            schema = pa.unify_schemas([schema, other], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise DataError(f"{source.path}: does not fit {sources[0].path.name}: {error}") from error
-    return schema
+        schema = pa.parquet.read_schema(source.path)
+        for name, kind in kinds.items():
+            schemas = [pa.schema([(name, _plain_type(one))]) for one in (kind, schema.field(name).type)]
+            try:
+                kinds[name] = pa.unify_schemas(schemas, promote_options="permissive").field(name).type
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"{source.path}: column {name!r} holds {schema.field(name).type}, which does not fit {first.name}, "
+                    f"where it holds {kind}"
+                ) from error
+    return kinds
 
 
 def _interaction_batches(
@@ -119,6 +137,8 @@ def _interaction_batches(
             for role, name, read in (("rating", "rating", read_numbers), ("time", "timestamp", read_times)):
                 if columns[role]:
                     made[name] = pa.array(read(part, columns[role], blanks=True), from_pandas=True)
+            if columns["label"]:
+                made["x_label"] = pa.array(read_labels(part, columns["label"]))
             if labels is not None:
                 made["x_label"] = pa.array(np.full(len(part), labels[k], dtype=np.int8))
             yield pa.table(made)
@@ -127,8 +147,7 @@ def _interaction_batches(
 def _item_batches(
     sources: Sequence[TableFile], key: str, others: set[str], out: Path, faults: Faults
 ) -> Iterator[pa.Table]:
-    schema = _common_schema(sources)
-    kinds = {name: schema.field(name).type for name in sources[0].names if name not in others and name != key}
+    kinds = _common_types(sources, [name for name in sources[0].names if name not in others and name != key])
     images = [name for name, kind in kinds.items() if _is_image_type(kind)]
     kept = [name for name, kind in kinds.items() if _is_plain_type(kind) and name != "item_id"]
     for name in kinds:
@@ -139,7 +158,7 @@ def _item_batches(
         for part in source.batches([key, *kept, *images], _ROWS):
             made = {
                 "item_id": read_ids(part, key).cast(pa.string()),
-                **{name: part.columns.column(name).cast(kinds[name]) for name in kept},
+                **{name: _cast(part, name, kinds[name]) for name in kept},
             }
             for name in images:
                 cells = part.columns.column(name).to_pylist()
@@ -149,6 +168,17 @@ def _item_batches(
                 )
             count += len(part)
             yield pa.table(made)
+
+
+def _plain_type(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _cast(part: Table, name: str, kind: Any) -> Any:
+    try:
+        return part.columns.column(name).cast(kind, safe=False)  # what a float does not hold of a number is no matter
+    except pa.ArrowException as error:
+        raise DataError(f"{part.path}: column {name!r} cannot be read as {kind}: {error}") from error
 
 
 def _is_image_type(kind: Any) -> bool:

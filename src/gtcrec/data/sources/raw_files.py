@@ -2,6 +2,7 @@
 
 import csv
 import json
+import lzma
 import zipfile
 import zlib
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import IO, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet
 
-from gtcrec.data.formats.tables import csv_reader, open_bytes
+from gtcrec.data.formats.tables import bounded_lines, csv_reader, open_bytes
 from gtcrec.errors import DataError
 from gtcrec.runtime.files import atomic_path, new_folder, write_json, write_manifest
 
@@ -38,6 +39,8 @@ INTERACTIONS = pa.schema(
 _ROWS = 1 << 16  # of a table, held at a time
 _EXAMPLES = 5
 _Row = TypeVar("_Row")
+# RuntimeError: an archive with a password, or packed in a way that is not known.
+_DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, RuntimeError, ValueError, MemoryError)
 
 
 @dataclass
@@ -81,7 +84,7 @@ class RawFile:
                     yield stack.enter_context(stack.enter_context(zipfile.ZipFile(self.path)).open(self.inside))
                 else:
                     yield stack.enter_context(open_bytes(self.path))
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise DataError(f"{self}: cannot be read: {error}") from error
 
 
@@ -104,14 +107,17 @@ def files_in(source: Path) -> dict[str, RawFile]:
         raise DataError(f"{source}: no such file or folder")
     if not zipfile.is_zipfile(source):
         raise DataError(f"{source}: expected a folder or a .zip archive")
-    with zipfile.ZipFile(source) as archive:
-        return {Path(name).name: RawFile(source, name) for name in archive.namelist() if not name.endswith("/")}
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return {Path(name).name: RawFile(source, name) for name in archive.namelist() if not name.endswith("/")}
+    except _DAMAGE as error:
+        raise DataError(f"{source}: cannot be read: {error}") from error
 
 
 def text_lines(file: RawFile, faults: Faults, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield number (from 1) and text of each line that is not blank, its end included."""
     with file.open() as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(bounded_lines(stream), 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 and encoding == "utf-8" else encoding)
             except UnicodeDecodeError as error:
@@ -187,7 +193,9 @@ def write_raw(out: Path, tables: RawTables, about: Mapping[str, Any], faults: Fa
 
 def _write_table(path: Path, parts: Iterable[pa.Table]) -> int:
     parts = iter(parts)
-    first = next(parts)
+    first = next(parts, None)
+    if first is None:
+        return 0
     count = len(first)
     with (
         atomic_path(path) as temporary,

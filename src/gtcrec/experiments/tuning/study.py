@@ -23,6 +23,7 @@ from torch import nn
 
 from gtcrec import data, models
 from gtcrec.data.formats.load import rename_old_settings
+from gtcrec.data.splits import require_validation
 from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
@@ -206,6 +207,7 @@ def _load_tuning_split(config: RunConfig) -> tuple[TuningSplit, str]:
     """What is tuned on, and a sum of it; the test pairs end here."""
     dataset = config.data.load()
     split = TuningSplit(data.split(dataset, config.split))
+    require_validation(split)
     unlabelled = replace(dataset, labels=None, times=None)
     parts = [
         replace(unlabelled, interactions=split.train),

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gtcrec.errors import DataError
-from gtcrec.ops.feature_transforms import column_means
+from gtcrec.ops.feature_transforms import column_means, unit_rows
 from gtcrec.types import ItemFeatures
 
 __all__ = ["ColdItemRegressor"]
@@ -81,7 +80,7 @@ class ColdItemRegressor(nn.Module):
             if x.shape[1] != len(mean):
                 raise DataError(f"{m}: expected content of width {len(mean)}, found {x.shape[1]}")
             has = torch.from_numpy(features.present[m][places])
-            units[m] = torch.where(has[:, None], F.normalize(x - mean, dim=1), 0.0)
+            units[m] = torch.where(has[:, None], unit_rows(x - mean), 0.0)
         return units
 
     def _kernel(self, rows: dict[str, Tensor]) -> Tensor:
