@@ -54,8 +54,8 @@ def tuning_block(data: str, models: Iterable[str], folder: Path = TUNED) -> Bloc
     rows = [_tuning_row(name, kept) for name in models]
     budgets = budget_text(trial_budgets(data, models, folder))
     text = (
-        f"{budgets} Validation {valid_metric(kept)} of the defaults and of the best trial, ± its standard error over the "
-        "validation users. At the cap: trials that ended at their last epoch. "
+        f"{budgets} Validation {valid_metric(kept)} of the defaults and of the best trial, ± its standard error over "
+        "the validation users. At the cap: trials that ended at their last epoch. "
         "Outside: settings tried beyond their grid. At an edge: settings of the best trial beyond which there are "
         "further values. – stands for what was not recorded."
     )
