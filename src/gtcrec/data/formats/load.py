@@ -17,7 +17,7 @@ from gtcrec.data.formats.recbole import find_parts, is_atomic, read_atomic, read
 from gtcrec.data.formats.tables import FORMATS, Table, TableFile, find_table, open_table, read_table
 from gtcrec.data.formats.tabular import read_tabular
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import MANIFEST, check_manifest
+from gtcrec.runtime.files import MANIFEST, OWN_SUM, check_manifest, has_manifest
 from gtcrec.types import Dataset, Interactions, Vocabulary
 
 __all__ = ["ReadConfig", "load", "rename_old_settings"]
@@ -157,12 +157,15 @@ def _find_interactions(path: Path) -> TableFile:
 def _verified_sizes(folder: Path) -> Mapping[str, Any]:
     """Check the sums where gtcrec wrote the folder; a `manifest.json` of other origin is none of ours.
 
-    Return what the manifest says of an MMRec folder that we wrote: how many users and items there are.
+    Return what the manifest says of an MMRec folder that we wrote: how many users and items there are. Raises
+    `DataError` for a damaged file or manifest.
     """
-    manifest = folder / MANIFEST
-    if not (manifest.is_file() and b'"gtcrec"' in manifest.read_bytes()):
+    if not has_manifest(folder):
         return {}
-    about = check_manifest(folder).get("gtcrec")
+    facts = check_manifest(folder)
+    if "gtcrec" not in facts and OWN_SUM not in facts:
+        raise DataError(f"{folder / MANIFEST}: damaged or edited: the key 'gtcrec' is missing")
+    about = facts.get("gtcrec")
     return about if isinstance(about, dict) and about.get("format") == "mmrec" else {}
 
 
