@@ -176,11 +176,11 @@ class Run:
         config, workers = self.config.train, self.workers
         writes = workers.is_main or config.embedding_sharding == "row_wise"  # of which each worker writes its part
         with self._writing() if workers.is_main else nullcontext():
+            if workers.is_main:
+                (self.folder / STOP_REQUEST).unlink(missing_ok=True)  # to a process that ended before it saw it
             if workers.size > 1:
                 assert_equal_across_ranks("their data's fingerprint", self.dataset.fingerprint, workers)
             files = read_bound_files(self.folder) if writes else {}
-            if workers.is_main:
-                (self.folder / STOP_REQUEST).unlink(missing_ok=True)  # to a process that ended before it saw it
             end_early = self._end_early(end_after)
             training = epochs(
                 self.model, self.split, config, self.training, on_step, self.config.evaluate, workers, end_early

@@ -217,9 +217,10 @@ def replace_files(folder: Path, staged: Path, names: Sequence[str]) -> None:
     """Move the named files from the folder `staged` into `folder`, whose manifest seals them.
 
     A reader at any moment, and one after a kill, finds a folder that its manifest describes. The last of `names` is
-    moved last.
+    moved last. Raises `DataError` when one of the other files is damaged.
     """
-    check_manifest(folder)
+    sealed = _read_manifest(folder)[1]["files"]
+    check_manifest(folder, [name for name in sealed if name not in names])
     expect_files(folder, {name: staged / name for name in names}, add=True)
     with writing(folder):
         for name in names:
