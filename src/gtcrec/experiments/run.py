@@ -234,7 +234,7 @@ class Run:
         with hold_lock(self.folder):
             if self._read_stamp() != self._stamp:
                 raise RunError(f"{self.folder}: another process has gone on with this run; open it again")
-            sweep_stale(self.folder)
+            sweep_stale(self.folder, alone=True)
             yield
 
     def _read_stamp(self) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def check_run(folder: Path) -> list[Finding]:
         found += _check_copies(folder, facts)
     found += _check_results(folder, facts)
     left = [file.name for file in folder.iterdir() if re.fullmatch(r"\..+\.\d+\.tmp", file.name)]
-    mend = partial(sweep_stale, folder)
+    mend = partial(sweep_stale, folder, alone=True)
     return found + [
         Finding(str(folder / name), "left by a process that was killed", "--repair removes it", False, mend)
         for name in left

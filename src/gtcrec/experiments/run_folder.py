@@ -64,7 +64,7 @@ _SHOWN = (*_BOUND, "history.jsonl", "timings.jsonl")  # what the page of a run r
 
 def make_run_folder(folder: Path, texts: Mapping[str, str]) -> None:
     """Make a folder with these files, whole or not at all. The caller holds its lock and knows that it is empty."""
-    sweep_stale(folder.resolve().parent, folder.resolve().name)
+    sweep_stale(folder.resolve().parent, folder.resolve().name, alone=True)
     fresh = temporary_path(folder.resolve())
     make_folder(fresh)
     try:

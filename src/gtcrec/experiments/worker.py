@@ -55,8 +55,8 @@ def is_done(folder: Path, on: Part, keep: str) -> bool:
 
 def train_and_measure(run: PlannedRun, on: Part = "test", send: Send = lambda event: None) -> None:
     """Make the run or go on with it, to its end, and on "test" to its one evaluation. The caller holds its lock."""
-    sweep_stale(run.folder.parent, run.folder.name)
-    sweep_stale(run.folder)
+    sweep_stale(run.folder.parent, run.folder.name, alone=True)
+    sweep_stale(run.folder, alone=True)
     bare, clock = peak_bytes(), (time.perf_counter(), time.process_time())
     opened = start_or_resume(run)
     if not is_finished(run.folder):

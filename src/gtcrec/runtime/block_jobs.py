@@ -155,7 +155,7 @@ def run_in_blocks(
     key = _job_key(blocks.values(), size, settings)
     folder = out.with_name(f".{out.name}.{key[:12]}.blocks")
     with hold_lock(out), writing(out):
-        sweep_stale(out.parent, out.name)
+        sweep_stale(out.parent, out.name, alone=True)
         _remove_finished(out)
         _open_block_folder(folder, key)
         left = {number: block for number, block in blocks.items() if _read_block(folder, number) is None}
@@ -255,7 +255,7 @@ def _open_block_folder(folder: Path, key: str) -> None:
     """Make the folder of blocks, or go on with the one of this key."""
     label = folder / "key"
     if label.is_file() and label.read_text(encoding="utf-8") == key:
-        sweep_stale(folder)
+        sweep_stale(folder, alone=True)
         return
     if folder.exists():  # killed before its key was written
         shutil.rmtree(folder)

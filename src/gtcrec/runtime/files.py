@@ -94,12 +94,15 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def sweep_stale(folder: Path, name: str = "") -> None:
-    """Remove the temporary files and folders in `folder` of processes that have ended; of `name` alone if given."""
+def sweep_stale(folder: Path, name: str = "", alone: bool = False) -> None:
+    """Remove the temporary files and folders in `folder` of processes that have ended; of `name` alone if given.
+
+    With `alone` the caller holds the lock of what they belong to, so that none can be of a process that writes now.
+    """
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         for left in list(folder.iterdir()):
             found = _STALE.fullmatch(left.name)
-            if found and name in ("", found["name"]) and not _is_alive(int(found["pid"])):
+            if found and name in ("", found["name"]) and (alone or not _is_alive(int(found["pid"]))):
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
                 else:

@@ -107,7 +107,7 @@ def settle_record(out: Path) -> None:
     """
     record, keys = _pending_path(_record_path(out)), _pending_path(_keys_path(out))
     for name in (out.name, record.name, keys.name, MANIFEST):
-        sweep_stale(out.parent, name)
+        sweep_stale(out.parent, name, alone=name != MANIFEST)
     if record.is_file():
         facts = json.loads(record.read_text(encoding="utf-8"))
         if out.is_file() and sha256(out) == facts["file"]["sha256"]:
