@@ -8,7 +8,9 @@ TORCH_INDEX ?=
 DEMO ?= demo
 DEMO_FLAGS ?=
 
-.PHONY: demo test slow lint format docs bench clean
+CHAOS_SECONDS ?= 600
+
+.PHONY: demo test slow chaos lint format docs bench clean
 
 demo: $(VENV)/.runtime
 	rm -rf $(DEMO)
@@ -19,6 +21,10 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
+
+# SIGKILL at random moments over the commands that write; ends with 1 if anything was lost.
+chaos: $(VENV)/.dev
+	$(BIN)/python tests/chaos/kills.py $(CHAOS_SECONDS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

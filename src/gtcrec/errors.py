@@ -14,7 +14,9 @@ __all__ = [
     "ConfigError",
     "DataError",
     "GtcrecError",
+    "InUseError",
     "RunError",
+    "WriteError",
     "config_error",
     "first_fault",
     "nearest",
@@ -47,6 +49,22 @@ class ConfigError(GtcrecError):
 
 class RunError(GtcrecError):
     """A run folder is missing, occupied, incomplete or damaged."""
+
+
+class InUseError(RunError):
+    """Another process writes to the same folder or file."""
+
+
+class WriteError(GtcrecError):
+    """A file or a folder cannot be written: the disk is full or read-only, or a permission is missing."""
+
+    def __init__(self, path: object, reason: str = "") -> None:
+        super().__init__(path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        path, reason = self.args
+        return f"{path}: cannot be written: {reason}" if reason else str(path)
 
 
 def visible(text: str) -> str:

@@ -18,6 +18,7 @@ from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
+from gtcrec.runtime.files import MANIFEST, write_manifest
 from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training import checkpoint
 
@@ -56,9 +57,7 @@ def test_a_finished_run_recommends_without_its_data(finished, tmp_path):
     assert table["rank"].to_pylist() == [1, 2, 3, 4] * 5
     shutil.copytree(finished.folder, tmp_path / "run")
     (tmp_path / "run" / "checkpoint.safetensors").unlink()
-    without = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    without["files"].pop("checkpoint.safetensors")
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(without))
+    write_manifest(tmp_path / "run", [file.name for file in (tmp_path / "run").iterdir() if file.name != MANIFEST])
     assert gtcrec.Recommender.load(tmp_path / "run").recommend(users, k=4).equals(table)
     seen = {(finished.dataset.users.ids[u], finished.dataset.items.ids[i])
             for u, i in zip(finished.split.train.users, finished.split.train.items, strict=True)}  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gtcrec.errors import ConfigError, DataError, RunError
+from gtcrec.errors import ConfigError, DataError, InUseError, RunError, WriteError
 from gtcrec.runtime.block_jobs import BlockResults, Local, RayData, choose_executor, run_in_blocks
 from gtcrec.runtime.ray_session import ray_session
+from helpers.faults import count_events, fail_at
 
 SCRIPT = Path(__file__).with_name("blocks_process.py")
+PORTS = Path(__file__).with_name("ray_ports_process.py")
 WHOLE = json.dumps([2 * x for x in range(20)])
 
 
@@ -69,7 +72,7 @@ def test_a_job_that_stopped_goes_on_behind_its_complete_blocks(job: Job) -> None
     job.fails = 2
     with pytest.raises(DataError, match="block 2 is bad"):
         job.run()
-    assert files(job.out.parent) == [".out.json.blocks"]
+    assert [re.sub(r"\.[0-9a-f]{12}\.", ".KEY.", name) for name in files(job.out.parent)] == [".out.json.KEY.blocks"]
     job.fails, job.did, job.told = -1, [], []
     job.run()
     assert (job.did, job.told[0]) == ([2, 3], (2, 4))
@@ -92,7 +95,7 @@ def test_a_damaged_block_is_done_anew(job: Job, damage: bytes | None) -> None:
     job.fails = 2
     with pytest.raises(DataError, match="block 2 is bad"):
         job.run()
-    block = job.out.parent / ".out.json.blocks" / "000001.block"
+    block = next(job.out.parent.glob(".out.json.*.blocks")) / "000001.block"
     content = bytearray(block.read_bytes())
     content[-20] ^= 1
     block.write_bytes(bytes(content) if damage is None else damage)
@@ -100,6 +103,59 @@ def test_a_damaged_block_is_done_anew(job: Job, damage: bytes | None) -> None:
     job.run()
     assert job.did == [1, 2, 3]
     assert json.loads(job.out.read_text()) == list(range(1, 11))
+
+
+def test_a_second_job_for_the_same_file_is_refused_and_destroys_nothing(job: Job, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, str(SCRIPT), str(job.out), "0", "slow"], stdout=subprocess.PIPE) as process:
+        while not list(tmp_path.glob(".out.json.*.blocks/000002.block")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(InUseError, match=rf"out\.json: in use by process {process.pid} on .*; wait for it to end"):
+            job.run()
+        assert process.stdout is not None
+        assert json.loads(process.stdout.read()) == 20
+    assert job.did == []
+    assert job.out.read_text() == WHOLE
+
+
+def test_blocks_of_other_settings_are_kept_for_who_goes_on_with_them(job: Job) -> None:
+    job.fails = 2
+    with pytest.raises(DataError, match="block 2 is bad"):
+        job.run(k="10")
+    job.fails, job.did = -1, []
+    job.run(k="20")
+    assert job.did == [0, 1, 2, 3]
+    job.did = []
+    job.run(k="10")
+    assert job.did == [2, 3]
+    assert files(job.out.parent) == ["out.json"]
+
+
+def test_temporary_files_of_dead_processes_are_swept(job: Job) -> None:
+    for pid in (4194304, os.getpid()):  # the first is a number that no process has
+        (job.out.parent / f".out.json.{pid}.tmp").touch()
+        (job.out.parent / f".other.json.{pid}.tmp").touch()
+    job.run()
+    assert files(job.out.parent) == sorted([
+        "out.json", ".other.json.4194304.tmp", f".other.json.{os.getpid()}.tmp"
+    ])  # fmt: skip
+
+
+def test_a_missing_folder_is_made_and_one_that_cannot_be_made_is_named(job: Job) -> None:
+    job.out = job.out.parent / "lists" / "2024" / "out.json"
+    assert job.run() == 10
+    job.out = job.out / "out.json"
+    with pytest.raises(WriteError, match=r"lists/2024/out\.json: cannot be written: the folder cannot be made: "):
+        job.run()
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        count_events(patch, fail_at(12))
+        with pytest.raises(WriteError) as failed:
+            job.run()
+    assert str(failed.value) == f"{job.out}: cannot be written: No space left on device"
+    assert job.run() == 10
 
 
 def test_an_old_file_stays_until_the_new_one_is_whole(job: Job) -> None:
@@ -165,10 +221,18 @@ def test_workers_have_the_priority_of_the_process_that_started_them(loopback: li
     assert done.stdout == "3\n", done.stderr
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="the open ports are read from /proc")
+def test_a_ray_that_is_started_here_listens_on_the_loopback_interface_alone() -> None:
+    done = subprocess.run([sys.executable, str(PORTS)], capture_output=True, text=True, timeout=200)
+    addresses = json.loads(done.stdout)
+    assert len(addresses) > 2
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
 def test_a_killed_job_loses_the_block_in_work_at_most(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     with subprocess.Popen([sys.executable, str(SCRIPT), str(out), "0", "slow"]) as process:
-        while not (tmp_path / ".out.json.blocks" / "000002.block").exists():
+        while not list(tmp_path.glob(".out.json.*.blocks/000002.block")):
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)

@@ -162,8 +162,8 @@ def _test_report(folder: Path, dataset: "Dataset") -> "Report":
     import pyarrow.parquet as pq
 
     from gtcrec.evaluation.report_io import report_from_json
+    from gtcrec.reporting.run_record import read_run_record
 
+    read_run_record(folder).evaluation("test")  # which checks the sums of what is read here
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    if "test" not in report:
-        raise RunError(f"{folder}: not measured on test; run `gtcrec evaluate {folder}`")
     return report_from_json(report["test"], pq.read_table(folder / "per_user_test.parquet"), dataset.users)

@@ -129,18 +129,36 @@ def show_run(folder: RunFolder, form: Format = "text") -> None:
 @runs_app.command("report")
 def report_run(folder: RunFolder) -> None:
     """Write the page of a run, report.html, again and print its path."""
-    from gtcrec.reporting.html import write_run_report
-    from gtcrec.runtime.files import MANIFEST, sha256, write_json
+    from gtcrec.experiments.run_folder import rewrite_page
 
-    manifest = folder / MANIFEST
-    page = write_run_report(folder)
-    if manifest.is_file():
-        facts = json.loads(manifest.read_text(encoding="utf-8"))
-        for name in ("report.html", "curves.png", "losses.png"):
-            if (folder / name).is_file():
-                facts["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-        write_json(manifest, facts)
-    typer.echo(page)
+    typer.echo(rewrite_page(folder))
+
+
+@runs_app.command("check")
+def check_run(
+    folder: RunFolder,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without training.")] = False,
+    form: Format = "text",
+) -> None:
+    """Check every file of a run, finished or not, say what is wrong with which, and with --repair mend it."""
+    from dataclasses import asdict
+
+    from gtcrec.cli.console import print_json, say
+    from gtcrec.experiments.run_check import check_run, repair_run
+
+    before = check_run(folder)
+    left = repair_run(folder) if repair else before
+    if form == "json":
+        print_json({"found": [asdict(one) for one in before], "left": [asdict(one) for one in left]})
+    else:
+        for one in before:
+            typer.echo(f"{one.file}: {one.problem}" + ("" if one in left else "; mended"))
+        for one in left:
+            say(f"{one.file}: {one.remedy}")
+        if not before:
+            typer.echo(f"{folder}: every file is as it was written")
+    if any(one.harmful for one in left):
+        raise typer.Exit(1)
 
 
 def _is_run(folder: Path) -> bool:

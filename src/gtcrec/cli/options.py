@@ -117,8 +117,10 @@ def split_commas(text: str) -> list[str]:
 
 def prepare_parent(out: Path | None) -> None:
     """Make the folder that a result will be written into, before the work: a path that cannot be made fails early."""
+    from gtcrec.runtime.files import make_folder
+
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
 
 
 def checked(kind: type[Config], **given: Any) -> Config:

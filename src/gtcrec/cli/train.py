@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from gtcrec.experiments.run import Run
     from gtcrec.training.trainer import Epoch, TrainConfig
 
-__all__ = ["evaluate", "resume", "train", "train_here"]
+__all__ = ["evaluate", "resume", "stop", "train", "train_here"]
 
 Failures = Annotated[int, typer.Option("--max-failures", min=0, help="With ray: how often to restart lost workers.")]
 
@@ -85,6 +86,10 @@ def resume(
     workers: WorkerCount = 1,
     ray_address: RayAddress = "",
     max_failures: Failures = 3,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="End after so many epochs in all, with the best weights so far."),
+    ] = None,
 ) -> None:
     """Go on with an interrupted training from its last checkpoint, with any number of workers."""
     from gtcrec.cli.console import say
@@ -96,6 +101,10 @@ def resume(
 
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
     config = read_stored_config(folder, data, device)
+    if epochs and epochs > config.train.epochs:
+        raise ConfigError(f"--epochs must be at most {config.train.epochs}, as the run is configured, found {epochs}")
+    if ray and epochs:
+        raise ConfigError("--epochs is for --engine local; `gtcrec stop` ends a training by Ray")
     if ray and not _solves_items(config) and not (folder / MANIFEST).exists():
         _train_by_ray(config, folder, ray)
         return
@@ -103,10 +112,32 @@ def resume(
         run = Run.load(folder, data, device, processes)
         run.executor = choose_executor(engine, workers, ray_address) if ray else None
         if not run.finished:
-            train_here(run)
+            train_here(run, epochs or 0)
         elif processes.is_main:
             say(f"{folder}: training has ended already")
     if processes.is_main:
+        _print_result(folder)
+
+
+def stop(folder: RunFolder, data: DataPath = None, device: Device = None) -> None:
+    """End a training now, with its best weights so far and its results; one that runs ends after its epoch."""
+    from gtcrec.cli.console import say
+    from gtcrec.experiments.run import Run
+    from gtcrec.experiments.run_folder import read_stored_config, request_stop
+    from gtcrec.runtime.files import MANIFEST
+    from gtcrec.runtime.locks import is_locked
+
+    read_stored_config(folder, data, device)
+    if (folder / MANIFEST).exists():
+        say(f"{folder}: training has ended already")
+    elif is_locked(folder):
+        request_stop(folder)
+        say(f"{folder}: the process that trains it was asked to end after this epoch")
+    else:
+        run = Run.load(folder, data, device)
+        if not run.epochs_done:
+            raise RunError(f"{folder}: no epoch is done yet, so there are no weights to keep")
+        train_here(run, run.epochs_done)
         _print_result(folder)
 
 
@@ -128,14 +159,15 @@ def evaluate(folder: RunFolder, data: DataPath = None, device: Device = None, fo
     say(f"report: {folder / 'report.html'}")
 
 
-def train_here(run: "Run") -> None:
-    """Train a run in this process to its end; of several processes only the first shows it."""
+def train_here(run: "Run", end_after: int = 0) -> None:
+    """Train a run in this process to its end, or after `end_after` epochs; of several processes the first shows it."""
+    epochs = partial(run.epochs, end_after=end_after) if end_after else run.epochs
     if run.workers.is_main:
         past = run.training.best
-        best = past.valid[run.config.train.valid_metric] if past else None
-        _show_epochs(run.folder, run.config.train, run.epochs, run.epochs_done, best)
+        best = past.valid.get(run.config.train.valid_metric) if past else None
+        _show_epochs(run.folder, run.config.train, epochs, run.epochs_done, best)
     else:
-        for _ in run.epochs():
+        for _ in epochs():
             pass
 
 
@@ -164,7 +196,7 @@ def _train_by_ray(config: "RunConfig", folder: Path, ray: "Cluster") -> None:
     from gtcrec.experiments import ray_trainer
 
     past = ray_trainer.history(folder)
-    best = next((e.valid[config.train.valid_metric] for e in reversed(past) if e.best), None)
+    best = next((e.valid.get(config.train.valid_metric) for e in reversed(past) if e.best), None)
 
     def epochs(on_step: Callable[[int, int], None]) -> "Iterator[Epoch]":
         return ray_trainer.epochs(config, folder, ray, lambda text: say(text, style="yellow"))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
-from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, write_json, write_manifest
+from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, make_folder, write_json, write_manifest
 from gtcrec.runtime.process_group import SINGLE_PROCESS
 from gtcrec.training import checkpoint
 from gtcrec.types import Interactions, ItemFeatures, TrainableModel, Vocabulary
@@ -106,7 +106,7 @@ def write_bundle_files(folder: Path, bundle: ModelBundle) -> None:
 
 def write_bundle(folder: Path, bundle: ModelBundle, weights: Mapping[str, Tensor]) -> None:
     """Write a bundle with its weights to an empty folder; the manifest, which makes it whole, comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     checkpoint.save(folder / WEIGHTS, weights, {"model": bundle.model})
     write_bundle_files(folder, bundle)
     write_manifest(folder, list(BUNDLE_FILES))

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.experiments.config import RunConfig
 from gtcrec.experiments.run import Run
 from gtcrec.runtime.files import MANIFEST
+from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.memory import keep_freed_memory
 from gtcrec.runtime.process_group import ProcessGroup, refuse_numbered_gpu
 from gtcrec.runtime.ray_session import ray_session
@@ -25,6 +26,7 @@ from gtcrec.training.trainer import Epoch
 __all__ = ["Cluster", "epochs", "history"]
 
 _POLL = 0.3  # seconds between looks at the history
+_LOCK_WAIT = 30.0  # seconds that a lost worker may take to end, and so to let go of the run
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,13 @@ def _work(order: dict[str, Any]) -> None:
     if config.train.device == "cuda":
         torch.cuda.set_device(get_device())
     workers = ProcessGroup(context.get_world_rank(), context.get_world_size())
-    if (folder / "config.yaml").is_file():
-        run = Run.load(folder, config.data.path, config.train.device, workers)
-    else:
-        run = Run.create(config, folder, workers)
-    for _ in run.epochs():
-        pass
+    with hold_lock(folder, wait=_LOCK_WAIT) if workers.is_main else nullcontext():
+        if (folder / "config.yaml").is_file():
+            run = Run.load(folder, config.data.path, config.train.device, workers)
+        else:
+            run = Run.create(config, folder, workers)
+        for _ in run.epochs():
+            pass
 
 
 def _cores() -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,38 @@ from gtcrec.evaluation.report_io import per_user_table, report_to_json
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
 from gtcrec.experiments.item_weights import solve_in_blocks
 from gtcrec.experiments.model_bundle import WEIGHTS, ModelBundle, write_bundle_files
-from gtcrec.experiments.run_folder import describe_dataset, describe_environment, read_stored_config, write_per_user
+from gtcrec.experiments.run_folder import (
+    CHECKPOINT,
+    STOP_REQUEST,
+    check_bound_files,
+    describe_dataset,
+    describe_environment,
+    history_files,
+    make_run_folder,
+    publish_results,
+    read_bound_files,
+    read_stored_config,
+    staged_results,
+    write_per_user,
+)
 from gtcrec.reporting.html import write_run_report
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
-    atomic_path,
     check_manifest,
+    json_text,
     require_empty,
+    sweep_stale,
     write_json,
-    write_manifest,
     write_text,
 )
-from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, assert_equal_across_ranks
+from gtcrec.runtime.locks import hold_lock
+from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, all_gather_object, assert_equal_across_ranks
 from gtcrec.training.trainer import Epoch, Training, epochs
 from gtcrec.types import Dataset, Report, Scorer, SolvesItems
 
 __all__ = ["Run", "train"]
 
-_CHECKPOINT = "checkpoint.safetensors"
 _EXAMPLES = 4  # users whose lists the report shows
 
 
@@ -90,6 +104,7 @@ class Run:
         )
         self.training = Training(self.model, config.train)
         self.executor: Executor | None = None  # of what is done in blocks; this process if none is given
+        self._stamp: tuple[int, ...] = ()  # tells whether another process has replaced the checkpoint meanwhile
 
     @classmethod
     def create(cls, config: RunConfig, folder: str | Path, workers: ProcessGroup = SINGLE_PROCESS) -> "Run":
@@ -97,14 +112,15 @@ class Run:
         folder = Path(folder)
         if not workers.is_main:
             return cls(config, folder, config.data.load(), workers)
-        require_empty(folder, hint="; name another, or go on with `gtcrec resume`")
-        run = cls(config, folder, config.data.load(), workers)
-        fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")  # becomes the run when it is complete
-        fresh.mkdir(parents=True)
-        write_json(fresh / "environment.json", {**describe_environment(), "workers": workers.size})
-        write_json(fresh / "data.json", describe_dataset(run.dataset, run.split.how))
-        write_text(fresh / "config.yaml", dump_yaml(config))
-        fresh.replace(folder)
+        with hold_lock(folder):
+            require_empty(folder, hint="; name another, or go on with `gtcrec resume`")
+            run = cls(config, folder, config.data.load(), workers)
+            texts = {
+                "environment.json": json_text({**describe_environment(), "workers": workers.size}),
+                "data.json": json_text(describe_dataset(run.dataset, run.split.how)),
+                "config.yaml": dump_yaml(config),
+            }
+            make_run_folder(folder, texts)
         return run
 
     @classmethod
@@ -117,7 +133,7 @@ class Run:
     ) -> "Run":
         """Open a run, finished or not; `path` says where its data lies now, `device` on what to work now.
 
-        Raises `RunError` when the folder is not a run or is damaged, or the data is not the run's.
+        Raises `RunError` when the folder is not a run, is damaged or was edited, or the data is not the run's.
         """
         folder = Path(folder)
         if (folder / MANIFEST).exists():
@@ -125,7 +141,7 @@ class Run:
                 check_manifest(folder)
             except DataError as error:
                 raise RunError(str(error)) from error
-        trained = (folder / _CHECKPOINT).exists()
+        trained = (folder / CHECKPOINT).exists()
         if (folder / MANIFEST).exists() and not trained:
             raise RunError(f"{folder}: only the results of this run were kept, not the trained model")
         config = read_stored_config(folder, path, device)
@@ -139,7 +155,8 @@ class Run:
             )
         run = cls(config, folder, dataset, workers, fresh=not trained)
         if trained:
-            run.training.load(folder / _CHECKPOINT)
+            run._stamp = run._read_stamp()
+            check_bound_files(folder, run.training.load(folder / CHECKPOINT).get("files", {}))
         if run.finished:
             run.model.load_state_dict(run.training.load_tensors(folder / WEIGHTS)[0])
         return run
@@ -153,32 +170,46 @@ class Run:
     def epochs_done(self) -> int:
         return len(self.training.history)
 
-    def epochs(self, on_step: Callable[[int, int], None] = lambda done, steps: None) -> Iterator[Epoch]:
+    def epochs(
+        self, on_step: Callable[[int, int], None] = lambda done, steps: None, end_after: int = 0
+    ) -> Iterator[Epoch]:
         """Train from where the run stands, yielding after each epoch; at the end the results are written.
 
-        A checkpoint is on disk before the epoch is yielded, so a killed run goes on from there.
+        A checkpoint is on disk before the epoch is yielded, so a killed run goes on from there. With `end_after`
+        training ends after so many epochs in all, those of earlier calls included, and has its best weights so far.
+        Raises `RunError` when another process writes to the run, `GtcrecError` when the loss is no longer finite.
         """
-        config = self.config.train
-        writes = self.workers.is_main or config.embedding_sharding == "row_wise"  # of which each worker writes its part
-        if self.workers.size > 1:
-            assert_equal_across_ranks("their data's fingerprint", self.dataset.fingerprint, self.workers)
-        if isinstance(self.model, SolvesItems) and self.model.n_items:
-            fingerprint = self.dataset.fingerprint
-            solve_in_blocks(self.model, self.config, fingerprint, self.folder, self.executor, on_step)
-        for epoch in epochs(self.model, self.split, config, self.training, on_step, self.config.evaluate, self.workers):
-            if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
-                self.training.save(self.folder / _CHECKPOINT)
-                if self.workers.is_main:
-                    self._write_history()
-            yield epoch
-        if writes and not self.finished:
-            self._finish()
+        config, workers = self.config.train, self.workers
+        writes = workers.is_main or config.embedding_sharding == "row_wise"  # of which each worker writes its part
+        with self._writing() if workers.is_main else nullcontext():
+            if workers.is_main:
+                (self.folder / STOP_REQUEST).unlink(missing_ok=True)  # to a process that ended before it saw it
+            if workers.size > 1:
+                assert_equal_across_ranks("their data's fingerprint", self.dataset.fingerprint, workers)
+            if isinstance(self.model, SolvesItems) and self.model.n_items:
+                fingerprint = self.dataset.fingerprint
+                solve_in_blocks(self.model, self.config, fingerprint, self.folder, self.executor, on_step)
+            files = read_bound_files(self.folder) if writes else {}
+            end_early = self._end_early(end_after)
+            training = epochs(
+                self.model, self.split, config, self.training, on_step, self.config.evaluate, workers, end_early
+            )
+            for epoch in training:
+                if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
+                    self.training.save(self.folder / CHECKPOINT, {"files": files})
+                    if workers.is_main:
+                        self._stamp = self._read_stamp()
+                        self._write_history()
+                yield epoch
+            if writes and not self.finished:
+                self._finish()
 
     def evaluate(self) -> Report:
         """Evaluate the trained model on the test pairs: the explicit final call. Writes the result to the folder."""
         self.need_finished()
         found = evaluate_split(self.scorer, self.split, "test", self.config.evaluate, self.config.train.seed)
-        self._write_report("test", found, self._examples(found, "test"))
+        with self._writing():
+            self._write_report("test", found, self._examples(found, "test"))
         return found
 
     def bundle(self) -> ModelBundle:
@@ -206,14 +237,38 @@ class Run:
         if not self.finished:
             raise RunError(f"{self.folder}: training has not ended; run `gtcrec resume {self.folder}`")
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the lock of the folder; raises `RunError` if another process does or has changed the training."""
+        with hold_lock(self.folder):
+            if self._read_stamp() != self._stamp:
+                raise RunError(f"{self.folder}: another process has gone on with this run; open it again")
+            sweep_stale(self.folder, alone=True)
+            yield
+
+    def _read_stamp(self) -> tuple[int, ...]:
+        try:
+            status = (self.folder / CHECKPOINT).stat()
+        except FileNotFoundError:
+            return ()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _end_early(self, end_after: int) -> Callable[[int], str]:
+        """Return the function that says after each epoch why to end, equally in all workers, or ""."""
+
+        def reason(done: int) -> str:
+            if end_after and done >= end_after:
+                return f"ended after {done} epochs as asked"
+            asked = (self.folder / STOP_REQUEST).exists()
+            if self.workers.size > 1:
+                asked = any(all_gather_object(asked, self.workers))
+            return f"stopped after {done} epochs as asked" if asked else ""
+
+        return reason
+
     def _write_history(self) -> None:
-        lines = [
-            {"epoch": e.number, "losses": dict(e.losses), "valid": dict(e.valid) or None, "best": e.best}
-            for e in self.training.history
-        ]
-        times = [{"epoch": e.number, **e.seconds} for e in self.training.history]
-        for name, entries in (("history.jsonl", lines), ("timings.jsonl", times)):
-            write_text(self.folder / name, "".join(json.dumps(entry) + "\n" for entry in entries))
+        for name, text in history_files(self.training.history).items():
+            write_text(self.folder / name, text)
 
     def _finish(self) -> None:
         """Write the model and its validation; of sharded tables all workers write and rank their part."""
@@ -223,12 +278,13 @@ class Run:
         found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
         examples = self._examples(found, "valid")
         if self.workers.is_main:
+            self._write_history()  # again: a kill may have come between the checkpoint and its history
             write_bundle_files(self.folder, self.bundle())
             self._write_report("valid", found, examples)
+            (self.folder / STOP_REQUEST).unlink(missing_ok=True)
 
     def _write_report(self, on: str, found: Report, examples: list[dict[str, Any]]) -> None:
-        """Write one evaluation and the page; the manifest, which marks a finished run, goes first and comes last."""
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        """Write one evaluation and the page."""
         best = self.training.best
         path = self.folder / "report.json"
         past = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -239,13 +295,12 @@ class Run:
             "stop": self.training.stop,
             "parameters": self.training.parameters,
         }
-        with atomic_path(self.folder / f"per_user_{on}.parquet") as temporary:
-            write_per_user(temporary, per_user_table(found, self.dataset.users))
-        write_json(path, {**past, **facts, on: report_to_json(found)})
-        write_json(self.folder / "examples.json", {"users": examples})
-        write_run_report(self.folder)
-        names = [file.name for file in self.folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-        write_manifest(self.folder, [name for name in names if name != MANIFEST])
+        with staged_results(self.folder) as staged:
+            write_per_user(staged / f"per_user_{on}.parquet", per_user_table(found, self.dataset.users))
+            write_json(staged / "report.json", {**past, **facts, on: report_to_json(found)})
+            write_json(staged / "examples.json", {"users": examples})
+            write_run_report(self.folder, staged=staged)
+            publish_results(self.folder, staged)
 
     def _examples(self, found: Report, on: str) -> list[dict[str, Any]]:
         """What the report shows of a few users, spread evenly over those evaluated."""

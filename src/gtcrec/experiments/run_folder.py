@@ -1,8 +1,17 @@
-"""The files of a run folder."""
+"""The files of a run folder: how it is made, what its checkpoint binds, and how results are put into it.
+
+Training has one commit point, the checkpoint: it holds the history and a copy of the files that say what is trained.
+Results have one, the manifest.
+"""
 
 import importlib.metadata
+import json
 import os
 import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +21,145 @@ import torch
 
 from gtcrec.errors import RunError
 from gtcrec.experiments.config import RunConfig, load_config
+from gtcrec.reporting.html import write_run_report
+from gtcrec.reporting.run_record import read_run_record
+from gtcrec.runtime.files import (
+    MANIFEST,
+    fsync_path,
+    link_or_copy,
+    make_folder,
+    replace_files,
+    sweep_stale,
+    temporary_path,
+    write_manifest,
+    write_text,
+    writing,
+)
+from gtcrec.runtime.locks import hold_lock
+from gtcrec.training.trainer import Epoch
 from gtcrec.types import Dataset
 
-__all__ = ["describe_dataset", "describe_environment", "read_stored_config", "write_per_user"]
+__all__ = [
+    "CHECKPOINT",
+    "STOP_REQUEST",
+    "check_bound_files",
+    "describe_dataset",
+    "describe_environment",
+    "history_files",
+    "make_run_folder",
+    "publish_results",
+    "read_bound_files",
+    "read_stored_config",
+    "request_stop",
+    "rewrite_page",
+    "staged_results",
+    "write_per_user",
+]
+
+CHECKPOINT = "checkpoint.safetensors"
+STOP_REQUEST = ".stop"  # the file that asks the process that trains a run to end it
+_BOUND = ("config.yaml", "data.json", "environment.json")
+_SHOWN = (*_BOUND, "history.jsonl", "timings.jsonl")  # what the page of a run reads beside its results
+
+
+def make_run_folder(folder: Path, texts: Mapping[str, str]) -> None:
+    """Make a folder with these files, whole or not at all. The caller holds its lock and knows that it is empty."""
+    sweep_stale(folder.resolve().parent, folder.resolve().name, alone=True)
+    fresh = temporary_path(folder.resolve())
+    make_folder(fresh)
+    try:
+        for name, text in texts.items():
+            write_text(fresh / name, text)
+        with writing(folder):
+            fresh.replace(folder.resolve())
+            fsync_path(folder.resolve().parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def request_stop(folder: Path) -> None:
+    """Ask the process that trains a run to end it after the epoch it is at."""
+    write_text(folder / STOP_REQUEST, "")
+
+
+def read_bound_files(folder: Path) -> dict[str, str]:
+    """Return the texts of the files that say what is trained, which a checkpoint holds a copy of."""
+    return {name: (folder / name).read_text(encoding="utf-8") for name in _BOUND}
+
+
+def check_bound_files(folder: Path, copies: Mapping[str, str]) -> None:
+    """Raise `RunError` when a file differs from its copy in the checkpoint; it names the line."""
+    for name, text in copies.items():
+        try:
+            found = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            found = ""
+        for number, (now, then) in enumerate(zip_longest(found.splitlines(), text.splitlines(), fillvalue=""), 1):
+            if now != then:
+                raise RunError(
+                    f"{folder / name}, line {number}: edited or damaged since training began: found {now.strip()!r}, "
+                    f"expected {then.strip()!r}; `gtcrec runs check {folder} --repair` restores the file"
+                )
+
+
+def history_files(history: Sequence[Epoch]) -> dict[str, str]:
+    """Return the texts of `history.jsonl` and `timings.jsonl`."""
+    lines = [
+        {"epoch": e.number, "losses": dict(e.losses), "valid": dict(e.valid) or None, "best": e.best} for e in history
+    ]
+    times = [{"epoch": e.number, **e.seconds} for e in history]
+    files: dict[str, list[dict[str, Any]]] = {"history.jsonl": lines, "timings.jsonl": times}
+    return {name: "".join(json.dumps(entry) + "\n" for entry in entries) for name, entries in files.items()}
+
+
+def rewrite_page(folder: Path) -> Path:
+    """Write the page of a finished run again and return its path. Raises as `read_run_record`."""
+    read_run_record(folder)
+    with hold_lock(folder), staged_results(folder) as staged:
+        for name in ("report.json", "examples.json"):
+            if (folder / name).is_file():
+                link_or_copy(folder / name, staged / name)
+        write_run_report(folder, staged=staged)
+        publish_results(folder, staged)
+    return folder / "report.html"
+
+
+@contextmanager
+def staged_results(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder in the run folder, where results are written before they are published.
+
+    It has what the page shows beside them, and it disappears at the end.
+    """
+    staged = temporary_path(folder / "results")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        with writing(folder):
+            make_folder(staged)
+            for name in _SHOWN:
+                if (folder / name).is_file():
+                    link_or_copy(folder / name, staged / name)
+            yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def publish_results(folder: Path, staged: Path) -> None:
+    """Move staged results into the run folder; the manifest, which makes them valid, is written last.
+
+    Where there is one, the run can be read at every moment. `report.json`, which says what was measured, comes last.
+    """
+    names = sorted(file.name for file in staged.iterdir() if file.name not in (*_SHOWN, "report.json"))
+    names.append("report.json")
+    if (folder / MANIFEST).exists():
+        replace_files(folder, staged, names)
+        return
+    with writing(folder):
+        for name in names:
+            fsync_path(staged / name)
+            (staged / name).replace(folder / name)
+        fsync_path(folder)
+    sealed = [file.name for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    write_manifest(folder, sealed)
 
 
 def read_stored_config(folder: Path, path: str | None = None, device: str | None = None) -> RunConfig:

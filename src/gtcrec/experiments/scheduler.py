@@ -13,7 +13,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from gtcrec.errors import GtcrecError
 from gtcrec.experiments.planned_run import Part, PlannedRun
-from gtcrec.experiments.worker import is_done, is_locked, train_locked
+from gtcrec.experiments.worker import is_done, train_locked
+from gtcrec.runtime.locks import is_locked
 from gtcrec.runtime.memory import keep_freed_memory
 
 __all__ = ["OnEvent", "WorkerPool", "train_runs"]

@@ -5,28 +5,25 @@ peak memory. A run of which only the results are kept loses its other files when
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from gtcrec.errors import InUseError
 from gtcrec.experiments.planned_run import Part, PlannedRun, is_evaluated, is_finished, start_or_resume
 from gtcrec.experiments.run import Run
 from gtcrec.reporting.run_record import read_run_record
-from gtcrec.runtime.files import MANIFEST, check_manifest, write_json, write_manifest
+from gtcrec.runtime.files import MANIFEST, check_manifest, sweep_stale, write_json, write_manifest
+from gtcrec.runtime.locks import hold_lock
 
 __all__ = [
     "COSTS",
     "RESULTS",
     "Send",
     "is_done",
-    "is_locked",
     "keep_results",
     "peak_bytes",
-    "run_lock",
     "train_and_measure",
     "train_locked",
 ]
@@ -42,28 +39,13 @@ RESULTS = (
 def train_locked(send: Send, run: PlannedRun, on: Part, keep: str) -> None:
     """Do the run, or send {"busy": True} when another process does it; an event after each epoch."""
     try:
-        with run_lock(run.folder).acquire(blocking=False):
+        with hold_lock(run.folder):
             if not is_evaluated(run.folder, on):
                 train_and_measure(run, on, send)
             if keep == "results":
                 keep_results(run.folder)
-    except Timeout:
+    except InUseError:
         send({"busy": True})
-
-
-def run_lock(folder: Path) -> FileLock:
-    """Return the lock of a run folder, a file beside it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
-
-
-def is_locked(folder: Path) -> bool:
-    """Return whether a process holds the lock of a run folder now."""
-    try:
-        with run_lock(folder).acquire(blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 def is_done(folder: Path, on: Part, keep: str) -> bool:
@@ -73,7 +55,8 @@ def is_done(folder: Path, on: Part, keep: str) -> bool:
 
 def train_and_measure(run: PlannedRun, on: Part = "test", send: Send = lambda event: None) -> None:
     """Make the run or go on with it, to its end, and on "test" to its one evaluation. The caller holds its lock."""
-    _remove_unfinished_files(run.folder)
+    sweep_stale(run.folder.parent, run.folder.name, alone=True)
+    sweep_stale(run.folder, alone=True)
     bare, clock = peak_bytes(), (time.perf_counter(), time.process_time())
     opened = start_or_resume(run)
     if not is_finished(run.folder):
@@ -136,12 +119,6 @@ def _train(run: Run, setup: Mapping[str, float], send: Send) -> None:
         send({"epoch": epoch.number, "of": config.epochs, "value": value, "best": epoch.best})
     if not path.exists():  # every epoch was done before this process began
         write_json(path, {**costs, "peak_bytes": peak_bytes()})
-
-
-def _remove_unfinished_files(folder: Path) -> None:
-    """Remove what a killed process left half written; nobody else writes here, because the caller holds the lock."""
-    for left in [*folder.parent.glob(f".{folder.name}.*.tmp"), *folder.glob(".*.tmp")]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 _highest = 0  # of the readings so far

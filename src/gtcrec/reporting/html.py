@@ -47,14 +47,19 @@ SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", 
 
 
 def write_run_report(
-    folder: Path, others: Sequence[tuple[str, Path]] = (), comparisons: Sequence[PairedDifference] = ()
+    folder: Path,
+    others: Sequence[tuple[str, Path]] = (),
+    comparisons: Sequence[PairedDifference] = (),
+    staged: Path | None = None,
 ) -> Path:
     """Write `curves.png`, `losses.png` and `report.html` into a run folder and return the path of the page.
 
-    `others` are runs (name, folder) to stand beside this one, `comparisons` paired tests of them against it.
+    `others` are runs (name, folder) to stand beside this one, `comparisons` paired tests of them against it. With
+    `staged` the run's files are read from there and the page is written there; images are found from `folder`.
     Raises `RunError` naming the file that is missing or damaged.
     """
-    record = read_run_record(folder)
+    target = staged or folder
+    record = read_run_record(target)
     runs = [(record.result.model, record), *((name, read_run_record(path)) for name, path in others)]
     lines = [line.model_dump() for line in record.history]
     text = fill_template(
@@ -71,15 +76,15 @@ def write_run_report(
         comparisons=comparisons,
         users=[_example_cards(user, folder) for user in record.examples.users[:SHOWN_USERS]],
         plots=figures.available(),
-        curves=_write_plot(folder / "curves.png", figures.curves, lines),
-        losses=_write_plot(folder / "losses.png", figures.losses, lines),
+        curves=_write_plot(target / "curves.png", figures.curves, lines),
+        losses=_write_plot(target / "losses.png", figures.losses, lines),
         counts=dict(_flatten(record.data.counts)),
         config=_config_sections(record.config),
         environment=dict(_flatten(record.environment)),
         timings=_timings_table(record.timings),
     )
-    write_text(folder / "report.html", text)
-    return folder / "report.html"
+    write_text(target / "report.html", text)
+    return target / "report.html"
 
 
 def write_comparison_page(runs: Sequence[tuple[str, Path]], comparisons: Sequence[PairedDifference], out: Path) -> Path:

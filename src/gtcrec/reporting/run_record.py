@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from gtcrec.errors import RunError, first_fault
+from gtcrec.errors import DataError, RunError, first_fault
+from gtcrec.runtime.files import MANIFEST, check_manifest
 from gtcrec.types import ReportContext
 
 __all__ = [
@@ -22,6 +23,10 @@ __all__ = [
     "TimingLine",
     "read_run_record",
 ]
+
+
+_READ = ("report.json", "data.json", "history.jsonl", "timings.jsonl", "config.yaml", "environment.json")
+_MEASURED = ("examples.json", "per_user_valid.parquet", "per_user_test.parquet")  # where they are there
 
 
 class _Stored(BaseModel):
@@ -146,12 +151,13 @@ class RunRecord:
 
 
 def read_run_record(folder: Path) -> RunRecord:
-    """Read the files of a run folder.
+    """Read the files of a run folder, each as its manifest says.
 
-    Raises `RunError` naming the first file that is missing or damaged.
+    Raises `RunError` naming the first file that is missing, damaged or edited, and when training has not ended.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: expected a run folder, found {'a file' if folder.exists() else 'nothing'}")
+    _check_sums(folder)
     examples = folder / "examples.json"
     return RunRecord(
         folder,
@@ -163,6 +169,17 @@ def read_run_record(folder: Path) -> RunRecord:
         _parse_json(folder / "environment.json", dict[str, Any]),
         _parse_json(examples, _Examples) if examples.exists() else _Examples(),
     )
+
+
+def _check_sums(folder: Path) -> None:
+    """Check what is read of a run; weights are left to those who use them."""
+    if (folder / MANIFEST).exists():
+        try:
+            check_manifest(folder, [name for name in (*_READ, *_MEASURED) if (folder / name).exists() or name in _READ])
+        except DataError as error:
+            raise RunError(str(error)) from error
+    elif (folder / "checkpoint.safetensors").exists():  # it has no results, or not all
+        raise RunError(f"{folder}: training has not ended; run `gtcrec resume {folder}`")
 
 
 def _parse_json(path: Path, kind: type[T]) -> T:

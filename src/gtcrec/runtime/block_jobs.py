@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
-from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
-from gtcrec.runtime.files import atomic_path, write_text
+from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError, WriteError
+from gtcrec.runtime.files import atomic_path, make_folder, sweep_stale, temporary_path, write_text, writing
+from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.ray_session import ray_session
 
 __all__ = [
@@ -39,7 +40,7 @@ BlockFnFactory = Callable[[], BlockFn]
 """Makes the stage, once in each worker; must travel to another process where the executor uses some."""
 
 _DIGEST_BYTES = 32  # bytes of the sha256 sum that precedes a block's rows in its file
-_ERRORS = {one.__name__: one for one in (ConfigError, DataError, GtcrecError, RunError)}
+_ERRORS = {one.__name__: one for one in (ConfigError, DataError, GtcrecError, RunError, WriteError)}
 _MAX_ATTEMPTS = 3  # after which a block is to blame for its workers' deaths
 _T = TypeVar("_T")
 
@@ -142,32 +143,56 @@ def run_in_blocks(
 ) -> _T:
     """Put each `size` rows through the stage and make one file of the results; return what `assemble` returns.
 
-    `assemble(results, path)` writes the file to a path that then becomes `out`. Until that, results lie in the
-    hidden folder `.NAME.blocks` beside `out`: the next call finds there what a killed one has done, unless `rows`,
-    `size` or `settings`, which must name all else that decides the result, have changed; a `DataError` of
-    `assemble` removes it. Raises `ConfigError` when `out` is a folder.
+    `assemble(results, path)` writes the file to a path that then becomes `out`. Until that, results lie in a hidden
+    folder `.NAME.KEY.blocks` beside `out`, whose key is a sum over the rows, `size` and `settings`, which must name all
+    else that decides the result. An equal call finds there what a killed one has done; a `DataError` of `assemble`
+    removes it. Raises `ConfigError` when `out` is a folder, `InUseError` when another process makes it, `WriteError`
+    when the disk or a permission refuses.
     """
     if out.is_dir():
         raise ConfigError(f"{out}: expected the name of a file to write, found a folder")
     blocks = {number: rows.slice(start, size) for number, start in enumerate(range(0, len(rows), size))}
-    folder = out.with_name(f".{out.name}.blocks")
-    _open_block_folder(folder, _job_key(blocks.values(), size, settings))
-    left = {number: block for number, block in blocks.items() if _read_block(folder, number) is None}
-    done = len(blocks) - len(left)
-    on_block(done, len(blocks))
-    for _ in (executor or Local()).run(make, left, folder) if left else ():
-        done += 1
+    key = _job_key(blocks.values(), size, settings)
+    folder = out.with_name(f".{out.name}.{key[:12]}.blocks")
+    with hold_lock(out), writing(out):
+        sweep_stale(out.parent, out.name, alone=True)
+        _remove_finished(out)
+        _open_block_folder(folder, key)
+        left = {number: block for number, block in blocks.items() if _read_block(folder, number) is None}
+        done = len(blocks) - len(left)
         on_block(done, len(blocks))
-    with atomic_path(out) as temporary:
-        assembled = folder / "assembled"  # so that a kill leaves nothing outside the folder
-        try:
-            found = assemble(BlockResults(folder, len(blocks)), assembled)
-        except DataError:  # the next call could but fail again
-            shutil.rmtree(folder)
-            raise
-        assembled.replace(temporary)
-    shutil.rmtree(folder)
+        for _ in (executor or Local()).run(make, left, folder) if left else ():
+            done += 1
+            on_block(done, len(blocks))
+        with atomic_path(out) as temporary:
+            assembled = folder / "assembled"  # so that a kill leaves nothing outside the folder
+            try:
+                found = assemble(BlockResults(folder, len(blocks)), assembled)
+            except DataError:  # the next call could but fail again
+                shutil.rmtree(folder)
+                raise
+            write_text(folder / "made", _identity(assembled))
+            assembled.replace(temporary)
+        _remove_finished(out)
     return found
+
+
+def _remove_finished(out: Path) -> None:
+    """Remove the blocks that `out` was made of, also for a call that was killed before it could."""
+    if not out.exists():
+        return
+    for folder in list(out.parent.iterdir()):
+        made = folder / "made"
+        named = folder.name.startswith(f".{out.name}.") and folder.name.endswith(".blocks")
+        if named and made.is_file() and made.read_text(encoding="utf-8") == _identity(out):
+            folder.replace(temporary_path(out))  # under a name that is swept if a kill comes now
+            shutil.rmtree(temporary_path(out))
+
+
+def _identity(file: Path) -> str:
+    """Return what a file keeps when it is renamed, and another one does not have."""
+    status = file.stat()
+    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 class _BlockWorker:
@@ -227,13 +252,14 @@ def _job_key(blocks: Iterable[pa.Table], size: int, settings: Mapping[str, Any])
 
 
 def _open_block_folder(folder: Path, key: str) -> None:
-    """Make the folder of blocks; one that belongs to other rows or settings is thrown away."""
+    """Make the folder of blocks, or go on with the one of this key."""
     label = folder / "key"
     if label.is_file() and label.read_text(encoding="utf-8") == key:
+        sweep_stale(folder, alone=True)
         return
-    if folder.exists():
+    if folder.exists():  # killed before its key was written
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     write_text(label, key)
 
 

@@ -1,6 +1,7 @@
 """Ray, started quietly for one piece of work, or an existing cluster joined for it.
 
-Ray's ports let whoever reaches them run code: use it on one machine or in a private network only.
+Ray's ports let whoever reaches them run code. A Ray started here listens on the loopback interface alone; use a cluster
+in a private network only.
 """
 
 import logging
@@ -26,11 +27,14 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # spares a warning about the future
     "RAY_worker_niceness": "0",  # of a Ray started here; the default 15 all but stops workers beside a busy process
 }
+_ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0", on any system: Ray takes 127.0.0.1 for its address
 
 
 @contextmanager
 def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
     """Run the block with Ray: a fresh one with `cpus` cores of this machine, or the cluster at `address`.
+
+    What a fresh one opens can be reached from this machine alone.
 
     A session that is already open is used as it is and stays open. Raises `ConfigError` when ray is not
     installed or no cluster answers at `address`.
@@ -50,15 +54,17 @@ def ray_session(address: str | None = None, cpus: int | None = None) -> Iterator
             if address:
                 _connect(address)
             else:
-                ray.init(
-                    address="local",  # whatever RAY_ADDRESS says
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                )
+                with _loopback():
+                    ray.init(
+                        address="local",  # whatever RAY_ADDRESS says
+                        num_cpus=cpus,
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        _temp_dir=folder,
+                        _node_ip_address="127.0.0.1",
+                    )
         yield
     finally:
         ray.shutdown()
@@ -77,6 +83,27 @@ def _connect(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         text = f"no Ray cluster at {address}: {str(error).splitlines()[0]}"
         raise ConfigError(f"{text}; RAY_AUTH_MODE must be as the cluster's") from error
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let a Ray that starts now listen on 127.0.0.1 alone.
+
+    Ray has no option for it: it turns 127.0.0.1 into the machine's address unless clusters are switched off, by a
+    variable that its processes read, and that this one read when it imported ray.
+    """
+    from ray._private import ray_constants
+
+    before, constant = os.environ.get(_ONE_MACHINE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_ONE_MACHINE], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = constant
+        if before is None:
+            del os.environ[_ONE_MACHINE]
+        else:
+            os.environ[_ONE_MACHINE] = before
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gtcrec.errors import RunError
+from gtcrec.errors import RunError, WriteError
 from gtcrec.ops.sharded import join_rows, shard_rows
 from gtcrec.runtime.files import atomic_path
 from gtcrec.runtime.process_group import ProcessGroup, all_gather_object
@@ -26,7 +26,10 @@ _SHARDS = "shards"  # the fact that names the files of the workers, and their su
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """Write named tensors and JSON-able facts to `path`, atomically; returns the sha256 sum over them."""
+    """Write named tensors and JSON-able facts to `path`, atomically; returns the sha256 sum over them.
+
+    Raises `WriteError` when the disk is full or a permission is missing.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(facts)
     total = _digest_tensors(plain, text)
@@ -34,7 +37,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
         temporary.touch()
         mode = temporary.stat().st_mode  # safetensors would leave the file to its owner alone
         # One key only: safetensors writes several in an order that changes from run to run.
-        save_file(plain, temporary, metadata={"gtcrec": json.dumps({"facts": text, "sha256": total})})
+        try:
+            save_file(plain, temporary, metadata={"gtcrec": json.dumps({"facts": text, "sha256": total})})
+        except SafetensorError as error:
+            raise WriteError(path, str(error)) from error
         temporary.chmod(mode)
     return total
 

@@ -4,10 +4,8 @@ The same loop serves one process and several (`gtcrec.runtime.process_group`), a
 model without parameters to train is validated once.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +30,8 @@ from gtcrec.runtime.process_group import (
     tensor_digest,
 )
 from gtcrec.training import checkpoint
+from gtcrec.training.cost import Clock, total_cost
+from gtcrec.training.divergence import require_finite_loss, require_finite_weights
 from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.training.sampling import Batches, Negatives
 from gtcrec.types import Batch, Split, TrainableModel
@@ -130,8 +130,11 @@ class Training:
         """Why training ended, or "" while it has not."""
         return self.history[-1].stop if self.history else ""
 
-    def save(self, path: Path) -> None:
-        """Write all that `load` needs to go on exactly from here, on any device and with any number of workers."""
+    def save(self, path: Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write all that `load` needs to go on exactly from here, on any device and with any number of workers.
+
+        `facts` are more values for JSON, which `load` returns.
+        """
         tensors = checkpoint.add_prefix("model", self.model.state_dict()) | checkpoint.add_prefix(
             "best", self.best_weights
         )
@@ -139,7 +142,8 @@ class Training:
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= checkpoint.add_prefix(f"optimizer/{place}/{index}", slots)
         history = [{**vars(epoch), "losses": dict(epoch.losses), "valid": dict(epoch.valid)} for epoch in self.history]
-        self.save_tensors(path, tensors, {"history": history, "config": self.config.model_dump()})
+        own = {"history": history, "config": self.config.model_dump()}
+        self.save_tensors(path, tensors, {**(facts or {}), **own})
 
     def save_tensors(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Write tensors that are named as in a checkpoint; of sharded tables each worker writes its rows."""
@@ -160,8 +164,8 @@ class Training:
         tables = {id(p) for p in self.rows}
         return (rest or section) in {key for key, p in self.model.named_parameters() if id(p) in tables}
 
-    def load(self, path: Path) -> None:
-        """Take over the state that `save` wrote. Raises `RunError` when a file is damaged."""
+    def load(self, path: Path) -> dict[str, Any]:
+        """Take over the state that `save` wrote and return its facts. Raises `RunError` when a file is damaged."""
         tensors, facts = self.load_tensors(path)
         self.history = [Epoch(**entry) for entry in facts["history"]]
         self.best_weights = checkpoint.strip_prefix("best", tensors)
@@ -174,6 +178,7 @@ class Training:
             count = len(state["param_groups"][0]["params"])
             slots = {index: checkpoint.strip_prefix(f"optimizer/{place}/{index}", tensors) for index in range(count)}
             optimizer.load_state_dict({**state, "state": {i: slot for i, slot in slots.items() if slot}})
+        return facts
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -193,11 +198,15 @@ class Training:
                 group["lr"] = self.config.learning_rate * left
 
     def step(self, batch: Batch, share: float, rng: torch.Generator, workers: ProcessGroup) -> dict[str, Tensor]:
-        """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`."""
+        """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`.
+
+        Raises `GtcrecError` that names a term, before the weights change, when the sum is not finite.
+        """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         terms = self._loss(batch, rng) if share else {}
         if terms:
+            require_finite_loss(terms)
             terms["total"].backward()  # type: ignore[no-untyped-call]
         elif self.sharded:
             with torch.no_grad():
@@ -228,12 +237,14 @@ def epochs(
     on_step: Callable[[int, int], None] = lambda done, steps: None,
     evaluation: EvaluateConfig | None = None,
     workers: ProcessGroup = SINGLE_PROCESS,
+    end_early: Callable[[int], str] = lambda done: "",
 ) -> Iterator[Epoch]:
     """Train `model`, yielding after each epoch; when the iterator ends the model has its best weights.
 
     `training` goes on from an earlier state. `on_step(done, steps)` is told of each step. Several `workers` each call
-    this with the same model and training, and yield the same epochs. Raises `GtcrecError` when the loss is no longer
-    finite, `RunError` when the workers differ.
+    this with the same model and training, and yield the same epochs. `end_early(epochs done)` says why to end after
+    this epoch, or ""; an epoch that was done before is then yielded again, as the last. Raises `GtcrecError` at the
+    step whose loss is not finite, `RunError` when the workers differ.
     """
     training = training or Training(model, config)
     evaluation = evaluation or EvaluateConfig()
@@ -241,19 +252,23 @@ def epochs(
     if training.optimizers:
         batches = Batches(split.train, config.batch_size, config.seed, warm_only=config.negative_items == "warm")
     _check_workers_agree(training, workers)
+    if training.history and not training.stop and (reason := end_early(len(training.history))):
+        _end_at_last_epoch(training, split, evaluation, workers, reason)
+        yield training.history[-1]
     while not training.stop:
         number = len(training.history) + 1
-        clock = _Clock()
+        clock = Clock()
         losses = _train_epoch(training, batches, number, on_step, workers) if batches else {}
         spent = clock.lap("train")
         valid: Mapping[str, float] = {}
+        reason = end_early(number)
         validates = len(split.valid) > 0 and (
-            number % config.valid_every == 0 or number == config.epochs or not batches
+            number % config.valid_every == 0 or number == config.epochs or not batches or reason != ""
         )
         if validates:
             valid = _measure_validation(training, split, evaluation, workers)
             spent |= clock.lap("eval")
-        _record_epoch(training, number, losses, valid, _total_cost(spent, workers), can_judge=len(split.valid) > 0)
+        _record_epoch(training, number, losses, valid, total_cost(spent, workers), len(split.valid) > 0, reason)
         _check_workers_agree(training, workers)
         yield training.history[-1]
     model.load_state_dict(training.best_weights)
@@ -285,14 +300,32 @@ def _train_epoch(
     for step, (batch, share, rng) in enumerate(batches.epoch(number, workers)):
         if step % every == 0:
             training.refresh()
-        for name, value in training.step(batch, share, rng, workers).items():
+        try:
+            terms = training.step(batch, share, rng, workers)
+            if step + 1 == batches.steps:
+                require_finite_weights(training.model)
+        except GtcrecError as error:
+            raise GtcrecError(f"epoch {number}, step {step + 1} of {batches.steps}: {error}") from error
+        for name, value in terms.items():
             sums[name] = sums.get(name, torch.zeros(())) + value
         on_step(step + 1, batches.steps)
-    means = {name: value / batches.steps for name, value in _sum_over_workers(sums, workers).items()}
-    if not math.isfinite(means["total"]):
-        wrong = next(name for name, value in means.items() if not math.isfinite(value))
-        raise GtcrecError(f"epoch {number}: loss term {wrong!r} is {means[wrong]}; try a lower learning_rate")
-    return means
+    return {name: value / batches.steps for name, value in _sum_over_workers(sums, workers).items()}
+
+
+def _end_at_last_epoch(
+    training: Training, split: Split, evaluation: EvaluateConfig, workers: ProcessGroup, reason: str
+) -> None:
+    """Make the last epoch that was done the end of training; without a best one so far it is validated, as the best."""
+    last = training.history[-1]
+    if training.best is None:
+        valid = _measure_validation(training, split, evaluation, workers) if len(split.valid) else {}
+        last = replace(last, valid=valid, best=True)
+        training.best_weights = _copy_weights(training)
+    training.history[-1] = replace(last, stop=reason)
+
+
+def _copy_weights(training: Training) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
 
 
 def _sum_over_workers(sums: Mapping[str, Tensor], workers: ProcessGroup) -> dict[str, float]:
@@ -333,13 +366,17 @@ def _record_epoch(
     valid: Mapping[str, float],
     seconds: dict[str, float],
     can_judge: bool,
+    reason: str,
 ) -> None:
-    """Judge the epoch against the best so far and add it to the history; without validation the last is the best."""
+    """Judge the epoch against the best so far and add it to the history; without validation the last is the best.
+
+    `reason` says why to end here, or is "".
+    """
     config = training.config
     metric, past = config.valid_metric, training.best
     best = not can_judge or (bool(valid) and (past is None or valid[metric] > past.valid[metric]))
     if best:
-        training.best_weights = {name: tensor.detach().clone() for name, tensor in training.model.state_dict().items()}
+        training.best_weights = _copy_weights(training)
     best_number = number if best else past.number if past else 0
     stop = ""
     if not training.optimizers:
@@ -348,25 +385,6 @@ def _record_epoch(
         stop = f"no better {metric} in {config.patience} validations"
     elif number >= config.epochs:
         stop = f"all {config.epochs} epochs done"
+    else:
+        stop = reason
     training.history.append(Epoch(number, losses, valid, best, stop, seconds))
-
-
-def _total_cost(spent: dict[str, float], workers: ProcessGroup) -> dict[str, float]:
-    """What all workers spent: the CPU seconds of all, the longest wall time."""
-    if workers.size == 1:
-        return spent
-    parts = all_gather_object(spent, workers)
-    return {name: (sum if "cpu" in name else max)(part[name] for part in parts) for name in spent}
-
-
-class _Clock:
-    """Wall and CPU seconds between laps."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def lap(self, name: str) -> dict[str, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        spent = {f"{name}_seconds": wall - self._wall, f"{name}_cpu_seconds": cpu - self._cpu}
-        self._wall, self._cpu = wall, cpu
-        return spent

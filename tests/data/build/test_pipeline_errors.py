@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +281,27 @@ def test_every_file_of_the_folder_is_in_the_manifest_and_damage_is_found(tmp_pat
     (tmp_path / "out/tags_feat.npy").write_bytes(b"x")
     with pytest.raises(DataError, match="damaged or edited"):
         load(tmp_path / "out")
+
+
+def test_a_build_whose_content_is_refused_leaves_nothing_that_blocks_the_next(tmp_path: Path) -> None:
+    items, acts = write(tmp_path, "item_id,genre\n007,\n木,\nb c,\n")
+    with pytest.raises(DataError, match="no row has content that can be read in 'genre'"):
+        build(items, acts, tmp_path / "out", BuildConfig(core=0, tags=("genre",)))
+    assert not (tmp_path / "out").exists()
+    items.write_text("item_id,genre\n007,red\n木,blue\nb c,red\n")
+    build(items, acts, tmp_path / "out", BuildConfig(core=0, tags=("genre",)))
+    assert load(tmp_path / "out").features.names == ("tags",)
+
+
+def test_a_second_build_into_one_folder_is_refused(tmp_path: Path) -> None:
+    def second(stage: str) -> None:
+        code = f"from gtcrec.data.build.pipeline import build; build({str(items)!r}, {str(acts)!r}, {str(out)!r})"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        said.append(done.stderr.splitlines()[-1])
+
+    said: list[str] = []
+    (items, acts), out = write(tmp_path), tmp_path / "out"
+    build(items, acts, out, ALL, on_stage=second)
+    assert said
+    assert all(f"InUseError: {out}: in use by process {os.getpid()}" in line for line in said)
+    assert len(load(out).interactions)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gtcrec.data import load
+from gtcrec.data import load, write_catalog
 from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.runtime.files import check_manifest, write_manifest
+from helpers.faults import count_events, die_at, places
 
 SCRIPT = Path(__file__).with_name("encode_process.py")
 LENGTHS = EncodeConfig(text=("title",), encoder="lengths", batch=2)
@@ -63,7 +64,7 @@ def test_a_kill_at_any_step_loses_at_most_one_batch(tmp_path: Path) -> None:
     for one in [*killed, last]:
         assert one["x"] == [3, 5, 1, 6, 7, 8, 9]
         files = ["asked", "items.csv", "text_feat.json", "text_feat.keys.npy", "text_feat.npy"]
-        assert [name for name in one["files"] if not name.endswith(".tmp")] == files
+        assert one["files"] == files
 
 
 def test_only_new_contents_are_encoded(table: Path) -> None:
@@ -144,3 +145,27 @@ def test_a_folder_in_the_place_of_the_file_is_refused(table: Path) -> None:
     (table.parent / "x_feat.npy").mkdir()
     with pytest.raises(ConfigError, match=r"x_feat\.npy: expected the name of a file to write, found a folder"):
         encode(table, table.parent / "x_feat.npy", EncodeConfig(tags=("title",)))
+
+
+def test_a_folder_can_be_read_after_a_kill_at_any_file_event_of_an_encoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        encode(shop / "items.csv", shop / "text_feat.npy", EncodeConfig(text=("title",), encoder="one"), ones)
+
+    shop = write_catalog(tmp_path / "whole", n_users=40, n_items=30)
+    with monkeypatch.context() as patch:
+        seen = count_events(patch, lambda number, name: None)
+        work()
+    for place in places(len(seen), 15):
+        shop = write_catalog(tmp_path / str(place), n_users=40, n_items=30)
+        before = load(shop).features.values["text"].shape[1]
+        assert die_at(place, work) == 9
+        assert load(shop).features.values["text"].shape[1] in (before, 3)
+        work()
+        assert load(shop).features.values["text"].shape[1] == 3
+        assert [file.name for file in shop.iterdir() if file.name.startswith(".")] == []
+
+
+def ones(texts: Sequence[str]) -> np.ndarray:
+    return np.ones((len(texts), 3)) * [[len(text)] for text in texts]

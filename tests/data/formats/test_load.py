@@ -1,5 +1,6 @@
 """Reading catalogues: what comes out is what stands in the files."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gtcrec.data import ReadConfig, load
+from gtcrec.data import ReadConfig, load, write_catalog
+from gtcrec.errors import DataError
 from gtcrec.types import Dataset
 
 
@@ -284,3 +286,25 @@ def test_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
     write(tmp_path, "csv", [("a", "z")], ("user", "item"))
     (tmp_path / "manifest.json").write_text("{}")
     assert len(load(tmp_path).interactions) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"{", b"["), (b'"gtcrec"', b'"gtcrfc"'), (b'"files"', b'"filet"'), (b"sha256", b"sha257")]
+)
+def test_a_damaged_manifest_is_an_error_not_none(tmp_path: Path, old: bytes, new: bytes) -> None:
+    folder = write_catalog(tmp_path / "shop", n_users=60, n_items=40)
+    manifest = folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(old, new, 1))
+    with pytest.raises(DataError, match=r"manifest\.json: (damaged|cannot be read as a manifest)"):
+        load(folder)
+
+
+def test_a_manifest_of_an_earlier_version_is_believed_only_whole(tmp_path: Path) -> None:
+    folder = write_catalog(tmp_path / "shop", n_users=60, n_items=40)
+    manifest = folder / "manifest.json"
+    earlier = {key: value for key, value in json.loads(manifest.read_text()).items() if key != "manifest_sha256"}
+    manifest.write_text(json.dumps(earlier))
+    assert len(load(folder).interactions)
+    manifest.write_text(json.dumps({"gtcrfc": earlier["gtcrec"], "files": earlier["files"]}))
+    with pytest.raises(DataError, match=r"manifest\.json: damaged or edited: the key 'gtcrec' is missing"):
+        load(folder)

@@ -10,9 +10,10 @@ from PIL import Image
 from gtcrec.data import SyntheticCatalog, load, make_catalog, split, write_catalog
 from gtcrec.data.synthetic.catalog import CARES
 from gtcrec.data.synthetic.rendering import ATTRIBUTES, encode_png, text_features
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, WriteError
 from gtcrec.runtime.files import check_manifest
 from gtcrec.types import Ints
+from helpers.faults import count_events, fail_at
 
 SMALL = {"n_users": 60, "n_items": 50, "per_user": 8, "seed": 3}
 
@@ -141,3 +142,15 @@ def test_text_features_are_tf_idf_of_length_one() -> None:
     # Words a, b, c; "a" is in both texts: idf log(3/3) = 0; "b" twice and "c" once: idf log(3/2).
     found = text_features(("A b, b; c", "a"))
     np.testing.assert_allclose(found, [[0, 2 / 5**0.5, 1 / 5**0.5], [0, 0, 0]], atol=1e-6)
+
+
+def test_a_catalogue_that_could_not_be_written_does_not_block_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        count_events(patch, fail_at(30))
+        with pytest.raises(WriteError) as failed:
+            write_catalog(tmp_path / "shop", **SMALL)
+    assert str(failed.value) == f"{tmp_path / 'shop'}: cannot be written: No space left on device"
+    assert list(tmp_path.iterdir()) == []
+    assert len(load(write_catalog(tmp_path / "shop", **SMALL)).interactions)

@@ -17,6 +17,7 @@ from gtcrec.experiments.benchmark.results import read_tested, results
 from gtcrec.experiments.benchmark.tables import latex, markdown
 from gtcrec.reporting import figures
 from gtcrec.reporting.run_record import read_run_record
+from gtcrec.runtime.files import sha256, write_json
 from helpers.bench import RUNS, planned, write_file
 
 # The results.
@@ -145,9 +146,8 @@ def test_runs_of_other_users_pairs_or_makers_are_refused(copied: Path) -> None:
     def rewritten(name: str, change: object) -> None:
         path = folder / name
         path.write_text(change(path.read_text()))  # type: ignore[operator]
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["files"].pop(name)
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        sealed = json.loads((folder / "manifest.json").read_text())["files"]
+        write_json(folder / "manifest.json", {"files": {**sealed, name: {"sha256": sha256(path)}}})
 
     runs = planned(copied).runs["shop"]
     rewritten("report.json", lambda text: re.sub(r'"relevant": "\w+"', '"relevant": "0"', text))
@@ -159,12 +159,12 @@ def test_runs_of_other_users_pairs_or_makers_are_refused(copied: Path) -> None:
     with pytest.raises(DataError, match=r"per_user_test.parquet: damaged or edited"):
         read_tested(runs)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"].pop("per_user_test.parquet")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest["files"]["per_user_test.parquet"]["sha256"] = sha256(folder / "per_user_test.parquet")
+    write_json(folder / "manifest.json", {"files": manifest["files"]})
     with pytest.raises(RunError, match="bpr-0 and bpr-1 were measured on different users; expected the same users"):
         read_tested(runs)
     manifest["files"].pop("costs.json")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", {"files": manifest["files"]})
     (folder / "costs.json").unlink()
     with pytest.raises(RunError, match=r"costs.json: missing; expected a run that `gtcrec benchmark` made"):
         read_tested(runs)

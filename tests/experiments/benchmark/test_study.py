@@ -30,12 +30,12 @@ from gtcrec.experiments.worker import (
     RESULTS,
     keep_results,
     peak_bytes,
-    run_lock,
     train_and_measure,
     train_locked,
 )
 from gtcrec.models.registry import MODELS
 from gtcrec.runtime.files import check_manifest
+from gtcrec.runtime.locks import hold_lock
 from helpers.bench import RUNS, SMALL, planned, write_file
 
 # The file.
@@ -200,11 +200,11 @@ def test_a_run_that_another_process_does_is_left_to_it_and_then_taken(copied: Pa
     wanted = planned(copied).trained[0]
     shutil.rmtree(wanted.folder)
     told: list[object] = []
-    with run_lock(wanted.folder):
-        train_locked(told.append, wanted, "test", "all")
+    with hold_lock(wanted.folder):
+        other = ThreadPoolExecutor(1)  # this thread would get the lock that it holds
+        other.submit(train_locked, told.append, wanted, "test", "all").result()
         assert told == [{"busy": True}]
         assert not wanted.folder.exists()
-        other = ThreadPoolExecutor(1)
         working = other.submit(train_runs, [wanted], 1, lambda run, event: told.append(event))
         time.sleep(2)
         assert told == [{"busy": True}]

@@ -3,6 +3,7 @@
 import codecs
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.data.formats.columns import find_columns, find_item_column, require_columns
 from gtcrec.data.formats.tables import TableFile, open_table
 from gtcrec.data.splits import SplitConfig
-from gtcrec.errors import DataError, visible
+from gtcrec.errors import ConfigError, DataError, visible
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
@@ -31,6 +32,7 @@ from gtcrec.runtime.files import (
     write_manifest,
     write_text,
 )
+from gtcrec.runtime.locks import hold_lock
 
 __all__ = ["BuildConfig", "build"]
 
@@ -106,19 +108,24 @@ def build(
 
     It appears when its tables are complete: `interactions.parquet` (`user_id`, `item_id`, `rating`, `timestamp`,
     `x_label`), `items.parquet`, `images/`, `report.json`, `report.md`, `manifest.json`. Then the content is added, a
-    `*_feat.npy` at a time; an equal call goes on with a killed one. Image paths are relative to `image_root`, the
-    items table's folder if not given. Return the report. Raises `DataError` for input that is not as it should be and
-    a folder in use.
+    `*_feat.npy` at a time; an equal call goes on with a killed one. Input that is refused leaves no folder. Image paths
+    are relative to `image_root`, the items table's folder if not given. Return the report. Raises `DataError` for input
+    that is not as it should be and a folder in use.
     """
     items, interactions, out = Path(items), Path(interactions), Path(out)
     item_file, interaction_file = open_table(items, config.encoding), open_table(interactions, config.encoding)
     about, matrices = _build_facts(items, interactions, config), _feature_configs(config)
-    if _is_begun(out, about, matrices):
-        on_stage(f"{out}: the tables are there")
-    else:
-        root = items.parent if image_root is None else Path(image_root)
-        _build_tables(item_file, interaction_file, root, out, config, about, on_stage)
-    encode_missing_features(out, matrices, executor, on_stage, on_block)
+    with hold_lock(out):
+        if _is_begun(out, about, matrices):
+            on_stage(f"{out}: the tables are there")
+        else:
+            root = items.parent if image_root is None else Path(image_root)
+            _build_tables(item_file, interaction_file, root, out, config, about, on_stage)
+        try:
+            encode_missing_features(out, matrices, executor, on_stage, on_block)
+        except (ConfigError, DataError):  # an equal call could but fail again, and this folder would refuse another
+            shutil.rmtree(out)
+            raise
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report
 

@@ -47,7 +47,8 @@ from gtcrec.data.formats.mmrec import read_dense_ids
 from gtcrec.data.formats.tables import ENDS, Table, open_table
 from gtcrec.errors import ConfigError, DataError, visible
 from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
-from gtcrec.runtime.files import atomic_path, sha256
+from gtcrec.runtime.files import atomic_path, make_matrix, sha256
+from gtcrec.runtime.locks import hold_lock
 from gtcrec.types import Floats
 
 __all__ = ["EncodeConfig", "Encoded", "encode"]
@@ -155,22 +156,23 @@ def encode(
     function = _check_request(config, out, function)
     table = _read_items(Path(items), config)
     _check_order(table, out)
-    settle_record(out)
-    if config.kind in ("tags", "numbers"):
-        found = _encode_whole(table, config, out)
-    else:
-        job = _plan_encoding(table, config, out, function, reuse)
-        found = run_in_blocks(
-            job.rows(),
-            config.batch,
-            partial(_make_encode_fn, config, job.folder, function),
-            {**config.model_dump(mode="json"), "encoder": job.about},
-            out,
-            partial(_assemble_matrix, job),
-            executor,
-            on_block,
-        )
-    settle_record(out)
+    with hold_lock(out):
+        settle_record(out)
+        if config.kind in ("tags", "numbers"):
+            found = _encode_whole(table, config, out)
+        else:
+            job = _plan_encoding(table, config, out, function, reuse)
+            found = run_in_blocks(
+                job.rows(),
+                config.batch,
+                partial(_make_encode_fn, config, job.folder, function),
+                {**config.model_dump(mode="json"), "encoder": job.about},
+                out,
+                partial(_assemble_matrix, job),
+                executor,
+                on_block,
+            )
+        settle_record(out)
     return found
 
 
@@ -333,7 +335,7 @@ def _assemble_matrix(job: _Job, results: BlockResults, path: Path) -> Encoded:
     """Write the matrix to `path`, and its record and keys beside `out`."""
     config = job.config
     width = _vector_width(job, results)
-    x = np.lib.format.open_memmap(path, "w+", np.dtype(config.dtype), (len(job.table), width))
+    x = make_matrix(path, np.dtype(config.dtype), (len(job.table), width))
     reasons = list(job.contents.reasons)
     for key, (known, row) in job.known.items():
         x[job.rows_of[key]] = known.x[row]
@@ -383,7 +385,6 @@ def _encode_whole(table: Table, config: EncodeConfig, out: Path) -> Encoded:
     present = x.any(axis=1)
     if not present.any():
         _refuse_empty(table, config)
-    out.parent.mkdir(parents=True, exist_ok=True)
     encoded = summarize_encoding(table, reasons, x.shape[1], int(present.sum()))
     with atomic_path(out) as temporary:
         with temporary.open("wb") as stream:

@@ -19,7 +19,17 @@ from gtcrec.data.formats.columns import find_column, read_ids
 from gtcrec.data.formats.ids import whole_numbers
 from gtcrec.data.formats.tables import Table
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import MANIFEST, atomic_path, sha256, write_json
+from gtcrec.runtime.files import (
+    MANIFEST,
+    atomic_path,
+    check_manifest,
+    expect_files,
+    has_manifest,
+    renew_manifest,
+    sha256,
+    sweep_stale,
+    write_json,
+)
 from gtcrec.types import Floats
 
 __all__ = ["Encoded", "Known", "earlier_matrices", "prepare_record", "settle_record", "summarize_encoding"]
@@ -81,15 +91,23 @@ def prepare_record(
             np.save(stream, np.frombuffer(filled, dtype=np.uint8).reshape(-1, _KEY))
         record["keys"] = {"name": _keys_path(out).name, "sha256": sha256(_pending_path(_keys_path(out)))}
     write_json(_pending_path(_record_path(out)), record)
+    if has_manifest(out.parent):
+        files = (_keys_path(out), _record_path(out))
+        coming = {one.name: _pending_path(one) for one in files if _pending_path(one).is_file()}
+        expect_files(out.parent, {out.name: path, **coming})
 
 
 def settle_record(out: Path) -> None:
     """Put record and keys in their places if they belong to the matrix that is there, else remove them.
 
+    What dead processes left of these files is removed; the caller holds the lock of `out`.
+
     A kill may come between the renaming of a matrix and that of its record: the next call makes up for it. The
     entries of these files in the folder's manifest are renewed, if gtcrec wrote one that names them.
     """
     record, keys = _pending_path(_record_path(out)), _pending_path(_keys_path(out))
+    for name in (out.name, record.name, keys.name, MANIFEST):
+        sweep_stale(out.parent, name, alone=name != MANIFEST)
     if record.is_file():
         facts = json.loads(record.read_text(encoding="utf-8"))
         if out.is_file() and sha256(out) == facts["file"]["sha256"]:
@@ -97,8 +115,8 @@ def settle_record(out: Path) -> None:
                 keys.replace(_keys_path(out))
             elif "keys" not in facts:
                 _keys_path(out).unlink(missing_ok=True)  # of a matrix that was here before
-            _renew_manifest_entries(out)
             record.replace(_record_path(out))
+            _renew_manifest_entries(out)
             return
     for one in (keys, record):
         one.unlink(missing_ok=True)
@@ -142,12 +160,6 @@ def _pending_path(path: Path) -> Path:
 
 
 def _renew_manifest_entries(out: Path) -> None:
-    manifest, record = out.parent / MANIFEST, _record_path(out)
-    if not manifest.is_file() or b'"gtcrec"' not in manifest.read_bytes():
-        return
-    facts = json.loads(manifest.read_text(encoding="utf-8"))
-    now = {out.name: out, _keys_path(out).name: _keys_path(out), record.name: _pending_path(record)}
-    for name, file in now.items():
-        if name in facts["files"] and file.is_file():
-            facts["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    write_json(manifest, facts)
+    if has_manifest(out.parent):
+        named = check_manifest(out.parent, ())["files"]
+        renew_manifest(out.parent, [one.name for one in (out, _keys_path(out), _record_path(out)) if one.name in named])

@@ -18,7 +18,7 @@ from gtcrec.data.formats.recbole import find_parts, is_atomic, read_atomic, read
 from gtcrec.data.formats.tables import FORMATS, Table, TableFile, find_table, open_table, read_table
 from gtcrec.data.formats.tabular import read_tabular
 from gtcrec.errors import DataError, shortened, visible
-from gtcrec.runtime.files import MANIFEST, check_manifest
+from gtcrec.runtime.files import MANIFEST, OWN_SUM, check_manifest, has_manifest
 from gtcrec.types import Dataset, Interactions, Vocabulary
 
 __all__ = ["ReadConfig", "load", "rename_old_settings"]
@@ -55,7 +55,6 @@ class ReadConfig(BaseModel):
 
 
 _DEFAULT = ReadConfig()
-_OURS = (b'"gtcrec"', b'"sha256"', b'"bytes"')  # words of our manifests
 
 
 def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
@@ -165,33 +164,21 @@ def _find_interactions(path: Path) -> TableFile:
 def _verified_sizes(folder: Path) -> Mapping[str, Any]:
     """Check the sums where gtcrec wrote the folder; a `manifest.json` of other origin is none of ours.
 
-    Return what the manifest says of an MMRec folder that we wrote: how many users and items there are.
+    Return what the manifest says of an MMRec folder that we wrote: how many users and items there are. Raises
+    `DataError` for a damaged file or manifest.
     """
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if not has_manifest(folder):
         return {}
-    if not _is_ours(manifest.read_bytes()):
-        return {}
-    about = check_manifest(folder).get("gtcrec")
+    facts, path = check_manifest(folder), folder / MANIFEST
+    if "gtcrec" not in facts and OWN_SUM not in facts:
+        raise DataError(f"{path}: damaged or edited: the key 'gtcrec' is missing")
+    about = facts.get("gtcrec")
     if not isinstance(about, dict) or about.get("format") != "mmrec":
         return {}
     for word in ("users", "items"):
         if type(about.get(word, 0)) is not int or not 0 <= about.get(word, 0) < 2**40:
-            raise DataError(f"{manifest}: {word}: expected a whole number, found {shortened(about[word])}")
+            raise DataError(f"{path}: {word}: expected a whole number, found {shortened(about[word])}")
     return about
-
-
-def _is_ours(text: bytes) -> bool:
-    """Whether a manifest is one of gtcrec's, also if a letter of it is damaged."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return sum(word in text for word in _OURS) > 1
-    files = found.get("files") if isinstance(found, dict) else None
-    entries = files.values() if isinstance(files, dict) else ()
-    return isinstance(found, dict) and (
-        "gtcrec" in found or any("sha256" in one for one in entries if isinstance(one, dict))
-    )
 
 
 def _refuse_repeated_header(table: Table, columns: Mapping[str, str]) -> None:

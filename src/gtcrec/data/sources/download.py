@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from gtcrec.data.sources.registry import PublicFile
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import sha256, write_json, write_text
+from gtcrec.runtime.files import make_folder, sha256, write_json, write_text
 
 __all__ = ["SUMS", "download", "get"]
 
@@ -40,7 +40,7 @@ def get(
     sum that was recorded when it came. Raises `DataError` as `download` does.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sums, found = _read_sums(folder), {}
     for file in files:
         path = folder / file.name

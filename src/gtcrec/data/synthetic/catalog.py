@@ -18,7 +18,7 @@ from gtcrec.data.synthetic.rendering import (
     write_texts,
 )
 from gtcrec.errors import DataError
-from gtcrec.runtime.files import require_empty, write_manifest
+from gtcrec.runtime.files import new_folder, write_manifest
 from gtcrec.types import Dataset, Interactions, Ints, ItemFeatures, ItemMetadata, Vocabulary
 
 __all__ = ["CARES", "SyntheticCatalog", "make_catalog", "write_catalog"]
@@ -139,8 +139,12 @@ def write_catalog(
     DataError
         For a folder in use, and as `make_catalog`.
     """
-    folder = Path(folder)
-    require_empty(folder, DataError)
+    with new_folder(Path(folder)) as fresh:
+        _write_catalog_files(fresh, n_users, n_items, per_user, seed)
+    return Path(folder)
+
+
+def _write_catalog_files(folder: Path, n_users: int, n_items: int, per_user: float, seed: int) -> None:
     truth = make_catalog(n_users, n_items, per_user, seed)
     data, items = truth.dataset, truth.dataset.items.ids.tolist()
     shown = data.features.present["image"]
@@ -157,7 +161,6 @@ def write_catalog(
     names = ["interactions.csv", "items.csv", "image_feat.npy", "text_feat.npy", *filter(None, pictures)]
     about = {"source": "planted", "n_users": n_users, "n_items": n_items, "per_user": per_user, "seed": seed}
     write_manifest(folder, names, {"gtcrec": about})
-    return folder
 
 
 def _choose_items(
