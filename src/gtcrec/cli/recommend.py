@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import RenderableType
 
-    from gtcrec.experiments.model_bundle import ModelBundle
-
 __all__ = ["recommend"]
 
 Ids = list[str] | None
+TitlesOf = Callable[[Sequence[Any]], list[str]]
 ListFormat = Literal["text", "json", "csv", "parquet"]
 
 
@@ -56,15 +55,27 @@ def recommend(
     if every and form == "parquet" and out:
         _write_all_users(folder, out, k, block_users, (engine, workers, ray_address), data, device)
         return
+    lists, titles_of = _make_lists(folder, named, histories, k, data, device)
+    _write_lists(lists, titles_of, "history" if histories else "user", form, out)
+
+
+def _make_lists(
+    folder: Path, users: list[str], histories: list[list[str]], k: int, data: str | None, device: str | None
+) -> tuple["pa.Table", TitlesOf]:
+    """Return the lists of users, of histories or, where both are empty, of everyone, and what tells titles."""
+    if users and device in (None, "cpu"):
+        from gtcrec.serving.stored_lists import StoredLists
+
+        stored = StoredLists.open(folder)
+        if stored is not None:
+            return stored.recommend(users, k), stored.titles_of
     from gtcrec.serving.trained_model import TrainedModel
 
     model = TrainedModel.load(folder, data, device)
     if histories:
-        lists = model.recommend_for_histories(histories, k)
-    else:
-        known = model.bundle.users
-        lists = model.recommend(known.index(known.ids if every else named), k)
-    _write_lists(lists, model.bundle, "history" if histories else "user", form, out)
+        return model.recommend_for_histories(histories, k), model.titles_of
+    known = model.bundle.users
+    return model.recommend(known.index(users or known.ids), k), model.titles_of
 
 
 def _write_all_users(
@@ -87,13 +98,13 @@ def _write_all_users(
     say(f"{rows:,} rows: {out}")
 
 
-def _write_lists(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, out: Path | None) -> None:
+def _write_lists(lists: "pa.Table", titles_of: TitlesOf, owner: str, form: str, out: Path | None) -> None:
     """Write recommendations to `out` or, where that is None, to stdout; "text" adds titles where the data have them."""
     from gtcrec.cli.console import say
     from gtcrec.runtime.files import atomic_path, write_text
 
     if out is None:
-        sys.stdout.write(_lists_as_text(lists, bundle, owner, form))
+        sys.stdout.write(_lists_as_text(lists, titles_of, owner, form))
         return
     if form == "parquet":
         import pyarrow.parquet as pq
@@ -101,30 +112,30 @@ def _write_lists(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str
         with atomic_path(out) as temporary:
             pq.write_table(lists, temporary)
     else:
-        write_text(out, _lists_as_text(lists, bundle, owner, form))
+        write_text(out, _lists_as_text(lists, titles_of, owner, form))
     say(f"{len(lists):,} rows: {out}")
 
 
-def _lists_as_text(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str) -> str:
+def _lists_as_text(lists: "pa.Table", titles_of: TitlesOf, owner: str, form: str) -> str:
     from gtcrec.cli.console import rendered
 
     if form == "json":
         return json.dumps(lists.to_pylist(), indent=2, ensure_ascii=False) + "\n"
     rows = list(zip(*(column.to_pylist() for column in lists.columns), strict=True))
     if form == "text":
-        return rendered(_lists_table(rows, bundle, owner))
+        return rendered(_lists_table(rows, titles_of, owner))
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([lists.column_names, *rows])
     return stream.getvalue()
 
 
-def _lists_table(rows: Sequence[tuple[Any, ...]], bundle: "ModelBundle", first_header: str) -> "RenderableType":
+def _lists_table(rows: Sequence[tuple[Any, ...]], titles_of: TitlesOf, first_header: str) -> "RenderableType":
     """Return a table of lists that shows each user once, with the items' titles if there are any."""
     from rich.markup import escape
 
     from gtcrec.cli.console import table
 
-    titles = [bundle.titles[i] for i in bundle.items.index(row[1] for row in rows)] if bundle.titles else []
+    titles = titles_of([row[1] for row in rows])
     lines, previous = [], None
     for place, (user, item, rank, score) in enumerate(rows):
         name = "" if user == previous else escape(str(user))

@@ -214,7 +214,7 @@ class Run:
         found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
         examples = self._examples(found, "valid")
         if self.workers.is_main:
-            write_bundle_files(self.folder, self.bundle())
+            write_bundle_files(self.folder, self.bundle(), self.scorer)
             self._write_report("valid", found, examples)
 
     def _write_report(self, on: str, found: Report, examples: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,16 @@ def write_manifest(folder: Path, names: list[str], about: Mapping[str, Any] | No
     write_json(folder / MANIFEST, {**(about or {}), "files": files})
 
 
-def check_manifest(folder: Path) -> dict[str, Any]:
-    """Verify every file that the folder's manifest names and return the manifest.
+def check_manifest(folder: Path, names: Collection[str] | None = None) -> dict[str, Any]:
+    """Verify every file that the folder's manifest names, or those of `names`, and return the manifest.
 
-    Raises `DataError` naming the first file that is missing or differs.
+    Raises `DataError` naming the first file that is missing, differs, or is not in the manifest though in `names`.
     """
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        entries = manifest["files"].items()
+        files = manifest["files"]
+        entries = files.items() if names is None else [(name, files[name]) for name in names]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as a manifest: {error}") from error
     for name, entry in entries:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from gtcrec.errors import DataError
 from gtcrec.types.arrays import Floats, Ints, Masks
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["Dataset", "Interactions", "ItemFeatures", "ItemMetadata", "Split", "Vocabulary"]
 
@@ -113,8 +115,10 @@ class Interactions:
         found: Masks = (keys[place] == queries) & (items >= 0)
         return found
 
-    def matrix(self) -> csr_array:
+    def matrix(self) -> "csr_array":
         """Return the binary matrix, float32 CSR [n_users, n_items]."""
+        from scipy.sparse import csr_array
+
         ones = np.ones(len(self), dtype=np.float32)
         return csr_array((ones, self.items, self.indptr), shape=(self.n_users, self.n_items))
 
