@@ -22,7 +22,7 @@ from gtcrec.experiments.model_bundle import (
     read_vectors,
 )
 from gtcrec.ops.fold_in import history_matrix
-from gtcrec.ops.scorers import DotScorer
+from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
@@ -160,10 +160,9 @@ class TrainedModel:
         n_trained, n_items = self.bundle.seen.n_items, len(self.bundle.items)
         lists = [self.bundle.items.index(one) for one in histories]
         rows = history_matrix([one[one < n_trained] for one in lists], n_trained)
-        if self.bundle.n_added:
-            module = self._adding_module()
-            assert isinstance(self.scorer, DotScorer)
-            scores = module.new_users(rows) @ self.scorer.items.T
+        base = self.scorer.base if isinstance(self.scorer, RerankingScorer) else self.scorer
+        if isinstance(self.module, AddsItems) and isinstance(base, DotScorer):
+            scores = self.module.new_users(rows) @ base.items.T  # what fold_in would make of items' vectors made anew
         else:
             scores = self.module.fold_in(rows).detach()
         users, items = history_matrix(lists, n_items).nonzero()
