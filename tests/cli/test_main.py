@@ -35,18 +35,35 @@ assert not loaded, loaded
 
 
 @pytest.mark.parametrize(
-    ("given", "count"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ("given", "policy"),
+    [({}, "PASSIVE"), ({"GOMP_SPINCOUNT": "7"}, None), ({"OMP_WAIT_POLICY": "active"}, "active")],
 )
-def test_waiting_threads_soon_sleep_unless_the_environment_says_otherwise(given, count, monkeypatch) -> None:
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(given, policy, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gtcrec", "--version"])
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
+        monkeypatch.setenv(name, "")  # so that the end of the test takes back what main sets
+        monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
         main()
-    assert os.environ.get("GOMP_SPINCOUNT") == count
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    assert os.environ.get("KMP_BLOCKTIME") == (None if given else "0")
+
+
+def test_importing_the_library_sets_neither_environment_nor_threads() -> None:
+    code = """
+import os, torch
+before = dict(os.environ), torch.get_num_threads()
+import gtcrec
+from gtcrec.serving.recommender import Recommender
+gtcrec.Recommender("bpr", embedding_dim=4).fit(
+    gtcrec.data.make_catalog(n_users=20, n_items=30).dataset, epochs=1, device="cpu"
+)
+assert (dict(os.environ), torch.get_num_threads()) == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
 
 
 def test_version_and_module_entry() -> None:

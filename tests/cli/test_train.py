@@ -16,6 +16,7 @@ import typer
 
 from gtcrec.cli.main import execute
 from gtcrec.cli.train import train_here
+from gtcrec.data import write_catalog
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import Epoch
 
@@ -118,6 +119,7 @@ def test_a_terminated_training_resumes_to_the_end(
     command = [sys.executable, "-m", "gtcrec", *line]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        assert process.stderr.readline().startswith("threads: ")
         assert process.stderr.readline().startswith("epoch 1/60")
         os.kill(process.pid, signal.SIGTERM)
         assert process.stderr.read().endswith(f"stopped; resume with: gtcrec resume {out}\n")
@@ -135,3 +137,31 @@ def test_a_configuration_may_name_the_data(runs: Path, data: Path, tmp_path: Pat
     out = tmp_path / "again"
     assert execute(["train", "--config", str(runs / "bpr" / "config.yaml"), "epochs=1", "--out", str(out)]) == 0
     assert f"path: {data}" in (out / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "said"),
+    [
+        (["--threads", "3"], "1", r"threads: (3) \(as --threads says\)"),
+        ([], "2", r"threads: (2) \(as OMP_NUM_THREADS says\)"),
+        ([], "", r"threads: (\d+) \(\1 of \d+ cores free\)"),
+    ],
+)
+def test_training_says_how_many_threads_it_uses_and_uses_them(
+    tmp_path: Path, options: list[str], variable: str, said: str
+) -> None:
+    write_catalog(tmp_path / "shop", n_users=30, n_items=40)
+    code = "import sys; from gtcrec.cli.main import execute; code = execute(sys.argv[1:]); import torch; "
+    code += "print('used', torch.get_num_threads()); sys.exit(code)"
+    line = ["train", str(tmp_path / "shop"), "bpr", "epochs=1", "embedding_dim=4", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": variable}
+    if not variable:
+        del environment["OMP_NUM_THREADS"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line, *options], capture_output=True, text=True, timeout=100, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.fullmatch(said, done.stderr.splitlines()[0])
+    assert found, done.stderr
+    assert done.stdout.splitlines()[-1] == f"used {found[1]}"
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["threads"] == int(found[1])

@@ -6,6 +6,7 @@ import torch
 
 import gtcrec
 from gtcrec.errors import ConfigError, DataError, RunError
+from gtcrec.ops.fold_in import history_matrix
 
 FAST = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02}
 
@@ -68,6 +69,20 @@ def test_a_history_gets_a_table_of_the_same_columns_without_its_items(fitted):
     assert one["item_id"].to_pylist() == two["item_id"].to_pylist()[:5]
     assert not {"p0001", "p0002"} & set(one["item_id"].to_pylist())
     assert set(two["user_id"].to_pylist()) == {"1", "2"}
+
+
+@pytest.mark.parametrize("rerank", [0, 5])
+def test_scores_of_histories_are_those_of_fold_in_with_the_vectors_of_items_kept(split, monkeypatch, rerank):
+    trains_it = {"filter": "trained", "pair_diffusion_weight": 0.1}
+    model = gtcrec.GTC(embedding_dim=8, seed=1, rerank_top_n=rerank, **trains_it).fit(split, **FAST)
+    trained = model._fitted()
+    histories = [["p0001", "p0002"], ["p0003"]]
+    expected = trained.module.fold_in(history_matrix([np.array([1, 2]), np.array([3])], 40))
+    assert model.recommend("u0003", k=3).num_rows == 3  # which makes the vectors
+    monkeypatch.setattr(type(trained.module), "vectors", None)
+    scores, seen = trained.score_histories(histories)
+    assert scores.numpy() == pytest.approx(expected.numpy(), rel=1e-6)
+    assert seen.items.tolist() == [1, 2, 3]
 
 
 def test_a_model_without_new_users_refuses_a_history(split):

@@ -66,16 +66,11 @@ for _group, _name in ((data_app, "data"), (analyze_app, "analyze"), (models_app,
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code.
-
-    GNU OpenMP reads, as torch is loaded, how long threads spin before they sleep while they wait for one another. Its
-    default makes an epoch of GTC on `tiktok` 35 times as long on two cores of which another process has one. With this
-    count it is 4 times as long, and where both cores are free no longer than before. Who sets either is obeyed.
-    """
+    """Run the command line and leave with its exit code."""
     from gtcrec.runtime.memory import keep_freed_memory
+    from gtcrec.runtime.threads import wait_passively
 
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    wait_passively()
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share: a word means the same wherever it stands."""
 
 import csv
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from gtcrec.errors import config_error
+from gtcrec.runtime.threads import available_cores, free_cores, read_cpu_times
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -29,15 +31,19 @@ __all__ = [
     "RunFolder",
     "StudyFormat",
     "TableFormat",
+    "Threads",
     "WorkerCount",
     "checked",
     "is_setting",
     "prepare_parent",
     "read_data_and_model",
     "split_commas",
+    "use_threads",
 ]
 
 Config = TypeVar("Config", bound="BaseModel")
+
+_STARTED = read_cpu_times()
 
 HEADLINE_METRICS = ("recall@20", "ndcg@20", "ndcg@5")
 
@@ -59,6 +65,10 @@ ConfigFile = Annotated[
 DataPath = Annotated[str | None, typer.Option("--data", help="Where the data are now, if they have moved.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N; if not given, as configured.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option("--engine", help="ray: several processes or machines.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Of this process; if not given, OMP_NUM_THREADS, or one for each free core."),
+]
 WorkerCount = Annotated[int, typer.Option("--workers", min=1, help="With ray: processes that work together.")]
 RayAddress = Annotated[
     str, typer.Option("--ray-address", envvar="RAY_ADDRESS", help="A running cluster's; else Ray is started here.")
@@ -113,6 +123,25 @@ def split_commas(text: str) -> list[str]:
     except csv.Error as error:
         raise typer.BadParameter(f"cannot be split at commas: {text!r}: {error}") from error
     return [word.strip() for word in words if word.strip()]
+
+
+def use_threads(given: int | None, announce: bool = True) -> None:
+    """Set how many threads torch works with, as `--threads` says it is chosen, and say so."""
+    import torch
+
+    from gtcrec.cli.console import say
+
+    variable, cores = os.environ.get("OMP_NUM_THREADS", ""), available_cores()
+    if given:
+        count, why = given, "as --threads says"
+    elif variable.isdigit() and int(variable):
+        count, why = int(variable), "as OMP_NUM_THREADS says"
+    else:
+        count = free_cores(_STARTED)
+        why = f"{count} of {cores} cores free"
+    torch.set_num_threads(count)
+    if announce:
+        say(f"threads: {count} ({why})")
 
 
 def prepare_parent(out: Path | None) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import RenderableType
 
-    from gtcrec.experiments.model_bundle import ModelBundle
-
 __all__ = ["recommend"]
 
 Ids = list[str] | None
@@ -34,6 +32,7 @@ SafeCsv = Annotated[
     bool, typer.Option("--safe-csv", help="With csv: a ' before ids that a spreadsheet would take for formulas.")
 ]
 BlockUsers = Annotated[int, typer.Option("--block-users", min=1, help="Of --all to parquet: users of a row group.")]
+TitlesOf = Callable[[Sequence[Any]], list[str]]
 ListFormat = Literal["text", "json", "csv", "parquet"]
 
 
@@ -68,15 +67,27 @@ def recommend(
     if every and form == "parquet" and out:
         _write_all_users(folder, out, k, block_users, (engine, workers, ray_address), data, device)
         return
+    lists, titles_of = _make_lists(folder, named, histories, k, data, device)
+    _write_lists(lists, titles_of, "history" if histories else "user", form, out, safe_csv)
+
+
+def _make_lists(
+    folder: Path, users: list[str], histories: list[list[str]], k: int, data: str | None, device: str | None
+) -> tuple["pa.Table", TitlesOf]:
+    """Return the lists of users, of histories or, where both are empty, of everyone, and what tells titles."""
+    if users and device in (None, "cpu"):
+        from gtcrec.serving.stored_lists import StoredLists
+
+        stored = StoredLists.open(folder)
+        if stored is not None:
+            return stored.recommend(users, k), stored.titles_of
     from gtcrec.serving.trained_model import TrainedModel
 
     model = TrainedModel.load(folder, data, device)
     if histories:
-        lists = model.recommend_for_histories(histories, k)
-    else:
-        known = model.bundle.users
-        lists = model.recommend(known.index(known.ids if every else named), k)
-    _write_lists(lists, model.bundle, "history" if histories else "user", form, out, safe_csv)
+        return model.recommend_for_histories(histories, k), model.titles_of
+    known = model.bundle.users
+    return model.recommend(known.index(users or known.ids), k), model.titles_of
 
 
 def _write_all_users(
@@ -100,14 +111,14 @@ def _write_all_users(
 
 
 def _write_lists(
-    lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, out: Path | None, safe: bool = False
+    lists: "pa.Table", titles_of: TitlesOf, owner: str, form: str, out: Path | None, safe: bool = False
 ) -> None:
     """Write recommendations to `out` or, where that is None, to stdout; "text" adds titles where the data have them."""
     from gtcrec.cli.console import say, write_out
     from gtcrec.runtime.files import atomic_path, write_text
 
     if out is None:
-        text = _lists_as_text(lists, bundle, owner, form, safe)
+        text = _lists_as_text(lists, titles_of, owner, form, safe)
         sys.stdout.write(text) if form == "text" else write_out(text)  # a table has colours of its own
         return
     if form == "parquet":
@@ -116,18 +127,18 @@ def _write_lists(
         with atomic_path(out) as temporary:
             pq.write_table(lists, temporary)
     else:
-        write_text(out, _lists_as_text(lists, bundle, owner, form, safe))
+        write_text(out, _lists_as_text(lists, titles_of, owner, form, safe))
     say(f"{len(lists):,} rows: {out}")
 
 
-def _lists_as_text(lists: "pa.Table", bundle: "ModelBundle", owner: str, form: str, safe: bool) -> str:
+def _lists_as_text(lists: "pa.Table", titles_of: TitlesOf, owner: str, form: str, safe: bool) -> str:
     from gtcrec.cli.console import json_text, rendered
 
     if form == "json":
         return json_text(lists.to_pylist())
     rows = list(zip(*(column.to_pylist() for column in lists.columns), strict=True))
     if form == "text":
-        return rendered(_lists_table(rows, bundle, owner))
+        return rendered(_lists_table(rows, titles_of, owner))
     if safe:
         rows = [tuple(map(_safe_cell, row)) for row in rows]
     stream = io.StringIO()
@@ -139,13 +150,13 @@ def _safe_cell(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _lists_table(rows: Sequence[tuple[Any, ...]], bundle: "ModelBundle", first_header: str) -> "RenderableType":
+def _lists_table(rows: Sequence[tuple[Any, ...]], titles_of: TitlesOf, first_header: str) -> "RenderableType":
     """Return a table of lists that shows each user once, with the items' titles if there are any."""
     from rich.markup import escape
 
     from gtcrec.cli.console import table
 
-    titles = [bundle.titles[i] for i in bundle.items.index(row[1] for row in rows)] if bundle.titles else []
+    titles = titles_of([row[1] for row in rows])
     lines, previous = [], None
     for place, (user, item, rank, score) in enumerate(rows):
         name = "" if user == previous else escape(str(user))

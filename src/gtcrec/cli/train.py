@@ -20,9 +20,11 @@ from gtcrec.cli.options import (
     OldSettings,
     RayAddress,
     RunFolder,
+    Threads,
     WorkerCount,
     prepare_parent,
     read_data_and_model,
+    use_threads,
 )
 from gtcrec.errors import ConfigError, RunError
 
@@ -50,6 +52,7 @@ def train(
     workers: WorkerCount = 1,
     ray_address: RayAddress = "",
     max_failures: Failures = 3,
+    threads: Threads = None,
 ) -> None:
     """Train a model on a data set; Ctrl-C leaves a run that `gtcrec resume` goes on with."""
     data, model, settings = read_data_and_model(words, old_data, old_model, old_settings)
@@ -71,6 +74,7 @@ def train(
         _train_by_ray(run_config, out, ray)
         return
     with init_process_group(run_config.train.device) as processes:
+        use_threads(threads, processes.is_main)
         run = Run.create(run_config, out, processes)
         run.executor = choose_executor(engine, workers, ray_address) if ray else None
         train_here(run)
@@ -90,6 +94,7 @@ def resume(
         int | None,
         typer.Option("--epochs", min=1, help="End after so many epochs in all, with the best weights so far."),
     ] = None,
+    threads: Threads = None,
 ) -> None:
     """Go on with an interrupted training from its last checkpoint, with any number of workers."""
     from gtcrec.cli.console import say
@@ -109,6 +114,7 @@ def resume(
         _train_by_ray(config, folder, ray)
         return
     with init_process_group(config.train.device) as processes:
+        use_threads(threads, processes.is_main)
         run = Run.load(folder, data, device, processes)
         run.executor = choose_executor(engine, workers, ray_address) if ray else None
         if not run.finished:
@@ -141,13 +147,20 @@ def stop(folder: RunFolder, data: DataPath = None, device: Device = None) -> Non
         _print_result(folder)
 
 
-def evaluate(folder: RunFolder, data: DataPath = None, device: Device = None, form: Format = "text") -> None:
+def evaluate(
+    folder: RunFolder,
+    data: DataPath = None,
+    device: Device = None,
+    form: Format = "text",
+    threads: Threads = None,
+) -> None:
     """Measure a trained model on the test interactions: the one final call."""
     from gtcrec.cli.console import print_json, print_table, say
     from gtcrec.experiments.run import Run
     from gtcrec.reporting.run_comparison import evaluation_table
     from gtcrec.reporting.run_record import read_run_record
 
+    use_threads(threads, announce=False)
     Run.load(folder, data, device).evaluate()
     result = read_run_record(folder).result.test
     if result is None:

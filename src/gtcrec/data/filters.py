@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from gtcrec.errors import ConfigError, DataError, nearest
 from gtcrec.types import Dataset, Floats, Interactions, Ints, ItemFeatures, ItemMetadata, Masks, Vocabulary
+from gtcrec.types.arrays import pair_order
 
 __all__ = ["Rows", "drop_low_ratings", "k_core", "keep_k_core", "mask_modalities", "masked_items", "merge_duplicates"]
 
@@ -64,23 +65,26 @@ def merge_duplicates(rows: Rows, place: Callable[[int], str]) -> tuple[Rows, dic
 
     Raises `DataError` for a pair whose rows have different labels: it would be in training and in test.
     """
-    keys = (rows.items, rows.users) if rows.times is None else (rows.times, rows.items, rows.users)
-    rows = rows.at(np.lexsort(keys))
-    new = np.ones(len(rows), dtype=np.bool_)
-    new[1:] = (np.diff(rows.users) != 0) | (np.diff(rows.items) != 0)
+    order = pair_order(rows.users, rows.items, *([] if rows.times is None else [rows.times]))
+    new = np.zeros(len(rows), dtype=np.bool_)
+    new[:1] = True
+    for side in (rows.users, rows.items):
+        new[1:] |= np.diff(side[order]) != 0
     if rows.labels is not None:
-        first = np.flatnonzero(new)[np.cumsum(new) - 1]
-        clash = np.flatnonzero(rows.labels != rows.labels[first])
+        labels, first = rows.labels[order], np.flatnonzero(new)[np.cumsum(new) - 1]
+        clash = np.flatnonzero(labels != labels[first])
         if len(clash):
             (one, label), (two, other) = sorted(
-                (int(rows.places[row]), int(rows.labels[row])) for row in (clash[0], first[clash[0]])
+                (int(rows.places[row]), int(rows.labels[row])) for row in order[[clash[0], first[clash[0]]]]
             )
             raise DataError(
                 f"one user-item pair has label {label} in {place(one)} and label {other} in "
                 f"{place(two)}: a pair must be in one part only"
             )
-    merged = int((~new).sum())
-    return rows.at(new), {"duplicates merged": merged} if merged else {}
+    merged = len(rows) - int(new.sum())
+    if merged:
+        order = order[new]
+    return rows.at(order), {"duplicates merged": merged} if merged else {}
 
 
 def keep_k_core(dataset: Dataset, k: int) -> Dataset:

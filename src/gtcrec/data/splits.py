@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gtcrec.errors import DataError, config_error
-from gtcrec.types import Dataset, Floats, Ints, Split
+from gtcrec.types import Dataset, Floats, Interactions, Ints, Split
+from gtcrec.types.arrays import pair_order
 
 __all__ = ["SplitConfig", "assign", "require_validation", "split"]
 
@@ -124,9 +125,9 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
         return _split_items(pairs.n_items, config)[pairs.items]
     draws = np.random.default_rng([_STREAM, config.seed]).random(len(pairs))
     # Random draws order equal times: the item's index would make some items "the last" more often.
-    keys = (draws, pairs.users) if strategy == "random" or times is None else (draws, times, pairs.users)
+    order = _order_of_users(pairs, draws, *([] if strategy == "random" or times is None else [times]))
     from_end = np.empty(len(pairs), dtype=np.int64)  # 0 for the last pair of its user
-    from_end[np.lexsort(keys)] = pairs.indptr[1:][pairs.users] - 1 - np.arange(len(pairs))
+    from_end[order] = pairs.indptr[1:][pairs.users] - 1 - np.arange(len(pairs))
     n_valid, n_test = _part_sizes(pairs.user_counts, config.ratios, strategy == "leave_one_out")
     return _label_from_end(from_end, n_valid[pairs.users], n_test[pairs.users])
 
@@ -145,6 +146,21 @@ def require_validation(split: Split) -> None:
         f"split {used!r} leaves no interaction for validation, by which training is chosen, beside "
         f"{len(split.train):,} for training; {way_on}"
     )
+
+
+def _order_of_users(pairs: Interactions, *keys: Floats) -> Ints:
+    """Return `np.lexsort((*keys, pairs.users))`, int64 [n].
+
+    The last key is cut to steps so fine that with the user they fill an int64. Pairs lie by user already, so the sort
+    moves none far; the keys themselves decide within a step.
+    """
+    first = keys[-1]
+    low, span = (float(first.min()), float(np.ptp(first))) if len(first) else (0.0, 0.0)
+    if not (math.isfinite(span) and 0 < pairs.n_users < 1 << 60):
+        return np.lexsort((*keys, pairs.users))
+    scale = 2.0**61 / pairs.n_users / span if span > 1e-200 else 0.0
+    steps = np.floor((first - low) * scale).astype(np.int64)
+    return pair_order(pairs.users, steps, *keys)
 
 
 def _resolve_strategy(dataset: Dataset, config: SplitConfig) -> str:

@@ -1,41 +1,45 @@
 """The files that a trained model needs to answer: weights, configuration, ids, seen items and, if used, item content.
 
 A run folder holds them once its training has ended, and `gtcrec.Recommender.save` writes them alone. Neither the
-training data nor a checkpoint is needed to read them back.
+training data nor a checkpoint is needed to read them back. Of a model whose scores are inner products the vectors of
+users and items are kept too: they answer without the model. Importing this module imports no torch.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor, nn
 
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
-from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, make_folder, write_json, write_manifest
-from gtcrec.runtime.process_group import SINGLE_PROCESS
-from gtcrec.training import checkpoint
-from gtcrec.types import Interactions, ItemFeatures, TrainableModel, Vocabulary
+from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, make_folder, sha256, write_json, write_manifest
+from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Scorer, TrainableModel, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = [
-    "BUNDLE_FILES",
     "FACTS",
     "WEIGHTS",
     "ModelBundle",
+    "StoredVectors",
     "is_bundle",
+    "load_module",
     "read_bundle",
+    "read_vectors",
+    "stored_ids",
     "write_bundle",
     "write_bundle_files",
 ]
 
 WEIGHTS = "model.safetensors"
 FACTS, _USERS, _ITEMS, _SEEN, _CONTENT = "model.json", "users.parquet", "items.parquet", "seen.npz", "content.npz"
-BUNDLE_FILES = (WEIGHTS, FACTS, _USERS, _ITEMS, _SEEN, _CONTENT)
+_VECTORS = ("user_vectors.npy", "item_vectors.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +76,38 @@ class ModelBundle:
         """The content of the items that came after training."""
         return _rows(self.features, slice(self.seen.n_items, None))
 
-    def build(self) -> nn.Module:
+    def build(self) -> "nn.Module":
         """Return the model with weights that are still to be loaded."""
         config = models.make_config(self.model, models.complete_settings(self.model, self.config))
         return models.build_model(self.model, self.seen, self.trained_features, config, self.seed, init_weights=False)
 
 
-def write_bundle_files(folder: Path, bundle: ModelBundle) -> None:
-    """Write every file of a bundle but the weights and the manifest, each whole or not at all."""
+@dataclass(frozen=True, eq=False)
+class StoredVectors:
+    """What answers known users without the model: ids, titles if there are any, seen items, vectors.
+
+    A score is an inner product of a row of `user_vectors` float32 [n_users, d] and one of `item_vectors` [n_items, d].
+    Items that came after training are among these.
+    """
+
+    users: pa.ChunkedArray
+    items: pa.ChunkedArray
+    titles: pa.ChunkedArray | None
+    indptr: Ints
+    seen: Ints
+    user_vectors: Floats
+    item_vectors: Floats
+
+    def seen_by(self, user: int) -> Ints:
+        """Return the training items of a user by index, ascending."""
+        return self.seen[self.indptr[user] : self.indptr[user + 1]]
+
+
+def write_bundle_files(folder: Path, bundle: ModelBundle, scorer: Scorer) -> None:
+    """Write every file of a bundle but the weights and the manifest, each whole or not at all.
+
+    `scorer` is the model's; its vectors are written if its scores are their inner products.
+    """
     bundle = bundle.without_unused_content()
     facts = {
         "format": 1,
@@ -102,14 +130,17 @@ def write_bundle_files(folder: Path, bundle: ModelBundle) -> None:
     content = {f"values/{m}": bundle.features.values[m] for m in bundle.features.names}
     present = {f"present/{m}": bundle.features.present[m] for m in bundle.features.names}
     _write_arrays(folder / _CONTENT, content | present)
+    _write_vectors(folder, scorer)
 
 
-def write_bundle(folder: Path, bundle: ModelBundle, weights: Mapping[str, Tensor]) -> None:
+def write_bundle(folder: Path, bundle: ModelBundle, weights: "Mapping[str, Tensor]", scorer: Scorer) -> None:
     """Write a bundle with its weights to an empty folder; the manifest, which makes it whole, comes last."""
+    from gtcrec.training import checkpoint
+
     make_folder(folder)
     checkpoint.save(folder / WEIGHTS, weights, {"model": bundle.model})
-    write_bundle_files(folder, bundle)
-    write_manifest(folder, list(BUNDLE_FILES))
+    write_bundle_files(folder, bundle, scorer)
+    write_manifest(folder, sorted(path.name for path in folder.iterdir()))
 
 
 def is_bundle(folder: Path) -> bool:
@@ -117,24 +148,23 @@ def is_bundle(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and (folder / FACTS).is_file()
 
 
-def read_bundle(folder: Path) -> tuple[ModelBundle, nn.Module]:
-    """Read a bundle and return it with its model, weights loaded.
+def read_bundle(folder: Path) -> ModelBundle:
+    """Read a bundle, all of whose files are verified; `load_module` reads its weights.
 
     Raises `RunError` when a file is missing, damaged or edited.
     """
     try:
         check_manifest(folder)
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        users = pq.read_table(folder / _USERS)
-        items = pq.read_table(folder / _ITEMS)
+        users, items = (_read_table(folder / name) for name in (_USERS, _ITEMS))
         seen, content = (_read_arrays(folder / name) for name in (_SEEN, _CONTENT))
         counts = np.diff(seen["indptr"])
-        bundle = ModelBundle(
+        return ModelBundle(
             facts["model"],
             facts["config"],
             facts["seed"],
-            Vocabulary(_ids(users["user_id"]), "user"),
-            Vocabulary(_ids(items["item_id"]), "item"),
+            Vocabulary(stored_ids(users["user_id"]), "user"),
+            Vocabulary(stored_ids(items["item_id"]), "item"),
             Interactions(
                 np.repeat(np.arange(len(counts)), counts),
                 seen["items"].astype(np.int64),
@@ -146,16 +176,61 @@ def read_bundle(folder: Path) -> tuple[ModelBundle, nn.Module]:
             tuple(items["title"].to_pylist()) if "title" in items.column_names else (),
         )
     except (DataError, OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise RunError(f"{folder}: cannot be read as a saved model: {error}") from error
+        raise _unreadable(folder, error) from error
+
+
+def load_module(folder: Path, bundle: ModelBundle, weights_sum: str) -> "nn.Module":
+    """Return the model of a bundle with its weights, whose file must still have the sha256 sum of when it was opened.
+
+    Raises `RunError` when the weights are missing, damaged, exchanged or of another model.
+    """
+    from gtcrec.runtime.process_group import SINGLE_PROCESS
+    from gtcrec.training import checkpoint
+
+    path = folder / WEIGHTS
+    if not path.exists() or sha256(path) != weights_sum:
+        raise RunError(f"{path}: no longer the weights that were opened: expected the sha256 sum {weights_sum}")
     model = bundle.build()
     rows = {id(p) for p in model.sparse_parameters()} if isinstance(model, TrainableModel) else set()
     sharded = {name for name, p in model.named_parameters() if id(p) in rows}
-    weights, _ = checkpoint.load_shards(folder / WEIGHTS, sharded.__contains__, SINGLE_PROCESS)
+    weights, _ = checkpoint.load_shards(path, sharded.__contains__, SINGLE_PROCESS)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise RunError(f"{folder / WEIGHTS}: weights of another model, or of another version's: {error}") from error
-    return bundle, model
+        raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
+    return model
+
+
+def read_vectors(folder: Path) -> StoredVectors | None:
+    """Read what answers known users without the model, each of its files verified; None if a bundle has no vectors.
+
+    Raises `RunError` when a file is missing, damaged or edited.
+    """
+    if not all((folder / name).exists() for name in _VECTORS):
+        return None
+    try:
+        check_manifest(folder, (_USERS, _ITEMS, _SEEN, *_VECTORS))
+        users, items = (_read_table(folder / name) for name in (_USERS, _ITEMS))
+        seen = _read_arrays(folder / _SEEN)
+        return StoredVectors(
+            users["user_id"],
+            items["item_id"],
+            items["title"] if "title" in items.column_names else None,
+            seen["indptr"],
+            seen["items"],
+            *(np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in _VECTORS),
+        )
+    except (DataError, OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise _unreadable(folder, error) from error
+
+
+def stored_ids(column: pa.ChunkedArray) -> Any:
+    """Return a column of ids as int64 or text."""
+    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=np.str_)
+
+
+def _unreadable(folder: Path, error: Exception) -> RunError:
+    return RunError(f"{folder}: cannot be read as a saved model: {error}")
 
 
 def _features(arrays: Mapping[str, Any], n_items: int) -> ItemFeatures:
@@ -170,8 +245,26 @@ def _rows(features: ItemFeatures, rows: slice) -> ItemFeatures:
     return ItemFeatures(n, values, {m: features.present[m][rows] for m in features.names})
 
 
-def _ids(column: pa.ChunkedArray) -> Any:
-    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=np.str_)
+def _write_vectors(folder: Path, scorer: Scorer) -> None:
+    """Write the vectors of a scorer of inner products; of another one none are left."""
+    import torch
+
+    from gtcrec.ops.scorers import DotScorer
+
+    sides = (scorer.users, scorer.items) if isinstance(scorer, DotScorer) else ()
+    if any(side.dtype != torch.float32 for side in sides):
+        sides = ()
+    for name, side in zip(_VECTORS, sides, strict=False):
+        with atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
+            np.save(stream, side.detach().cpu().numpy())
+    for name in _VECTORS[len(sides) :]:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read_table(path: Path) -> pa.Table:
+    """Read a Parquet file; `pq.read_table` would import pandas too, which takes longer than all else here."""
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.memory import keep_freed_memory
 from gtcrec.runtime.process_group import ProcessGroup, refuse_numbered_gpu
 from gtcrec.runtime.ray_session import ray_session
+from gtcrec.runtime.threads import available_cores
 from gtcrec.training.trainer import Epoch
 
 __all__ = ["Cluster", "epochs", "history"]
@@ -80,7 +81,7 @@ def _session(cluster: Cluster) -> Iterator[None]:
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # the other generation of Ray Train reports failures otherwise
     if not cluster.address:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that this machine does not need
-    with ray_session(cluster.address or None, cpus=max(_cores(), cluster.workers)):
+    with ray_session(cluster.address or None, cpus=max(available_cores(), cluster.workers)):
         yield
 
 
@@ -134,7 +135,7 @@ def _work(order: dict[str, Any]) -> None:
 
     context = get_context()
     keep_freed_memory()
-    torch.set_num_threads(order["threads"] or max(1, _cores() // context.get_local_world_size()))
+    torch.set_num_threads(order["threads"] or max(1, available_cores() // context.get_local_world_size()))
     config, folder = RunConfig.model_validate(order["config"]), Path(order["folder"])
     if config.train.device == "cuda":
         torch.cuda.set_device(get_device())
@@ -146,10 +147,6 @@ def _work(order: dict[str, Any]) -> None:
             run = Run.create(config, folder, workers)
         for _ in run.epochs():
             pass
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_devices(device: str, cluster: Cluster) -> None:

@@ -279,7 +279,7 @@ class Run:
         examples = self._examples(found, "valid")
         if self.workers.is_main:
             self._write_history()  # again: a kill may have come between the checkpoint and its history
-            write_bundle_files(self.folder, self.bundle())
+            write_bundle_files(self.folder, self.bundle(), self.scorer)
             self._write_report("valid", found, examples)
             (self.folder / STOP_REQUEST).unlink(missing_ok=True)
 

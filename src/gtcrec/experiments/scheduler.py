@@ -16,6 +16,7 @@ from gtcrec.experiments.planned_run import Part, PlannedRun
 from gtcrec.experiments.worker import is_done, train_locked
 from gtcrec.runtime.locks import is_locked
 from gtcrec.runtime.memory import keep_freed_memory
+from gtcrec.runtime.threads import available_cores, wait_passively
 
 __all__ = ["OnEvent", "WorkerPool", "train_runs"]
 
@@ -153,12 +154,15 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _cores_divided(jobs: int) -> Iterator[None]:
-    """Let processes that start now have their share of the cores; a number that the environment sets is kept."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    names = () if "OMP_NUM_THREADS" in os.environ else ("OMP_NUM_THREADS",)  # which MKL reads too
-    os.environ.update(dict.fromkeys(names, str(max(1, cores // jobs))))
+    """Let processes that start now have their share of the cores, and wait for it asleep.
+
+    What the environment sets is kept.
+    """
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // jobs)))  # which MKL reads too
+    wait_passively()
     try:
         yield
     finally:
-        for name in names:
+        for name in os.environ.keys() - before.keys():
             del os.environ[name]

@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtcrec.types import Interactions, Ints
+from gtcrec.runtime.result_cache import ResultCache
+from gtcrec.types import Floats, Interactions, Ints
 
 __all__ = ["factorize"]
 
@@ -34,18 +35,28 @@ def factorize(
     `unobserved_weight`, lambda `reg`, nu `reg_exponent`.
 
     `num_sweeps` times all users, then all items are solved for. Users and items without interactions are 0. The factors
-    start at N(0, init_std^2 / dim), drawn from the global random state.
+    start at N(0, init_std^2 / dim), drawn from the global random state. The last results are kept by all that they
+    depend on: trials that differ in nothing else share them.
     """
-    matrix = train.matrix()
-    weights = unobserved_weight, reg, reg_exponent
-    sides = _Side(matrix, *weights), _Side(matrix.T.tocsr(), *weights)
-    users, items = (torch.randn(n, dim) * (init_std / dim**0.5) for n in (train.n_users, train.n_items))
-    for _ in range(num_sweeps):
-        users, items = sides[0].solve(items)
-        items, users = sides[1].solve(users)
+    start = [torch.randn(n, dim) * (init_std / dim**0.5) for n in (train.n_users, train.n_items)]
+
+    def solve() -> tuple[Floats, Floats]:
+        matrix = train.matrix()
+        weights = unobserved_weight, reg, reg_exponent
+        sides = _Side(matrix, *weights), _Side(matrix.T.tocsr(), *weights)
+        users, items = start
+        for _ in range(num_sweeps):
+            users, items = sides[0].solve(items)
+            items, users = sides[1].solve(users)
+        return users.numpy(), items.numpy()
+
+    given = unobserved_weight, reg, reg_exponent, num_sweeps
+    found = _FACTORS.get(solve, train.users, train.items, *(side.numpy() for side in start), *given)
+    users, items = map(torch.from_numpy, found)
     return users, items
 
 
+_FACTORS = ResultCache(max_bytes=1 << 27)  # 128 factors of 260,000 users and items
 _BLOCK_NUMBERS = 1 << 21  # numbers of one block's factors and of its matrices
 
 

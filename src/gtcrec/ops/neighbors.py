@@ -13,6 +13,7 @@ from scipy.sparse import coo_array, csr_array, diags_array, vstack
 from torch import Tensor
 
 from gtcrec.ops.feature_transforms import unit_rows
+from gtcrec.runtime.result_cache import ResultCache
 from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Masks
 
 __all__ = [
@@ -31,14 +32,23 @@ __all__ = [
 ]
 
 
+_NEAREST = ResultCache(max_bytes=1 << 27)  # 10 neighbors of 1.6 million rows
+
 Search = Callable[[Floats, int], Ints]
 """Unit rows float32 [n, d], k -> each row's k nearest other rows by inner product, int64 [n, k]."""
 
 
 def nearest_rows(unit: Floats, k: int, block: int = 1024) -> Ints:
-    """Return each row's k nearest other rows by inner product, int64 [n, k]; see `nearest_neighbors`."""
-    rows = torch.from_numpy(unit)
-    return nearest_neighbors(rows, rows, k, skip_self=True, block=block)[1].numpy()
+    """Return each row's k nearest other rows by inner product, int64 [n, k]; see `nearest_neighbors`.
+
+    The last results are kept, since the content of a data set stays the same from trial to trial and seed to seed.
+    """
+
+    def search() -> tuple[Ints]:
+        rows = torch.from_numpy(unit)
+        return (nearest_neighbors(rows, rows, k, skip_self=True, block=block)[1].numpy(),)
+
+    return _NEAREST.get(search, unit, k, block)[0]
 
 
 def find_search(name: Literal["exact", "approximate"]) -> Search:

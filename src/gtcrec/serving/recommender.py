@@ -123,7 +123,7 @@ class Recommender(Configured, Answering):
                 watcher(epoch)
         settings = self.config.model_dump(mode="json")
         bundle = ModelBundle(self.model, settings, self.seed, users, items, split.train, split.features, 0, titles)
-        self._trained = TrainedModel(bundle, module)
+        self._trained = TrainedModel(bundle, lambda: module)
         self.history = tuple(state.history)
         return self
 
@@ -204,7 +204,7 @@ class Recommender(Configured, Answering):
         """
         trained, folder = self._fitted(), Path(folder)
         require_empty(folder)
-        write_bundle(folder, trained.bundle, trained.module.state_dict())
+        write_bundle(folder, trained.bundle, trained.module.state_dict(), trained.scorer)
         return folder
 
     @classmethod

@@ -1,10 +1,10 @@
 """A trained model that answers by external ids: lists, scores, similar items, new users, items added later."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.errors import RunError
-from gtcrec.experiments.model_bundle import WEIGHTS, ModelBundle, is_bundle, read_bundle
-from gtcrec.experiments.run import Run
+from gtcrec.experiments.model_bundle import (
+    WEIGHTS,
+    ModelBundle,
+    is_bundle,
+    load_module,
+    read_bundle,
+    read_vectors,
+)
 from gtcrec.ops.fold_in import history_matrix
-from gtcrec.ops.scorers import DotScorer
+from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
+from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
 from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, TopK, Vocabulary
+
+if TYPE_CHECKING:
+    from gtcrec.experiments.run import Run
 
 __all__ = ["TrainedModel"]
 
@@ -27,9 +37,13 @@ __all__ = ["TrainedModel"]
 class TrainedModel:
     """A model with the ids, seen items and content that its answers need."""
 
-    def __init__(self, bundle: ModelBundle, module: nn.Module) -> None:
+    def __init__(
+        self, bundle: ModelBundle, load_module: Callable[[], nn.Module], stored: DotScorer | None = None
+    ) -> None:
+        """Hold a model that `load_module` returns when an answer first needs it; `stored` is its scorer, if kept."""
         self.bundle = bundle
-        self.module = module
+        self._load_module = load_module
+        self._stored = stored
 
     @classmethod
     def load(cls, folder: Path, data: str | None = None, device: str | None = None) -> "TrainedModel":
@@ -37,20 +51,38 @@ class TrainedModel:
 
         Raises `RunError` when the folder is neither, is damaged, or its training has not ended.
         """
-        if is_bundle(folder) and (folder / WEIGHTS).exists():
-            bundle, module = read_bundle(folder)
-            return cls(bundle, module.to(find_device(device or "cpu")))
-        return cls.of_run(Run.load(folder, data, device))
+        if not (is_bundle(folder) and (folder / WEIGHTS).exists()):
+            from gtcrec.experiments.run import Run
+
+            return cls.of_run(Run.load(folder, data, device))
+        bundle, place = read_bundle(folder), find_device(device or "cpu")
+        weights_sum, vectors = sha256(folder / WEIGHTS), read_vectors(folder)
+
+        def load() -> nn.Module:
+            return load_module(folder, bundle, weights_sum).to(place)
+
+        if vectors is None:
+            module = load()
+            return cls(bundle, lambda: module)
+        sides = (torch.from_numpy(np.array(one)).to(place) for one in (vectors.user_vectors, vectors.item_vectors))
+        return cls(bundle, load, DotScorer(*sides))
 
     @classmethod
-    def of_run(cls, run: Run) -> "TrainedModel":
+    def of_run(cls, run: "Run") -> "TrainedModel":
         """Return the model of a finished run. Raises `RunError` when its training has not ended."""
         run.need_finished()
-        return cls(run.bundle(), run.model)
+        return cls(run.bundle(), lambda: run.model)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The model itself, built and loaded when it is first asked for."""
+        return self._load_module()
 
     @cached_property
     def scorer(self) -> Scorer:
         """Scores [b, n items] of user indices int64 [b], items added later included; computed once."""
+        if self._stored is not None:
+            return self._stored
         if self.bundle.n_added:
             module = self._adding_module()
             with torch.no_grad():
@@ -109,7 +141,12 @@ class TrainedModel:
             n_added=self.bundle.n_added + features.n_items,
             titles=(*self.bundle.titles, *[""] * len(ids)) if self.bundle.titles else (),
         )
-        return TrainedModel(later, self.module)
+        return TrainedModel(later, lambda: self.module)
+
+    def titles_of(self, items: Sequence[Any]) -> list[str]:
+        """Return the titles of items by id; an empty list if the data have none."""
+        titles = self.bundle.titles
+        return [titles[place] for place in self.bundle.items.index(items)] if titles else []
 
     def vectors(self, side: str) -> Tensor:
         """Return the vectors of "users" or "items". Raises `RunError` for a model whose scores are no inner product."""
@@ -125,10 +162,9 @@ class TrainedModel:
         n_trained, n_items = self.bundle.seen.n_items, len(self.bundle.items)
         lists = [self.bundle.items.index(one) for one in histories]
         rows = history_matrix([one[one < n_trained] for one in lists], n_trained)
-        if self.bundle.n_added:
-            module = self._adding_module()
-            assert isinstance(self.scorer, DotScorer)
-            scores = module.new_users(rows) @ self.scorer.items.T
+        base = self.scorer.base if isinstance(self.scorer, RerankingScorer) else self.scorer
+        if isinstance(self.module, AddsItems) and isinstance(base, DotScorer):
+            scores = self.module.new_users(rows) @ base.items.T  # what fold_in would make of items' vectors made anew
         else:
             scores = self.module.fold_in(rows).detach()
         users, items = history_matrix(lists, n_items).nonzero()

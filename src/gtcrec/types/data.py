@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from gtcrec.errors import DataError, nearest_id
-from gtcrec.types.arrays import Floats, Ints, Masks
+from gtcrec.types.arrays import Floats, Ints, Masks, pair_keys
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["Dataset", "Interactions", "ItemFeatures", "ItemMetadata", "Split", "Vocabulary"]
 
@@ -60,8 +62,7 @@ class Interactions:
             if len(side) and not (side.min() >= 0 and side.max() < end):
                 wrong = side.max() if side.max() >= end else side.min()
                 raise DataError(f"{word} must lie in [0, {end}), found {wrong}")
-        order = np.lexsort((items, users))
-        users, items = users[order], items[order]
+        users, items = _sorted_pairs(users, items, self.n_users, self.n_items)
         twice = np.flatnonzero((np.diff(users) == 0) & (np.diff(items) == 0))
         if len(twice):
             raise DataError(f"pairs must be distinct, found user {users[twice[0]]}, item {items[twice[0]]} twice")
@@ -113,8 +114,10 @@ class Interactions:
         found: Masks = (keys[place] == queries) & (items >= 0)
         return found
 
-    def matrix(self) -> csr_array:
+    def matrix(self) -> "csr_array":
         """Return the binary matrix, float32 CSR [n_users, n_items]."""
+        from scipy.sparse import csr_array
+
         ones = np.ones(len(self), dtype=np.float32)
         return csr_array((ones, self.items, self.indptr), shape=(self.n_users, self.n_items))
 
@@ -126,6 +129,19 @@ class Interactions:
     def identified(self, user_ids: "Vocabulary", item_ids: "Vocabulary") -> "Interactions":
         """Return the same pairs with the external ids of their users and items."""
         return replace(self, user_ids=user_ids, item_ids=item_ids)
+
+
+def _sorted_pairs(users: Ints, items: Ints, n_users: int, n_items: int) -> tuple[Ints, Ints]:
+    """Return the pairs by user, then item, in arrays of their own."""
+    keys = pair_keys(users, items, n_users, n_items)
+    if keys is None:
+        order = np.lexsort((items, users))
+        return users[order], items[order]
+    if (keys[1:] >= keys[:-1]).all():
+        return users.copy(), items.copy()
+    keys.sort()
+    users = keys // n_items
+    return users, keys - users * n_items
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from scipy.sparse import csr_array
-
 from gtcrec.types.arrays import Floats, Ints
 from gtcrec.types.data import ItemFeatures
 
@@ -12,6 +10,7 @@ __all__ = ["AddsItems", "Batch", "FoldsIn", "Scorer", "ScoringModel", "SolvesIte
 
 if TYPE_CHECKING:
     import torch
+    from scipy.sparse import csr_array
 
 Scorer = Callable[["torch.Tensor"], "torch.Tensor"]
 """A frozen snapshot of a model: user indices int64 [b] -> scores float32 [b, n_items]."""
@@ -63,7 +62,7 @@ class TrainableModel(Protocol):
 class FoldsIn(Protocol):
     """What models offer that can score users whom the training did not have."""
 
-    def fold_in(self, history: csr_array) -> "torch.Tensor":
+    def fold_in(self, history: "csr_array") -> "torch.Tensor":
         """Return the scores float32 [b, n_items] of users by their histories: binary [b, n_items]."""
         ...
 
@@ -80,7 +79,7 @@ class AddsItems(Protocol):
         """Return the vectors [n, d] of new items from their content."""
         ...
 
-    def new_users(self, history: csr_array) -> "torch.Tensor":
+    def new_users(self, history: "csr_array") -> "torch.Tensor":
         """Return the vectors [b, d] of new users from their histories, binary [b, n_items]."""
         ...
 

@@ -1,6 +1,5 @@
 """Reading a catalogue from its files: an MMRec folder, or interactions in a table with ids of any kind."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -204,7 +203,7 @@ def _read_rows(table: Table, columns: Mapping[str, str], ids: IdMap, config: Rea
     return Rows(
         ids.users,
         ids.items,
-        np.arange(len(table)),
+        np.arange(len(table), dtype=np.int32 if len(table) < 1 << 31 else np.int64),
         read_labels(table, label) if label else None,
         read_times(table, time) if time else None,
         # Ratings serve min_rating alone, so gaps matter only there.
