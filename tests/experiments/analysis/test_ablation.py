@@ -172,7 +172,8 @@ def test_one_seed_gives_the_same_tests_as_a_comparison_of_the_two_runs(data: Pat
 def test_the_files_hold_the_rows_of_the_table(data: Path, studied: Path) -> None:
     found = plan(str(data), studied, [0], ["full"], SMALL)
     facts = json.loads((studied / "ablation.json").read_text())
-    rows = compare_variants(found.variants, ended(found), list(facts["variants"][0]["estimates"]))  # one family
+    metrics = tuple(facts["variants"][0]["estimates"])  # one family
+    rows = compare_variants(found.variants, ended(found, metrics), metrics)
     assert (facts["data"], facts["on"], facts["base"]) == ("shop", "valid", "full")
     assert facts["users"] == read_run_record(studied / "full-0").result.valid.users
     assert [one["name"] for one in facts["variants"]] == ["full", "no-filter", "without-image"]
