@@ -147,6 +147,22 @@ def test_new_items_are_scored_by_their_content_and_survive_saving(split, tmp_pat
     assert "new-mug" not in again.recommend(history=["new-mug", "p0001"], k=41)["item_id"].to_pylist()
 
 
+@pytest.mark.parametrize("settings", [{}, {"candidates": "local", "num_candidates": 8}])
+def test_a_linear_model_scores_new_items_too(split, tmp_path, settings):
+    model = gtcrec.Recommender("l3ae", content_weight=2.0, **settings).fit(split)
+    before = model.score(model.user_ids, model.item_ids)
+    model.add_items("new-mug", {m: split.features.values[m][[4]] for m in split.features.names})
+    scores = model.score(model.user_ids, model.item_ids)
+    assert scores[:, :-1] == pytest.approx(before)
+    fans = np.isin(np.arange(len(scores)), split.train.users[split.train.items == 4])
+    assert scores[fans, -1].min() > scores[~fans, -1].mean()  # those who have its twin
+    again = gtcrec.Recommender.load(model.save(tmp_path / "m"))
+    assert again.score("u0001", "new-mug") == pytest.approx(model.score("u0001", "new-mug"))
+    lists = again.recommend(history=["new-mug", "p0001"], k=41)["item_id"].to_pylist()
+    assert "new-mug" not in lists
+    assert len(lists) == 39
+
+
 def test_new_items_must_be_new_and_complete(fitted, split):
     content = {m: split.features.values[m][[4]] for m in split.features.names}
     with pytest.raises(DataError, match="item 'p0001' is known already"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
-from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, TopK, Vocabulary
+from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, ScoresNewItems, TopK, Vocabulary
 
 if TYPE_CHECKING:
     from gtcrec.experiments.run import Run
@@ -83,13 +84,16 @@ class TrainedModel:
         """Scores [b, n items] of user indices int64 [b], items added later included; computed once."""
         if self._stored is not None:
             return self._stored
-        if self.bundle.n_added:
-            module = self._adding_module()
+        module = self._adding_module() if self.bundle.n_added else None
+        if isinstance(module, AddsItems):
             with torch.no_grad():
                 users, items = module.vectors()
                 return DotScorer(users, torch.cat([items, module.add_items(self.bundle.added_features)]))
-        scorer: Scorer = self.module.scorer()  # type: ignore[operator]
-        return scorer
+        known: Scorer = self.module.scorer()  # type: ignore[operator]
+        if module is None:
+            return known
+        histories = self.bundle.seen.matrix()
+        return lambda users: self._with_added(known(users), histories[users.cpu().numpy()])
 
     def recommend(self, users: Ints, k: int, exclude_seen: bool = True, candidates: Ints | None = None) -> pa.Table:
         """Return the best k items of users by index: columns user_id, item_id, rank int32, score float32.
@@ -166,7 +170,7 @@ class TrainedModel:
         if isinstance(self.module, AddsItems) and isinstance(base, DotScorer):
             scores = self.module.new_users(rows) @ base.items.T  # what fold_in would make of items' vectors made anew
         else:
-            scores = self.module.fold_in(rows).detach()
+            scores = self._with_added(self.module.fold_in(rows).detach(), rows)
         users, items = history_matrix(lists, n_items).nonzero()
         return scores, Interactions(users.astype(np.int64), items.astype(np.int64), len(lists), n_items)
 
@@ -186,8 +190,15 @@ class TrainedModel:
     def _item_ids(self) -> pa.Array:
         return pa.array(self.bundle.items.ids).cast(pa.string())
 
-    def _adding_module(self) -> AddsItems:
-        if not isinstance(self.module, AddsItems):
+    def _with_added(self, scores: Tensor, history: csr_array) -> Tensor:
+        """Scores [b, n known items] with those of the items added later after them, by histories of known items."""
+        if not self.bundle.n_added or not isinstance(self.module, ScoresNewItems):
+            return scores
+        new = self.module.score_new_items(history, self.bundle.added_features)
+        return torch.cat([scores, new.detach().to(scores)], dim=1)
+
+    def _adding_module(self) -> AddsItems | ScoresNewItems:
+        if not isinstance(self.module, AddsItems | ScoresNewItems):
             raise RunError(f"{self.bundle.model} cannot score items that came after training")
         return self.module
 

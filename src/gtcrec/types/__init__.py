@@ -5,7 +5,16 @@ Nothing in this package needs torch.
 
 from gtcrec.types.arrays import Floats, Ints, Masks
 from gtcrec.types.data import Dataset, Interactions, ItemFeatures, ItemMetadata, Split, Vocabulary
-from gtcrec.types.protocols import AddsItems, Batch, FoldsIn, Scorer, ScoringModel, SolvesItems, TrainableModel
+from gtcrec.types.protocols import (
+    AddsItems,
+    Batch,
+    FoldsIn,
+    Scorer,
+    ScoresNewItems,
+    ScoringModel,
+    SolvesItems,
+    TrainableModel,
+)
 from gtcrec.types.results import Report, ReportContext, TopK
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "Report",
     "ReportContext",
     "Scorer",
+    "ScoresNewItems",
     "ScoringModel",
     "SolvesItems",
     "Split",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from gtcrec.types.arrays import Floats, Ints
 from gtcrec.types.data import ItemFeatures
 
-__all__ = ["AddsItems", "Batch", "FoldsIn", "Scorer", "ScoringModel", "SolvesItems", "TrainableModel"]
+__all__ = ["AddsItems", "Batch", "FoldsIn", "Scorer", "ScoresNewItems", "ScoringModel", "SolvesItems", "TrainableModel"]
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,15 @@ class AddsItems(Protocol):
 
     def new_users(self, history: "csr_array") -> "torch.Tensor":
         """Return the vectors [b, d] of new users from their histories, binary [b, n_items]."""
+        ...
+
+
+@runtime_checkable
+class ScoresNewItems(Protocol):
+    """What models offer whose score is no inner product, but who can score items which came after training."""
+
+    def score_new_items(self, history: "csr_array", features: ItemFeatures) -> "torch.Tensor":
+        """Return the scores [b, n] of new items from their content, by histories of known ones, binary [b, n_items]."""
         ...
 
 
