@@ -65,15 +65,12 @@ def load_config(
     Raises `ConfigError` for an unknown key with the nearest known one.
     """
     layers: dict[str, Any] = _read_layers(file) if file else {}
-    name = model or layers.get("model", "gtc")
-    if not isinstance(name, str):
-        raise ConfigError(f"{file}: model: expected a name, found {name!r}")
+    name = _as_name(model or layers.get("model", "gtc"), f"{file}: model")
     spec = models.get_spec(name)
     sections: dict[str, type[BaseModel]] = {"settings": spec.config, "train": TrainConfig}
     if layers.get("model", name) != name:  # another model's settings would not fit
         layers = {key: value for key, value in layers.items() if key not in ("settings", "preset")}
-    for section, config in sections.items():
-        layers[section] = rename_settings(_section(layers, section, file), config)
+    layers |= {section: rename_settings(_section(layers, section, file), one) for section, one in sections.items()}
     if stored and layers["settings"]:
         layers["settings"] = models.complete_settings(name, layers["settings"])
     texts = [_parse_assignment(text, sections) for text in assignments]
@@ -83,12 +80,10 @@ def load_config(
             layers[section] = {**_section(layers, section, file), **setting}
         else:
             layers |= setting
-    preset = layers.get("preset", "default")
-    if not isinstance(preset, str):
-        raise ConfigError(f"preset: expected a name, found {preset!r}")
+    preset = _as_name(layers.get("preset", "default"), "preset")
     settings = models.make_config(name, layers["settings"], preset)
     training = spec.presets[preset][1]
-    data = {**_section(layers, "data", file), **({"path": path} if path else {})}
+    data = _section(layers, "data", file) | ({"path": path} if path else {})
     if "path" not in data:
         raise ConfigError("no data named: expected a data folder or a file of interactions")
     whole = {
@@ -128,6 +123,12 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain_value(one) for one in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _as_name(found: object, where: str) -> str:
+    if not isinstance(found, str):
+        raise ConfigError(f"{where}: expected a name, found {found!r}")
+    return found
 
 
 def _section(layers: Mapping[str, Any], section: str, file: Path | None) -> dict[str, Any]:
