@@ -51,6 +51,10 @@ def read_plan(data: Path, file: Path = FILE) -> BenchmarkConfig:
     return config.model_copy(update={"data": sources, "config": tuned})
 
 
+NEW = ("l3ae",)  # models that the stored measurements are older than
+NOT_SHOWN = (*WITHDRAWN, *NEW)
+
+
 def train(
     config: BenchmarkConfig,
     only: Sequence[str],
@@ -87,22 +91,22 @@ def train(
 
 
 def stored_results(
-    config: BenchmarkConfig, folder: Path = RESULTS, only: Sequence[str] = (), withdrawn: Container[str] = WITHDRAWN
+    config: BenchmarkConfig, folder: Path = RESULTS, only: Sequence[str] = (), hidden: Container[str] = NOT_SHOWN
 ) -> list[Results]:
     """Compute the results of the stored runs of each data set: means, intervals over users, paired tests."""
     with tempfile.TemporaryDirectory() as name:
         runs = Path(name)
         store.restore(folder, runs, only)
         planned = {
-            data: tuple(_stored_runs(config, runs / data, withdrawn)) for data in config.data if (runs / data).is_dir()
+            data: tuple(_stored_runs(config, runs / data, hidden)) for data in config.data if (runs / data).is_dir()
         }
         chosen = BenchmarkPlan(config, runs, planned, ())
         return [results(chosen, data, read_tested(chosen_runs)) for data, chosen_runs in planned.items()]
 
 
-def _stored_runs(config: BenchmarkConfig, data: Path, withdrawn: Container[str]) -> Iterator[PlannedRun]:
+def _stored_runs(config: BenchmarkConfig, data: Path, hidden: Container[str]) -> Iterator[PlannedRun]:
     for model in config.models:
-        if model in withdrawn:
+        if model in hidden:
             continue
         for folder in sorted(data.glob(f"{model}-*"), key=lambda path: int(path.name.rpartition("-")[2])):
             name, _, seed = folder.name.rpartition("-")
@@ -113,7 +117,7 @@ def _stored_runs(config: BenchmarkConfig, data: Path, withdrawn: Container[str])
 def blocks(only: Sequence[str] = ()) -> dict[str, dict[str, Block]]:
     """Return the blocks of each page by its name, README.md among them; of some data sets their own pages alone."""
     config = read_plan(Path("data"))
-    shown = [model for model in config.models if model not in WITHDRAWN]
+    shown = [model for model in config.models if model not in NOT_SHOWN]
     complete = [one for one in stored_results(config, only=only) if len(one.rows) == len(shown)]
     looks = ledger.read_ledger()
     made = {
@@ -122,7 +126,10 @@ def blocks(only: Sequence[str] = ()) -> dict[str, dict[str, Block]]:
         for one in complete
     }
     made |= {
-        f"peers-{one.data}-tuning.md": {"tuning": tuning.tuning_block(one.data, config.models)} for one in complete
+        f"peers-{one.data}-tuning.md": {
+            "tuning": tuning.tuning_block(one.data, [name for name in config.models if name not in NEW])
+        }
+        for one in complete
     }
     if only:
         return made
@@ -170,7 +177,7 @@ def protocol_block(config: BenchmarkConfig) -> Block:
         f"- Tuning: {tuning.TRIALS} trials a model, the first with its defaults; fewer where the space is smaller."
     ]
     for data in config.data:
-        trials = tuning.trial_budgets(data, config.models)
+        trials = tuning.trial_budgets(data, [name for name in config.models if name not in NEW])
         finals = Counter(tuning.budget(one) for one in stored[data])
         lines.append(f"- `{data}`. {tuning.budget_text(trials)} {tuning.budget_text(finals, 'A final training')}")
         if set(trials) != set(finals):

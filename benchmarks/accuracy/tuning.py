@@ -22,12 +22,12 @@ TRIALS = 12
 NOT_SETTINGS = ("outside", "at_edge", "error")  # the columns of trials.csv that follow those of the settings
 
 
-def tune(config: BenchmarkConfig, data: str, models: Sequence[str], folder: Path = TUNED) -> None:
-    """Tune models on a data set of the plan, and keep the best settings of each in `folder`."""
-    kept = folder / data
+def tune(config: BenchmarkConfig, data: str, models: Sequence[str], plan_name: str = "") -> None:
+    """Tune models on a data set of a plan, and keep the best settings of each."""
+    kept = TUNED / plan_name / data
     kept.mkdir(parents=True, exist_ok=True)
     for name in models:
-        planned = plan(config, data, name, RUNS / "tune" / folder.name / data / name)
+        planned = plan(config, data, name, RUNS / "tune" / plan_name / data / name)
         for trial in study.tune(planned):
             print(data, name, trial.number, trial.value, dict(trial.settings), flush=True)
         best = yaml.safe_load((planned.out / "best.yaml").read_text(encoding="utf-8"))
@@ -48,11 +48,11 @@ def plan(config: BenchmarkConfig, data: str, name: str, out: Path) -> study.Tuni
     return study.plan(source.path, entry.model or name, out, TRIALS, settings)
 
 
-def tuning_block(data: str, models: Iterable[str], folder: Path = TUNED) -> Block:
+def tuning_block(data: str, models: Iterable[str], plan_name: str = "") -> Block:
     """What the search of each model chose on a data set."""
-    kept = folder / data
+    kept = TUNED / plan_name / data
     rows = [_tuning_row(name, kept) for name in models]
-    budgets = budget_text(trial_budgets(data, models, folder))
+    budgets = budget_text(trial_budgets(data, models, plan_name))
     text = (
         f"{budgets} Validation {valid_metric(kept)} of the defaults and of the best trial, ± its standard error over "
         "the validation users. At the cap: trials that ended at their last epoch. "
@@ -63,9 +63,9 @@ def tuning_block(data: str, models: Iterable[str], folder: Path = TUNED) -> Bloc
     return Block([text], headers, rows, (0, 5, 6, 7))
 
 
-def trial_budgets(data: str, models: Iterable[str], folder: Path = TUNED) -> Counter[tuple[int, int, int]]:
+def trial_budgets(data: str, models: Iterable[str], plan_name: str = "") -> Counter[tuple[int, int, int]]:
     """Return the budgets of the trials of models that are trained -> how many models had it."""
-    kept = folder / data
+    kept = TUNED / plan_name / data
     return Counter(budget(_tuned(kept, name)["train"]) for name in models if _is_trained(kept, name))
 
 

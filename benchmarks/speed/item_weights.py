@@ -111,3 +111,7 @@ def blocks(result: Mapping[str, Any]) -> dict[str, Block]:
     if drawn:
         made["drawn"] = Block((), ("items", "interactions", *costs_of), drawn, ())
     return made
+
+
+if __name__ == "__main__":
+    main()

@@ -134,7 +134,9 @@ def test_an_error_of_the_system_names_the_path_given(
 ) -> None:
     (tmp_path / "items.csv").write_text("")
     assert execute(["train", str(data), "popular", "--out", str(tmp_path / "items.csv" / "run")]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path / 'items.csv'}: File exists\n"
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'items.csv'}: cannot be written: the folder cannot be made: File exists\n"
+    )
 
     def fail(*args: Any) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "lists" / ".x.csv.123.tmp"))

@@ -16,11 +16,11 @@ from gtcrec.data.sources.huggingface import HuggingFaceConfig
 VERBS = {old: new for old, new in OLD_WORDS.items() if not old.startswith("-")}
 OPTIONS = {old: new for old, new in OLD_WORDS.items() if old.startswith("-")}
 LISTED = {
-    "": "demo train resume evaluate recommend compare tune benchmark data analyze models runs",
+    "": "demo train resume stop evaluate recommend compare tune benchmark data analyze models runs",
     "data": "list download describe convert build encode synthesize export",
     "analyze": "ablation missing-modalities importance explain",
     "models": "list show",
-    "runs": "list show report",
+    "runs": "list show report check",
 }
 BUILD_OPTIONS = """user-col item-col items-item-col rating-col time-col label-col title-col text image image-root tags
 tag-separator category numbers number keep min-rating core duplicates split ratios seed encoding text-encoder
@@ -83,7 +83,7 @@ def test_old_lists_of_liked_items_are_split_at_commas(runs: Path, capsys: pytest
     old = json.loads(capsys.readouterr().out)
     assert execute([*line, "--history", "p0001", "--history", "p0002"]) == 0
     assert old[:2] == json.loads(capsys.readouterr().out)
-    assert [row["user_id"] for row in old] == [1, 1, 2, 2]
+    assert [row["user_id"] for row in old] == ["1", "1", "2", "2"]
 
 
 @pytest.mark.parametrize("option", BUILD_OPTIONS.split())

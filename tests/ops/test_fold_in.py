@@ -207,13 +207,13 @@ def test_a_run_ranks_items_by_a_list_of_liked_ones_which_it_leaves_out(tmp_path)
     run = train_run(data, "itemknn", tmp_path / "run")
     ids = run.dataset.items.ids.tolist()
     found = TrainedModel.of_run(run).recommend_for_histories([[ids[3], ids[5]], [ids[0]]], k=4).to_pylist()
-    assert [row["user_id"] for row in found] == [1] * 4 + [2] * 4
+    assert [row["user_id"] for row in found] == ["1"] * 4 + ["2"] * 4
     assert [row["rank"] for row in found] == [1, 2, 3, 4] * 2
     for number, own in ((1, [3, 5]), (2, [0])):
         scores = run.model.fold_in(history_matrix([np.array(own)], 40))[0].numpy()
         scores[own] = -np.inf
         wanted = [ids[item] for item in np.argsort(-scores, kind="stable")[:4]]
-        assert [row["item_id"] for row in found if row["user_id"] == number] == wanted
+        assert [row["item_id"] for row in found if row["user_id"] == str(number)] == wanted
 
 
 def test_a_model_that_cannot_score_new_users_says_so(tmp_path):

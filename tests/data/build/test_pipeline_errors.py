@@ -285,7 +285,7 @@ def test_every_file_of_the_folder_is_in_the_manifest_and_damage_is_found(tmp_pat
 
 def test_a_build_whose_content_is_refused_leaves_nothing_that_blocks_the_next(tmp_path: Path) -> None:
     items, acts = write(tmp_path, "item_id,genre\n007,\n木,\nb c,\n")
-    with pytest.raises(DataError, match="no row has content that can be read in 'genre'"):
+    with pytest.raises(DataError, match="no item that stays has a value in 'genre', named by tags"):
         build(items, acts, tmp_path / "out", BuildConfig(core=0, tags=("genre",)))
     assert not (tmp_path / "out").exists()
     items.write_text("item_id,genre\n007,red\n木,blue\nb c,red\n")

@@ -12,7 +12,7 @@ from gtcrec.cli.main import app
 from gtcrec.data import SplitConfig, load, split
 from gtcrec.data.formats import export as writing
 from gtcrec.data.formats.export import write_mmrec, write_recbole
-from gtcrec.errors import DataError
+from gtcrec.errors import DataError, WriteError
 from gtcrec.types import Dataset, Interactions, ItemFeatures, ItemMetadata, Vocabulary
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
@@ -192,7 +192,7 @@ def test_a_folder_in_use_is_refused_and_a_failure_leaves_nothing(tmp_path: Path,
 
     monkeypatch.setattr(writing, "write_manifest", fail)
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(WriteError, match="cannot be written: the disk is full"):
         write(data, tmp_path / "shop")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 

@@ -284,7 +284,7 @@ def test_a_multiple_of_the_observed_pairs_means_for_ials_what_it_means_for_gtcs_
         solved.append(weights)
         return torch.zeros(pairs.n_users, dim), torch.zeros(pairs.n_items, dim)
 
-    for module in ("baselines.ials", "gtc.graph_encoder"):
+    for module in ("baselines.ials", "embeddings"):
         monkeypatch.setattr(f"gtcrec.models.{module}.factorize", factorize)
     asked = [
         ("ials", {"unobserved_multiple": 3.0, "reg": 0.02}),

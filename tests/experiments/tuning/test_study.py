@@ -440,7 +440,10 @@ def test_a_training_that_breaks_down_is_a_failed_trial_and_counts(shop: Path, tm
     good, bad = list_trials(found)
     assert (good.state, bad.state, bad.value) == ("done", "failed", None)
     assert bad.outcome is not None
-    assert re.match(r"epoch \d: loss term '\w+' is (nan|inf); try a lower learning_rate", bad.outcome.error)
+    assert re.match(
+        r"epoch \d, step \d of \d: loss term '\w+' is (nan|inf), the sum must be finite; try a lower learning_rate",
+        bad.outcome.error,
+    )
     assert best([good, bad]) == good
     assert told(found)[1]["error"] == bad.outcome.error
     with pytest.raises(RunError, match="no trial of 1 has a validation: epoch"):
