@@ -19,6 +19,8 @@ def measure(
 ) -> None:
     """Search settings where the plan wants tuned ones, then train, test and store what is missing."""
     config = peers.read_plan(data, CONFIGS / f"{name}.yaml")
+    for unknown in sorted(set(only) - set(config.data)):
+        raise SystemExit(f"{name}: expected data sets of the plan, {', '.join(config.data)}; found {unknown}")
     chosen = {one: source for one, source in config.data.items() if one in (only or config.data)}
     config = config.model_copy(update={"data": chosen})
     if config.config:
