@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import peers, planned
-from benchmarks.paths import CONFIGS, RESULTS, module_command, module_environment
-from gtcrec.models.registry import MODELS
+from benchmarks.paths import RESULTS, module_command, module_environment
 
 DOORS = ("accuracy", "ablation", "cold-start", "missing", "ground-truth")
 
@@ -30,15 +28,6 @@ def test_unknown_data_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", planned.PLANS)
-def test_a_plan_names_models_that_there_are_and_refuses_data_that_it_lacks(name: str, tmp_path: Path) -> None:
-    config = peers.read_plan(tmp_path, CONFIGS / f"{name}.yaml")
-    assert {entry.model or line for line, entry in config.models.items()} <= set(MODELS)
-    assert config.base in config.models
-    with pytest.raises(SystemExit, match=f"{name}: expected data sets of the plan, tiktok.*; found tictoc"):
-        planned.measure(tmp_path, name, ["tictoc"], 1, lambda *look: None)
-
-
 @pytest.mark.parametrize("door", DOORS)
 def test_a_trial_stores_its_tables_apart_from_the_results(door: str, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in RESULTS.iterdir()}
