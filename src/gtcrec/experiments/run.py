@@ -48,6 +48,7 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, all_gather_object, assert_equal_across_ranks
+from gtcrec.training.dry_run import need_memory
 from gtcrec.training.trainer import Epoch, Training, epochs
 from gtcrec.types import Dataset, Report, Scorer, SolvesItems
 
@@ -99,9 +100,10 @@ class Run:
         settings = models.make_config(config.model, config.settings, config.preset)
         spread = workers if config.train.embedding_sharding == "row_wise" else None
         fresh = fresh and not hasattr(models.get_spec(config.model).model, "solve_items")  # `epochs` solves for them
-        self.model: nn.Module = models.build_model(
-            config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
-        )
+        with need_memory(config.model, settings, self.split, config.train) if fresh else nullcontext():
+            self.model: nn.Module = models.build_model(
+                config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
+            )
         self.training = Training(self.model, config.train)
         self.executor: Executor | None = None  # of what is done in blocks; this process if none is given
         self._stamp: tuple[int, ...] = ()  # tells whether another process has replaced the checkpoint meanwhile
