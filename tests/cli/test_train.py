@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ class Stalled:
 
     folder = Path("my run")
     workers = ProcessGroup()
+    split = SimpleNamespace(has_test=True)
     epochs_done = 0
 
     class config:

@@ -27,7 +27,7 @@ from gtcrec.cli.options import (
     read_data_and_model,
     use_threads,
 )
-from gtcrec.errors import ConfigError, RunError
+from gtcrec.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from gtcrec.experiments.config import RunConfig
@@ -178,6 +178,8 @@ def evaluate(
 
 def train_here(run: "Run", end_after: int = 0) -> None:
     """Train a run in this process to its end, or after `end_after` epochs; of several processes the first shows it."""
+    if run.workers.is_main:
+        _warn_of_no_test(run)
     epochs = partial(run.epochs, end_after=end_after) if end_after else run.epochs
     if run.workers.is_main:
         past = run.training.best
@@ -186,6 +188,17 @@ def train_here(run: "Run", end_after: int = 0) -> None:
     else:
         for _ in epochs():
             pass
+
+
+def _warn_of_no_test(run: "Run") -> None:
+    """Say before the work that a run cannot be evaluated, if so."""
+    from gtcrec.cli.console import say
+    from gtcrec.data.splits import require_test
+
+    try:
+        require_test(run.split)
+    except DataError as error:
+        say(f"warning: the run cannot be evaluated: {error}", style="yellow")
 
 
 def _solves_items(config: "RunConfig") -> bool:

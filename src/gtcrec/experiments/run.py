@@ -14,7 +14,7 @@ from torch import nn
 
 from gtcrec import data, models
 from gtcrec.data.datasets import find_source
-from gtcrec.data.splits import require_validation
+from gtcrec.data.splits import require_test, require_validation
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, recommend, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
@@ -209,6 +209,7 @@ class Run:
     def evaluate(self) -> Report:
         """Evaluate the trained model on the test pairs: the explicit final call. Writes the result to the folder."""
         self.need_finished()
+        require_test(self.split)
         found = evaluate_split(self.scorer, self.split, "test", self.config.evaluate, self.config.train.seed)
         with self._writing():
             self._write_report("test", found, self._examples(found, "test"))

@@ -226,10 +226,11 @@ class _Sizes:
 
 
 def _entries_of_square(rows: "csr_array") -> int:
-    """Estimate how many entries `rows` [n, m] times its transpose has, from some of its rows."""
+    """Estimate how many entries `rows` [n, m] times its transpose has, from some of its rows, of all lengths."""
     n = rows.shape[0]
     if not n:
         return 0
-    chosen = np.unique(np.linspace(0, n - 1, min(_ROWS, n)).round().astype(int))
+    some = min(_ROWS, n)
+    chosen = np.argsort(np.diff(rows.indptr), kind="stable")[((np.arange(some) + 0.5) * n / some).astype(int)]
     columns = rows.T.tocsr()
     return int(sum((rows[[row]] @ columns).nnz for row in chosen) * n / len(chosen))
