@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from chaos.damages import damaged_folders
 from chaos.full_disk import can_mount, fill_disk
@@ -66,6 +67,13 @@ def attack_for(attacks: Iterable[Attack], seconds: float) -> None:
             sys.stderr.write(f"{tally.attack}: {failure}\n")
 
 
+def write_counts(file: Path, facts: dict[str, Any], only: str | None) -> None:
+    """Write the counts into a file; those of one attack alone take the place of its earlier ones."""
+    past = json.loads(file.read_text(encoding="utf-8"))["counts"] if only and file.exists() else []
+    kept = [one for one in past if one["attack"] != only]
+    file.write_text(json.dumps({**facts, "counts": kept + facts["counts"]}, indent=2) + "\n", encoding="utf-8")
+
+
 def main(seconds: float, seed: int, counts: Path | None, only: str | None) -> int:
     """Attack for so many seconds and tell the counts; returns 1 if anything failed."""
     begun = time.monotonic()
@@ -74,20 +82,17 @@ def main(seconds: float, seed: int, counts: Path | None, only: str | None) -> in
     for kind, share in SHARES.items():
         if only in (None, kind) and found[kind]:
             attack_for(found[kind], seconds if only else share * seconds)
-    tallies = [tally for attacks in found.values() for tally, _ in attacks]
+    spent = {"seed": seed, "seconds": round(time.monotonic() - begun), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    tallies = [tally for kind, attacks in found.items() for tally, _ in attacks if only in (None, kind)]
     facts = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "gtcrec": version("gtcrec"),
         "python": platform.python_version(),
         "system": platform.system(),
-        "seed": seed,
-        "seconds": round(time.monotonic() - begun),
-        "counts": [vars(tally) for tally in tallies],
+        "counts": [{**vars(tally), **spent} for tally in tallies],
     }
-    text = json.dumps(facts, indent=2) + "\n"
-    sys.stdout.write(text)
+    sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     if counts:
-        counts.write_text(text, encoding="utf-8")
+        write_counts(counts, facts, only)
     failed = any(tally.failures for tally in tallies)
     if not failed:
         shutil.rmtree(folder)

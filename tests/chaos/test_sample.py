@@ -1,5 +1,6 @@
-"""A short sample of the attacks that `make chaos` runs for long."""
+"""A short sample of the attacks that `make chaos` runs for long, and the page that its counts make."""
 
+import json
 import random
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pytest
 from chaos.damages import Damaged, damaged_folders
 from chaos.inputs import targets, try_input
 from chaos.kills import kill_at_random, start_two
+from chaos.report import COUNTS, PAGE, page
 from chaos.stage import Stage, Tally
 
 
@@ -49,3 +51,7 @@ def test_a_build_is_whole_after_kills_and_beside_another(stage: Stage, attack: C
     tally = Tally(attack.__name__, one.name)
     attack(stage, one, random.Random(4), tally)
     assert tally.failures == []
+
+
+def test_the_page_is_written_from_the_recorded_counts() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(json.loads(COUNTS.read_text(encoding="utf-8")))
