@@ -9,6 +9,7 @@ DEMO ?= demo
 DEMO_FLAGS ?=
 
 CHAOS_SECONDS ?= 600
+CHAOS_SEED ?= 0
 
 .PHONY: demo test slow chaos lint format docs bench clean
 
@@ -22,9 +23,10 @@ test: $(VENV)/.dev
 slow: $(VENV)/.dev
 	$(BIN)/pytest -m slow
 
-# SIGKILL at random moments over the commands that write; ends with 1 if anything was lost.
+# Kills, pairs of processes, full disks, damaged files, hostile inputs; ends with 1 if anything was lost.
 chaos: $(VENV)/.dev
-	$(BIN)/python tests/chaos/kills.py $(CHAOS_SECONDS)
+	PYTHONPATH=tests $(BIN)/python -m chaos.attack $(CHAOS_SECONDS) $(CHAOS_SEED) --counts tests/chaos/counts.json
+	PYTHONPATH=tests $(BIN)/python -m chaos.report
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ class Stalled:
 
     folder = Path("my run")
     workers = ProcessGroup()
+    split = SimpleNamespace(has_test=True)
     epochs_done = 0
 
     class config:
@@ -165,3 +167,39 @@ def test_training_says_how_many_threads_it_uses_and_uses_them(
     assert found, done.stderr
     assert done.stdout.splitlines()[-1] == f"used {found[1]}"
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["threads"] == int(found[1])
+
+
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        (
+            ["bpr", "dim=8", "batch_size=512"],
+            [r"parameters    about 1,040", r"epoch         about \d+\.\d s for \d step.*"],
+        ),
+        (["ease"], [r"parameters    about 0", r"epoch         none: nothing is trained step by step"]),
+    ],
+)
+def test_a_dry_run_prints_what_a_training_takes_and_makes_nothing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: list[str], lines: list[str]
+) -> None:
+    assert execute(["train", str(data), *model, "--dry-run", "--out", str(tmp_path / "no" / "run")]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == ["users         80", "items         50"]
+    assert re.fullmatch(r"interactions  \d+ to train on, \d+ to validate on", shown[2])
+    assert re.fullmatch(lines[0], shown[3])
+    assert re.fullmatch(r"memory        about 0\.\d\d GiB .*; \d+\.\d\d GiB are free", shown[4])
+    assert re.fullmatch(lines[1], shown[6])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_what_does_not_fit_says_so_with_numbers(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["train", str(data), "bpr", "dim=1000000000", "--dry-run"]) == 1
+    shown, said = capsys.readouterr()
+    assert re.search(r"^memory        about \d{5}\.\d\d GiB", shown, re.MULTILINE)
+    assert "epoch" not in shown
+    assert re.search(r"error: training bpr for 80 users and 50 items: needs at least 2421\.\d\d GiB of memory, ", said)
+
+
+def test_training_needs_a_folder_unless_it_is_a_dry_run(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["train", str(data), "bpr"]) == 2
+    assert "missing option --out" in capsys.readouterr().err

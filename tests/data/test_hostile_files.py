@@ -218,3 +218,17 @@ def test_names_of_files_may_hold_any_bytes_or_are_refused_in_words(tmp_path: Pat
     (tmp_path / os.fsdecode(b"cl\xff.csv")).write_text("user,item\na,x\n")
     with pytest.raises(DataError, match=r"cl\\udcff\.csv: cannot be read"):
         load(tmp_path / os.fsdecode(b"cl\xff.csv"))
+
+
+@pytest.mark.parametrize("name", ["1" * 5000, "\x1b[2J" * 2000])
+def test_long_names_of_columns_and_many_are_cut_in_the_error(tmp_path: Path, name: str) -> None:
+    for names in ([name, "item"], [f"column{k}" for k in range(20_000)]):
+        (tmp_path / "clicks.csv").write_text(",".join(names) + "\n" + ",".join("a" for _ in names) + "\n")
+        with pytest.raises(DataError, match=r"no (user|item) column; found ") as caught:
+            load(tmp_path / "clicks.csv")
+        assert len(str(caught.value)) < 2000
+    assert "'column59' and 19,940 more, expected one of" in str(caught.value)
+    (tmp_path / "clicks.csv").write_text(f"user,item,rating\na,x,{name}\n")
+    with pytest.raises(DataError, match=r"rating must be a (finite )?number, found '") as caught:
+        load(tmp_path / "clicks.csv")
+    assert len(str(caught.value)) < 500

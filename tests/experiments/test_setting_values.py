@@ -114,3 +114,10 @@ def test_only_our_errors_leave_settings(key: str, text: str) -> None:
         load_config("shop", "bpr", assignments=[f"{key}={text}"])
     except GtcrecError as error:
         assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("text", ["a: *x" + "1" * 5000, "a: [0.8, 0" + "1" * 5000 + ": ", "? " + "9" * 6000 + "e: [}"])
+def test_the_error_shows_the_beginning_of_a_long_word(text: str) -> None:
+    with pytest.raises(ConfigError, match="not YAML") as caught:
+        parse_yaml(text, "text")
+    assert len(str(caught.value)) < 1000

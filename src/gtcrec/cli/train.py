@@ -1,10 +1,11 @@
 """`gtcrec train`, `resume` and `evaluate`: from data to a measured run folder."""
 
 import shlex
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +27,7 @@ from gtcrec.cli.options import (
     read_data_and_model,
     use_threads,
 )
-from gtcrec.errors import ConfigError, RunError
+from gtcrec.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from gtcrec.experiments.config import RunConfig
@@ -37,10 +38,14 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "resume", "stop", "train", "train_here"]
 
 Failures = Annotated[int, typer.Option("--max-failures", min=0, help="With ray: how often to restart lost workers.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Make no run: print the sizes, the memory needed, and the time of an epoch."),
+]
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", help="The run folder to make.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder to make.")] = None,
     words: DataAndModel = None,
     config: ConfigFile = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same as seed=N.")] = None,
@@ -53,25 +58,24 @@ def train(
     ray_address: RayAddress = "",
     max_failures: Failures = 3,
     threads: Threads = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a model on a data set; Ctrl-C leaves a run that `gtcrec resume` goes on with."""
-    data, model, settings = read_data_and_model(words, old_data, old_model, old_settings)
-    if data is None and config is None:
-        raise typer.BadParameter("missing argument DATA")
-    from gtcrec.experiments.config import load_config
+    given = read_data_and_model(words, old_data, old_model, old_settings)
+    if out is None and not dry_run:
+        raise typer.BadParameter("missing option --out")
+    run_config = _read_config(*given, config, {"seed": seed, "train.device": device})
+    if dry_run or out is None:
+        _print_needs(run_config, threads)
+        return
     from gtcrec.experiments.run import Run
     from gtcrec.runtime.block_jobs import choose_executor
-    from gtcrec.runtime.files import require_empty
     from gtcrec.runtime.process_group import init_process_group
 
-    options = {"seed": seed, "train.device": device}
-    settings += [f"{key}={value}" for key, value in options.items() if value is not None]
-    run_config = load_config(data, model, config, settings)
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
     prepare_parent(out)
     if ray and not _solves_items(run_config):
-        require_empty(out)
-        _train_by_ray(run_config, out, ray)
+        _train_by_ray(run_config, out, ray, fresh=True)
         return
     with init_process_group(run_config.train.device) as processes:
         use_threads(threads, processes.is_main)
@@ -174,6 +178,8 @@ def evaluate(
 
 def train_here(run: "Run", end_after: int = 0) -> None:
     """Train a run in this process to its end, or after `end_after` epochs; of several processes the first shows it."""
+    if run.workers.is_main:
+        _warn_of_no_test(run)
     epochs = partial(run.epochs, end_after=end_after) if end_after else run.epochs
     if run.workers.is_main:
         past = run.training.best
@@ -184,11 +190,74 @@ def train_here(run: "Run", end_after: int = 0) -> None:
             pass
 
 
+def _warn_of_no_test(run: "Run") -> None:
+    """Say before the work that a run cannot be evaluated, if so."""
+    from gtcrec.cli.console import say
+    from gtcrec.data.splits import require_test
+
+    try:
+        require_test(run.split)
+    except DataError as error:
+        say(f"warning: the run cannot be evaluated: {error}", style="yellow")
+
+
 def _solves_items(config: "RunConfig") -> bool:
     """Whether the model's weights are solved for in blocks of items: Ray's workers do not train it, they solve."""
     from gtcrec import models
 
     return hasattr(models.get_spec(config.model).model, "solve_items")
+
+
+def _read_config(
+    data: str | None, model: str | None, settings: list[str], config: Path | None, options: Mapping[str, Any]
+) -> "RunConfig":
+    """Return the configuration of a run; `options` are settings that stand in options of their own, None if not."""
+    if data is None and config is None:
+        raise typer.BadParameter("missing argument DATA")
+    from gtcrec.experiments.config import load_config
+
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return load_config(data, model, config, [*settings, *given])
+
+
+def _print_needs(config: "RunConfig", threads: int | None) -> None:
+    """Print sizes, memory and the time of an epoch. Raises `ConfigError` if the model and its training do not fit."""
+    from gtcrec import data, models
+    from gtcrec.cli.console import write_out
+    from gtcrec.data.splits import require_validation
+    from gtcrec.models.memory import estimate_memory
+    from gtcrec.runtime.memory import free_memory
+    from gtcrec.training.dry_run import need_memory, time_epoch
+
+    use_threads(threads)
+    split = data.split(config.data.load(), config.split)
+    require_validation(split)
+    pairs, training = split.train, config.train
+    settings = models.make_config(config.model, config.settings, config.preset)
+    need = estimate_memory(models.get_spec(config.model), settings, pairs, split.features, training.batch_size)
+    whole, parts = _gib(need.total), [_gib(part) for part in (need.model, need.training, need.passing)]
+    write_out(
+        f"users         {pairs.n_users:,}\nitems         {pairs.n_items:,}\n"
+        f"interactions  {len(pairs):,} to train on, {len(split.valid):,} to validate on\n"
+        f"parameters    about {need.weights:,}\n"
+        f"memory        about {whole} GiB beyond the data: the model {parts[0]}, its training {parts[1]}, what passes "
+        f"{parts[2]}; {_gib(free_memory())} GiB are free\n"
+    )
+    with need_memory(config.model, settings, split, training):
+        start = time.perf_counter()
+        model = models.build_model(config.model, pairs, split.features, settings, training.seed)
+        built = time.perf_counter() - start
+        epoch = time_epoch(model, split, training)
+    write_out(f"building      {built:.1f} s\n")
+    if epoch.steps:
+        steps = f"{epoch.steps:,} steps" if epoch.steps > 1 else "1 step"
+        write_out(f"epoch         about {epoch.seconds:.1f} s for {steps}, validation apart\n")
+    else:
+        write_out("epoch         none: nothing is trained step by step\n")
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f}"
 
 
 def _ray_cluster(engine: str, workers: int, address: str, max_failures: int) -> "Cluster | None":
@@ -204,10 +273,13 @@ def _ray_cluster(engine: str, workers: int, address: str, max_failures: int) -> 
     return Cluster(workers, address, max_failures)
 
 
-def _train_by_ray(config: "RunConfig", folder: Path, ray: "Cluster") -> None:
+def _train_by_ray(config: "RunConfig", folder: Path, ray: "Cluster", fresh: bool = False) -> None:
     from gtcrec.cli.console import say
     from gtcrec.experiments import ray_trainer
+    from gtcrec.runtime.files import require_empty
 
+    if fresh:
+        require_empty(folder)
     past = ray_trainer.history(folder)
     best = next((e.valid.get(config.train.valid_metric) for e in reversed(past) if e.best), None)
 

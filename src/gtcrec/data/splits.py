@@ -11,7 +11,7 @@ from gtcrec.errors import DataError, config_error
 from gtcrec.types import Dataset, Floats, Interactions, Ints, Split
 from gtcrec.types.arrays import pair_order
 
-__all__ = ["SplitConfig", "assign", "require_validation", "split"]
+__all__ = ["SplitConfig", "assign", "require_test", "require_validation", "split"]
 
 _STREAM = 2  # keeps these draws apart from others that start from the same seed
 _SMALL = 10  # users with fewer interactions give one to validation and one to test
@@ -134,18 +134,30 @@ def assign(dataset: Dataset, config: SplitConfig = _DEFAULT) -> NDArray[np.int8]
 
 def require_validation(split: Split) -> None:
     """Raise `DataError` for a split without validation pairs, on which training is chosen; it says what to set."""
-    if len(split.valid):
-        return
+    if not len(split.valid):
+        raise DataError(
+            f"split {split.how['used']!r} leaves no interaction for validation, by which training is chosen, beside "
+            f"{len(split.train):,} for training; {_way_to(split, 1)}"
+        )
+
+
+def require_test(split: Split) -> None:
+    """Raise `DataError` for a split without test pairs, on which nothing can be evaluated; it says what to set."""
+    if not split.has_test:
+        raise DataError(
+            f"split {split.how['used']!r} leaves no interaction for test, beside {len(split.train):,} for training and "
+            f"{len(split.valid):,} for validation; {_way_to(split, 2)}"
+        )
+
+
+def _way_to(split: Split, label: int) -> str:
+    """Return what gives a split the part that a label marks."""
     used = split.how["used"]
-    way_on = "set split.ratios, such as [0.8, 0.1, 0.1]"
     if used == "label":
-        way_on = "mark some interactions with label 1, or set split.strategy=random, which draws all parts anew"
-    elif used == "leave_one_out":
-        way_on = "only users with three interactions or more give one; set split.strategy=random"
-    raise DataError(
-        f"split {used!r} leaves no interaction for validation, by which training is chosen, beside "
-        f"{len(split.train):,} for training; {way_on}"
-    )
+        return f"mark some interactions with label {label}, or set split.strategy=random, which draws all parts anew"
+    if used == "leave_one_out":
+        return "only users with three interactions or more give one; set split.strategy=random"
+    return "set split.ratios, such as [0.8, 0.1, 0.1]"
 
 
 def _order_of_users(pairs: Interactions, *keys: Floats) -> Ints:

@@ -14,7 +14,7 @@ from torch import nn
 
 from gtcrec import data, models
 from gtcrec.data.datasets import find_source
-from gtcrec.data.splits import require_validation
+from gtcrec.data.splits import require_test, require_validation
 from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, recommend, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
@@ -48,6 +48,7 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, all_gather_object, assert_equal_across_ranks
+from gtcrec.training.dry_run import need_memory
 from gtcrec.training.trainer import Epoch, Training, epochs
 from gtcrec.types import Dataset, Report, Scorer, SolvesItems
 
@@ -99,9 +100,10 @@ class Run:
         settings = models.make_config(config.model, config.settings, config.preset)
         spread = workers if config.train.embedding_sharding == "row_wise" else None
         fresh = fresh and not hasattr(models.get_spec(config.model).model, "solve_items")  # `epochs` solves for them
-        self.model: nn.Module = models.build_model(
-            config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
-        )
+        with need_memory(config.model, settings, self.split, config.train) if fresh else nullcontext():
+            self.model: nn.Module = models.build_model(
+                config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh
+            )
         self.training = Training(self.model, config.train)
         self.executor: Executor | None = None  # of what is done in blocks; this process if none is given
         self._stamp: tuple[int, ...] = ()  # tells whether another process has replaced the checkpoint meanwhile
@@ -207,6 +209,7 @@ class Run:
     def evaluate(self) -> Report:
         """Evaluate the trained model on the test pairs: the explicit final call. Writes the result to the folder."""
         self.need_finished()
+        require_test(self.split)
         found = evaluate_split(self.scorer, self.split, "test", self.config.evaluate, self.config.train.seed)
         with self._writing():
             self._write_report("test", found, self._examples(found, "test"))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gtcrec.data.splits import require_test
 from gtcrec.errors import InUseError
 from gtcrec.experiments.planned_run import Part, PlannedRun, is_evaluated, is_finished, start_or_resume
 from gtcrec.experiments.run import Run
@@ -59,6 +60,8 @@ def train_and_measure(run: PlannedRun, on: Part = "test", send: Send = lambda ev
     sweep_stale(run.folder, alone=True)
     bare, clock = peak_bytes(), (time.perf_counter(), time.process_time())
     opened = start_or_resume(run)
+    if on == "test":
+        require_test(opened.split)
     if not is_finished(run.folder):
         now = (time.perf_counter(), time.process_time())
         setup = {"setup_seconds": now[0] - clock[0], "setup_cpu_seconds": now[1] - clock[1], "bare_bytes": bare}

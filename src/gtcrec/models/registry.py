@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gtcrec.runtime.process_group import ProcessGroup
     from gtcrec.types import Interactions, ItemFeatures
 
-__all__ = ["MODELS", "build_model", "complete_settings", "get_spec", "list_models", "make_config"]
+__all__ = ["MODELS", "WAY_OUT", "build_model", "complete_settings", "get_spec", "list_models", "make_config"]
 
 MODELS: dict[str, tuple[str, str]] = {
     "popular": ("gtcrec.models.baselines.popular", "the most popular items, the same for everyone"),
@@ -201,6 +201,7 @@ def build_model(
     """
     import torch
 
+    from gtcrec.models.memory import estimate_memory
     from gtcrec.runtime.memory import require_memory
 
     spec = get_spec(model) if isinstance(model, str) else model
@@ -210,28 +211,21 @@ def build_model(
             f"train.embedding_sharding=row_wise needs a model that can be sharded, one of {able}; found {spec.name}"
         )
     options: dict[str, Any] = {} if workers is None else {"workers": workers}
-    if getattr(config, "content_scaling", "raw") == "standardized":
-        from gtcrec.ops.feature_transforms import standardize_features
-
-        features = standardize_features(features)
     if not init_weights and spec.supports_deferred_init:
         options["init_weights"] = False
     what = f"{spec.name} for {train.n_users:,} users and {train.n_items:,} items"
-    with require_memory(what, _least_memory(spec, config, train), _WAY_OUT), torch.random.fork_rng(devices=[]):
+    least = estimate_memory(spec, config, train, features).model
+    with require_memory(what, least, WAY_OUT), torch.random.fork_rng(devices=[]):
+        if getattr(config, "content_scaling", "raw") == "standardized":
+            from gtcrec.ops.feature_transforms import standardize_features
+
+            features = standardize_features(features)
         torch.manual_seed(seed)
         return spec.model(config, train, features, **options)
 
 
-_WAY_OUT = "a smaller catalogue (data.k_core), a smaller embedding_dim or another model needs less"
-
-
-def _least_memory(spec: "ModelSpec", config: "BaseModel", train: "Interactions") -> int:
-    """Return bytes that a model holds at least: vectors, trained ones with a gradient; items x items if it has them."""
-    copies = 2 if hasattr(spec.model, "loss") else 1
-    vectors = 4 * copies * (train.n_users + train.n_items) * getattr(config, "embedding_dim", 0)
-    whole = hasattr(config, "max_items") and getattr(config, "candidates", "all") == "all"
-    dense = 4 * train.n_items**2 if whole else 0
-    return int(vectors + dense)
+WAY_OUT = "a smaller catalogue (data.k_core), a smaller embedding_dim or another model needs less"
+"""What would need less memory than a model that does not fit."""
 
 
 def _offered_models() -> dict[str, EntryPoint]:

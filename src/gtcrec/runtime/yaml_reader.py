@@ -12,6 +12,7 @@ from gtcrec.errors import ConfigError
 __all__ = ["parse_yaml", "read_yaml"]
 
 _MOST_VALUES = 100_000  # aliases count as often as they stand: a few lines can unfold to gigabytes
+_WORD = 200  # letters of a word that an error shows
 _DEEPEST = 50
 
 
@@ -28,7 +29,8 @@ def parse_yaml(text: str, where: str) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
+        said = [word if len(word) <= _WORD else f"{word[:_WORD]}..." for word in str(error).split()]
+        raise ConfigError(f"{where}: not YAML: {' '.join(said)}") from error
     except RecursionError as error:
         raise ConfigError(f"{where}: not YAML: nested deeper than {_DEEPEST} levels") from error
     _refuse_large(value, where)

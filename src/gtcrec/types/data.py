@@ -360,6 +360,11 @@ class Split:
         self.how = how
         self.__test = test
 
+    @property
+    def has_test(self) -> bool:
+        """Whether there is any test pair."""
+        return len(self.__test) > 0
+
     def final_test(self) -> Interactions:
         """Return the test pairs."""
         return self.__test

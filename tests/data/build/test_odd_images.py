@@ -69,6 +69,21 @@ def test_content_that_no_item_has_is_named_and_nothing_is_left(
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_a_build_whose_images_are_all_damaged_leaves_nothing(tmp_path: Path) -> None:
+    shop(tmp_path, ["images/i0.jpg", "images/i1.jpg"])
+    whole = [file.read_bytes() for file in sorted((tmp_path / "images").iterdir())]
+    for file in (tmp_path / "images").iterdir():
+        file.write_bytes(whole[0][:40])
+    before = {file.name for file in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="no row has content that can be read in 'image'"):
+        built(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} - {".out.lock"} == before
+    for file, content in zip(sorted((tmp_path / "images").iterdir()), whole, strict=True):
+        file.write_bytes(content)
+    built(tmp_path)  # mended images are taken
+    assert load(tmp_path / "out").features.present["image"].all()
+
+
 @pytest.mark.parametrize("kind", ["<u2", ">u2"])
 def test_grey_images_of_16_bits_are_read_in_both_orders(tmp_path: Path, kind: str) -> None:
     values = np.linspace(0, 65535, 64).reshape(8, 8).astype(kind)

@@ -238,7 +238,7 @@ def _checked_numbers(table: Table, name: str, values: Floats, invalid: Masks, bl
     if invalid.any():
         row = first_row(invalid)
         cell = str(table.columns.column(name)[row].as_py())
-        raise DataError(f"{name} must be a finite number, found {cell!r} ({table.place(row)}){hint}")
+        raise DataError(f"{name} must be a finite number, found {str(cell)[:_SHOWN]!r} ({table.place(row)}){hint}")
     return values
 
 
@@ -334,7 +334,13 @@ def first_row(mask: Any) -> int:
 
 
 def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+    """Names for an error: of long ones the beginning, of many the first."""
+    every = list(names)
+    shown = [repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "...") for name in every[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(every) - _SHOWN:,} more" if len(every) > _SHOWN else "")
+
+
+_SHOWN = 60  # letters of a name, and names
 
 
 def _bare_name(name: str) -> str:

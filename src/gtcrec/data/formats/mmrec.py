@@ -53,7 +53,7 @@ def read_dense_ids(table: Table, name: str) -> Ints:
     if not pc.all(is_whole).as_py():
         row = first_row(pc.invert(is_whole))
         raise DataError(
-            f"{name} must be a whole number from 0, found {ids[row].as_py() or ''!r} ({table.place(row)}); "
+            f"{name} must be a whole number from 0, found {(ids[row].as_py() or '')[:60]!r} ({table.place(row)}); "
             "for other ids name the file interactions.tsv"
         )
     dense: Ints = pc.cast(ids.dictionary, pa.int64()).to_numpy()[ids.indices.to_numpy()]
