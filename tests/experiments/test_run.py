@@ -80,7 +80,9 @@ def test_a_run_with_weights_is_opened_without_solving_for_them_anew(model, catal
     found = Run.load(tmp_path / "run").model.state_dict()
     assert all(found[name].equal(weights) for name, weights in wanted.items())
     with pytest.raises(AssertionError, match="solved"):
-        Run.create(load_config(str(catalogue), model, assignments=["embedding_dim=8", "seed=5"]), tmp_path / "another")
+        Run.create(
+            load_config(str(catalogue), model, assignments=["embedding_dim=8", "seed=12345"]), tmp_path / "another"
+        )
 
 
 def test_the_stored_configuration_makes_the_same_run_again(finished, tmp_path):
