@@ -19,7 +19,6 @@ from gtcrec.errors import ConfigError
 from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import register_content
-from gtcrec.models.multimodal._diffmm_contrast import info_nce_among_all
 from gtcrec.models.multimodal._diffmm_denoiser import InteractionDiffusion, RowDenoiser, denoise, noise_betas, rebuild
 from gtcrec.models.multimodal._diffmm_graphs import bipartite_with_loops, generated_graph
 from gtcrec.ops import graph, losses
@@ -285,8 +284,16 @@ class DiffMM(nn.Module, TrainableModel):
                 pairs = [(main, other) for other in parts]
             for (anchors, anchored), (candidates, some) in pairs:
                 among = counts * (anchored & some[own])
-                total.append(info_nce_among_all(anchors, candidates, own, among, some, self.config.temperature))
+                weights = among / among.sum().clamp(min=1)  # of the mean; nothing is contrasted where all are 0
+                total.append(self._tell_from_all(anchors, candidates, own, weights, some))
         return torch.stack(total).sum()
+
+    def _tell_from_all(self, anchors: Tensor, candidates: Tensor, own: Tensor, weights: Tensor, some: Tensor) -> Tensor:
+        """sum_r w_r -ln softmax_j(cos(a_r, c_j) / tau) at j = own(r), over the candidates of which there are `some`."""
+        with torch.autocast(anchors.device.type, enabled=False):  # exponentials want float32
+            a = F.normalize(anchors.float(), dim=1) / self.config.temperature
+            c = F.normalize(candidates.float(), dim=1)
+            return losses.log_sum_exp(a, c, weights, some) - torch.dot((a * F.embedding(own, c)).sum(dim=1), weights)
 
     @torch.no_grad()
     def rebuild_rows(self, modality: int, users: Tensor) -> Tensor:
