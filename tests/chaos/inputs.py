@@ -1,44 +1,26 @@
 """Files and settings with bytes put in, left out or changed: a reader takes them, or raises an error of ours."""
 
-import gzip
 import io
-import json
 import random
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from chaos.stage import Tally
 from gtcrec.data import load
 from gtcrec.errors import GtcrecError
 from gtcrec.experiments.config import load_config
 from gtcrec.runtime.yaml_reader import parse_yaml
+from helpers.hostile import table_bytes
 
-TABLE = {"user": ["a", "a", "b"], "item": ["x", "y", "x"], "timestamp": [1, 2, 3], "rating": [1.5, 2.0, 3.0]}
 WORDS = (
     *(b"NaN", b"1e999", b"9" * 309, b"\xff", b"\x00", b'"', b"{", b"[" * 200, b"\\ud83d", b"\n", b",", b"\t", b": "),
     *(b"&a ", b"*a", b"2020-01-01", b"!!set", b"\x1b[2J", b"- ", b"\xed\xa0\x80", b"1" * 5000),
 )
 YAML = b"data: {path: shop}\nmodel: bpr\nseed: 3\nepochs: 10\nsplit.ratios: [0.8, 0.1, 0.1]\n"
 LONGEST = 5000  # letters of an error
-
-
-def table_bytes(kind: str) -> bytes:
-    """Return TABLE as a file of a kind."""
-    rows = list(zip(*TABLE.values(), strict=True))
-    if kind == "parquet":
-        stream = io.BytesIO()
-        pq.write_table(pa.table(TABLE), stream)
-        return stream.getvalue()
-    if kind.startswith("jsonl"):
-        text = "".join(json.dumps(dict(zip(TABLE, row, strict=True))) + "\n" for row in rows)
-    else:
-        text = "\n".join(("," if "csv" in kind else "\t").join(map(str, row)) for row in [tuple(TABLE), *rows])
-    return gzip.compress(text.encode()) if kind.endswith(".gz") else text.encode()
 
 
 def matrix_bytes() -> bytes:

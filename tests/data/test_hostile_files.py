@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -22,23 +21,7 @@ from gtcrec.data.datasets import find_source
 from gtcrec.data.formats import tables
 from gtcrec.data.sources.convert import convert
 from gtcrec.errors import DataError, GtcrecError
-
-TABLE = {"user": ["a", "a", "b"], "item": ["x", "y", "x"], "timestamp": [1, 2, 3], "rating": [1.5, 2.0, 3.0]}
-
-
-def packed(kind: str) -> bytes:
-    """Return TABLE as a file of a kind."""
-    rows = list(zip(*TABLE.values(), strict=True))
-    if kind == "parquet":
-        stream = io.BytesIO()
-        pq.write_table(pa.table(TABLE), stream)
-        return stream.getvalue()
-    if kind.startswith("jsonl"):
-        text = "".join(json.dumps(dict(zip(TABLE, row, strict=True))) + "\n" for row in rows)
-    else:
-        text = "\n".join(("," if "csv" in kind else "\t").join(map(str, row)) for row in [tuple(TABLE), *rows])
-    return gzip.compress(text.encode()) if kind.endswith(".gz") else text.encode()
-
+from helpers.hostile import table_bytes
 
 KINDS = ("csv", "tsv", "jsonl", "parquet", "csv.gz", "jsonl.gz")
 NPY = io.BytesIO()
@@ -93,7 +76,7 @@ def read_damaged_content(content: bytes, mask: bytes) -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_only_our_errors_leave_the_readers_of_tables(kind: str, data: st.DataObject) -> None:
-    read_damaged(kind, data.draw(damaged(packed(kind)) | st.binary(max_size=60)))
+    read_damaged(kind, data.draw(damaged(table_bytes(kind)) | st.binary(max_size=60)))
 
 
 @pytest.mark.slow
@@ -101,7 +84,7 @@ def test_only_our_errors_leave_the_readers_of_tables(kind: str, data: st.DataObj
 @settings(deadline=None, max_examples=3000)
 @given(st.data())
 def test_only_our_errors_leave_the_readers_of_many_tables(kind: str, data: st.DataObject) -> None:
-    read_damaged(kind, data.draw(damaged(packed(kind)) | st.binary(max_size=300)))
+    read_damaged(kind, data.draw(damaged(table_bytes(kind)) | st.binary(max_size=300)))
 
 
 @settings(deadline=None, max_examples=60)

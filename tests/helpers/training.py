@@ -1,5 +1,6 @@
 """A step's batch and its random numbers, for tests of models."""
 
+import pytest
 import torch
 
 from gtcrec.types import Batch, Split
@@ -14,3 +15,14 @@ def a_batch(split: Split) -> Batch:
 
 def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def check_bfloat16_terms(model, batch):
+    """Assert that the loss terms of a batch are nearly those of float32, and have gradients."""
+    whole = model.loss(batch, stream())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(batch, stream())
+    sum(found.values()).backward()
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(
+        {name: term.item() for name, term in whole.items()}, rel=0.02
+    )

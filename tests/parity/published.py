@@ -128,6 +128,11 @@ def content_names(published: Tensors) -> dict[str, Tensor]:
     return {f"x_{key}": published[f"{name}_embedding.weight"] for name, key in KEYS.items()}
 
 
+def with_content(names: Names) -> Names:
+    """Return the names of a model's parameters with those of its trained contents."""
+    return lambda published: names(published) | content_names(published)
+
+
 @contextmanager
 def stored_draws(**queues: Sequence[Tensor]) -> Iterator[None]:
     """Let `torch.rand` and the like, by name, return the next of a queue at each call; all must be asked for."""

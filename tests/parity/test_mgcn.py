@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.training import stream
-from parity.published import BATCH, KEYS, Parity, build, content_names, load_case
+from parity.published import BATCH, KEYS, Parity, build, load_case, with_content
 
 TERMS = {"bpr": ["bpr"], "contrast": ["contrast_items", "contrast_users"], "reg": ["reg"]}
 LETTERS = {"image": "v", "text": "t"}
@@ -31,11 +31,7 @@ def names(published):
     return found
 
 
-def names_and_content(published):
-    return names(published) | content_names(published)
-
-
-@pytest.fixture(params=[names, names_and_content], ids=["frozen content", "trained content"])
+@pytest.fixture(params=[names, with_content(names)], ids=["frozen content", "trained content"])
 def parity(request):
     return Parity(load_case("mgcn", "default"), request.param, TERMS)
 
@@ -46,7 +42,7 @@ def model(parity):
     return build(
         "mgcn",
         parity.names(parity.case.parameters),
-        train_content=parity.names is names_and_content,
+        train_content=parity.names is not names,
         num_layers=settings["n_ui_layers"],
         num_item_layers=settings["n_layers"],
         num_item_neighbors=settings["knn_k"],

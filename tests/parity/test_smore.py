@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.training import stream
-from parity.published import BATCH, KEYS, Parity, build, content_names, load_case, stored_draws
+from parity.published import BATCH, KEYS, Parity, build, load_case, stored_draws, with_content
 
 TERMS = {"bpr": ["bpr"], "contrast": ["contrast_items", "contrast_users"], "reg": ["reg"]}
 VIEWS = {"image": ("0_image", "v"), "text": ("1_text", "t"), "fusion": ("fused", "f")}
@@ -30,16 +30,12 @@ def names(published):
     return found
 
 
-def names_and_content(published):
-    return names(published) | content_names(published)
-
-
 @pytest.fixture(params=["plain", "masks"])
 def case(request):
     return load_case("smore", request.param)
 
 
-@pytest.fixture(params=[names, names_and_content], ids=["frozen content", "trained content"])
+@pytest.fixture(params=[names, with_content(names)], ids=["frozen content", "trained content"])
 def parity(request, case):
     return Parity(case, request.param, TERMS)
 
@@ -50,7 +46,7 @@ def model(parity):
     return build(
         "smore",
         parity.names(parity.case.parameters),
-        train_content=parity.names is names_and_content,
+        train_content=parity.names is not names,
         num_layers=settings["n_ui_layers"],
         num_item_layers=settings["n_layers"],
         num_item_neighbors=settings["image_knn_k"],
