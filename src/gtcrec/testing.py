@@ -66,7 +66,7 @@ def model_checks(spec: ModelSpec) -> Iterator[tuple[str, Callable[[], None]]]:
     """
     for name, check in _CHECKS.items():
         yield name, partial(check, spec)
-    if hasattr(spec.model, "loss"):
+    if spec.is_trained:
         for name, check in _CHECKS_OF_TRAINED.items():
             yield name, partial(check, spec)
 
@@ -146,7 +146,7 @@ def _learns_a_checkerboard(spec: ModelSpec) -> None:
 def _loaded_weights_score_equally(spec: ModelSpec) -> None:
     split = checkerboard()
     first, second = _make(spec, split, seed=1), _make(spec, split, seed=2)
-    if hasattr(spec.model, "loss"):
+    if spec.is_trained:
         assert not torch.equal(_scores(first), _scores(second)), "two seeds give the same scores"
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert torch.equal(_scores(first), _scores(second)), "scores differ after loading the weights of another seed"
@@ -160,7 +160,7 @@ def _scorer_repeats_exactly(spec: ModelSpec) -> None:
     assert before.shape == (40, 40), f"expected scores [40, 40], found {list(before.shape)}"
     assert before.dtype == torch.float32, f"expected scores of float32, found {before.dtype}"
     assert before.isfinite().all(), "scores are not finite"
-    if hasattr(spec.model, "loss"):
+    if spec.is_trained:
         _losses(model, _batch(split), seed=5)
     assert torch.equal(before, _scores(model)), "scores differ at the second call"
 

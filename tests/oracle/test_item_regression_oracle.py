@@ -149,3 +149,13 @@ def test_a_catalogue_that_would_not_fit_into_memory_is_refused(name):
 def test_the_local_form_has_no_limit_of_items(pairs, features):
     model = build(pairs, features, max_items=2, candidates="local", num_candidates=5)
     assert model.weights.shape == (N, 5)
+
+
+def test_the_local_form_scores_by_the_weights_that_it_got_last(pairs, features):
+    model = build(pairs, features, candidates="local", num_candidates=5)
+    history = csr_array(np.eye(N, dtype=np.float32))
+    first = model.fold_in(history)
+    model.take_items(model.chosen.numpy(), 2 * model.weights.numpy())
+    torch.testing.assert_close(model.fold_in(history), 2 * first)
+    model.load_state_dict({**model.state_dict(), "weights": 3 * model.weights})
+    torch.testing.assert_close(model.fold_in(history), 6 * first)

@@ -74,7 +74,7 @@ def train(
 
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
     prepare_parent(out)
-    if ray and not _solves_items(run_config):
+    if ray and not run_config.spec.solves_items:
         _train_by_ray(run_config, out, ray, fresh=True)
         return
     with init_process_group(run_config.train.device) as processes:
@@ -114,7 +114,7 @@ def resume(
         raise ConfigError(f"--epochs must be at most {config.train.epochs}, as the run is configured, found {epochs}")
     if ray and epochs:
         raise ConfigError("--epochs is for --engine local; `gtcrec stop` ends a training by Ray")
-    if ray and not _solves_items(config) and not (folder / MANIFEST).exists():
+    if ray and not config.spec.solves_items and not (folder / MANIFEST).exists():
         _train_by_ray(config, folder, ray)
         return
     with init_process_group(config.train.device) as processes:
@@ -199,13 +199,6 @@ def _warn_of_no_test(run: "Run") -> None:
         require_test(run.split)
     except DataError as error:
         say(f"warning: the run cannot be evaluated: {error}", style="yellow")
-
-
-def _solves_items(config: "RunConfig") -> bool:
-    """Whether the model's weights are solved for in blocks of items: Ray's workers do not train it, they solve."""
-    from gtcrec import models
-
-    return hasattr(models.get_spec(config.model).model, "solve_items")
 
 
 def _read_config(

@@ -17,6 +17,7 @@ from gtcrec.data import ReadConfig, SplitConfig, load
 from gtcrec.errors import ConfigError, config_error, nearest
 from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
+from gtcrec.models.base import ModelSpec
 from gtcrec.models.renamed import current_setting, has_setting, rename_settings
 from gtcrec.runtime.yaml_reader import parse_yaml, read_yaml
 from gtcrec.training.trainer import TrainConfig
@@ -47,6 +48,11 @@ class RunConfig(BaseModel):
     settings: Mapping[str, Any] = Field(default_factory=dict, description="the model's own config")
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec of the model."""
+        return models.get_spec(self.model)
 
 
 def load_config(

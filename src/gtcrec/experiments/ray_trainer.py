@@ -44,8 +44,8 @@ def epochs(
 ) -> Iterator[Epoch]:
     """Train the run in `folder`, new or begun, to its end; yields each epoch when its checkpoint is on disk.
 
-    `on_loss` is told when workers were lost and others go on. Raises what a worker raised, `RunError` when workers
-    were lost too often, `ConfigError` for devices that are not there.
+    `on_loss` is called with a reason when workers were lost and others go on. Raises what a worker raised, `RunError`
+    when workers were lost too often, `ConfigError` for devices that are not there.
     """
     folder = folder.resolve()
     data = config.data.model_copy(update={"path": str(Path(config.data.path).resolve())})  # workers start elsewhere

@@ -99,7 +99,7 @@ class Run:
         require_validation(self.split)
         settings = models.make_config(config.model, config.settings, config.preset)
         spread = workers if config.train.embedding_sharding == "row_wise" else None
-        fresh = fresh and not hasattr(models.get_spec(config.model).model, "solve_items")  # `epochs` solves for them
+        fresh = fresh and not config.spec.solves_items  # `epochs` solves for them
         with need_memory(config.model, settings, self.split, config.train) if fresh else nullcontext():
             self.model: nn.Module = models.build_model(
                 config.model, self.split.train, self.split.features, settings, config.train.seed, spread, fresh

@@ -80,7 +80,7 @@ class ModelSpec:
     config
         Its settings: a frozen pydantic model that refuses unknown names, such as a `ModelConfig`.
     summary
-        One line about it. gtcrec's own models have theirs in the registry, where it is read without torch.
+        One line about it. Of the models in this package the registry has it, where it is read without torch.
     presets
         Named settings; "default" is one of them.
     search_space
@@ -112,3 +112,13 @@ class ModelSpec:
     personalized: bool = True
     paper: str = ""
     small: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained by gradient."""
+        return hasattr(self.model, "loss")
+
+    @property
+    def solves_items(self) -> bool:
+        """Whether the weights may be solved for item by item, as `gtcrec.types.SolvesItems` says."""
+        return hasattr(self.model, "solve_items")

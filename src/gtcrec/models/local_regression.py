@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtcrec.models.item_regression import ContentRegression, weigh_users
-from gtcrec.ops.neighbors import Search, empty_csr, nearest_neighbors, nearest_rows
+from gtcrec.ops.neighbors import Search, empty_csr, largest_of_rows, nearest_neighbors, nearest_rows
 from gtcrec.types import Floats, Interactions, Ints, ItemFeatures
 
 __all__ = ["LocalRegression"]
@@ -94,7 +94,7 @@ class LocalRegression:
         """The candidates of items, ascending, and G_ij + beta C_ij of them, [b, k] each; -1 and 0 at the end."""
         shared = counts.tocoo()
         rows, columns = (side.astype(np.int64) for side in (shared.row, shared.col))
-        strong = _largest_of_rows(rows, shared.data**2 / self.diagonal[columns], self.num_candidates + 1)
+        strong = largest_of_rows(rows, shared.data**2 / self.diagonal[columns], self.num_candidates + 1)
         places = rows[strong] * counts.shape[1] + columns[strong]
         places_near = (np.arange(len(near))[:, None] * counts.shape[1] + near).ravel()
         row, column = np.divmod(np.union1d(places, places_near), counts.shape[1])
@@ -102,7 +102,7 @@ class LocalRegression:
         count = np.asarray(counts[row, column]).ravel()
         content = (self.content.rows[torch.from_numpy(column)] * targets[torch.from_numpy(row)]).sum(dim=1).numpy()
         pull = count + self.content_weight * content
-        best = np.sort(_largest_of_rows(row, pull**2 / self.diagonal[column], self.num_candidates))
+        best = np.sort(largest_of_rows(row, pull**2 / self.diagonal[column], self.num_candidates))
         row, column, pull = row[best], column[best], pull[best]
         place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(near)))[row]
         candidates = np.full((len(near), self.num_candidates), -1, dtype=np.int64)
@@ -115,11 +115,3 @@ def _root(content: ContentRegression) -> Tensor:
     """R with R R^T = S: <e_i R, e_j R> is what content says of i and j."""
     root: Tensor = torch.linalg.cholesky(content.inverse.double()).float()
     return root
-
-
-def _largest_of_rows(row: Ints, value: Floats, k: int) -> Ints:
-    """Places of each row's k largest values; of equal ones, those that come first."""
-    order = np.lexsort((-value, row))
-    ordered = row[order]
-    first = np.searchsorted(ordered, ordered)  # where each entry's row begins
-    return order[np.arange(len(order)) - first < k]

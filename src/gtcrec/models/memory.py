@@ -95,7 +95,7 @@ def estimate_memory(
     4000000
     """
     sizes = _Sizes(spec, config, train, features, batch_size)
-    trained = hasattr(spec.model, "loss")
+    trained = spec.is_trained
     weights = sizes.weights() if trained else 0
     held = _FLOAT * (weights or sizes.vectors()) + sizes.items_by_items() + sizes.graphs() + sizes.content()
     pairs = sizes.pairs()
@@ -156,7 +156,7 @@ class _Sizes:
     def graphs(self) -> int:
         """Bytes of the graphs of users and items, and of items alike, both with their transposes."""
         n = self.of("num_item_neighbors") * self.train.n_items if self.widths else 0
-        found = 2 * _PAIR * n * max(len(self.widths), 1) if hasattr(self.spec.model, "loss") else _PAIR * n
+        found = 2 * _PAIR * n * max(len(self.widths), 1) if self.spec.is_trained else _PAIR * n
         found += 2 * _PAIR * self.train.n_users * self.of("num_user_neighbors") if self.spec.name == "gtc" else 0
         if hasattr(self.config, "num_layers"):
             found += 2 * _PAIR * len(self.train) + _FLOAT * self.nodes * 2

@@ -24,6 +24,7 @@ __all__ = [
     "empty_csr",
     "find_search",
     "item_graph",
+    "largest_of_rows",
     "mean_rows",
     "nearest_neighbors",
     "nearest_rows",
@@ -204,11 +205,22 @@ def strongest(block: coo_array, k: int, first_row: int) -> tuple[NDArray[Any], N
     """
     keep = block.row + first_row != block.col
     rows, columns, values = block.row[keep], block.col[keep], block.data[keep]
-    order = np.lexsort((columns, -values, rows))
-    rows = rows[order]
-    first = np.searchsorted(rows, np.arange(block.shape[0]))
-    kept = np.arange(len(rows)) - first[rows] < k
-    return rows[kept], columns[order][kept], values[order][kept]
+    kept = largest_of_rows(rows, values, k, columns)
+    return rows[kept], columns[kept], values[kept]
+
+
+def largest_of_rows(
+    rows: NDArray[Any], values: NDArray[Any], k: int, ties: NDArray[Any] | None = None
+) -> NDArray[np.int64]:
+    """Return the places of each row's k largest entries, [.] each, by row, then by falling value.
+
+    Of equal values those with the lower number in `ties` come first, without `ties` those that stand first.
+    """
+    order = np.lexsort((-values, rows) if ties is None else (ties, -values, rows))
+    ordered = rows[order]
+    first = np.searchsorted(ordered, ordered)  # where each entry's row begins
+    kept: NDArray[np.int64] = order[np.arange(len(order)) - first < k]
+    return kept
 
 
 def _co_counts(r: csr_array, block: int) -> Iterator[tuple[int, coo_array]]:

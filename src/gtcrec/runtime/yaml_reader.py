@@ -37,14 +37,14 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Return the keys and values of a YAML file. Raises `ConfigError` naming the file."""
+def read_yaml(file: Path, expected: str = "keys and values") -> dict[str, Any]:
+    """Return the keys and values of a YAML file. Raises `ConfigError` naming the file and what was `expected`."""
     try:
         value = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(value).__name__}")
+        raise ConfigError(f"{file}: expected {expected}, found {type(value).__name__}")
     return value
 
 

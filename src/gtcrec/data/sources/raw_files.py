@@ -1,4 +1,4 @@
-"""Raw files of public data sets: read line by line, damaged lines told or counted, written as two Parquet tables."""
+"""Raw files of public data sets: read line by line, damaged lines named or counted, written as two Parquet tables."""
 
 import csv
 import json
@@ -90,7 +90,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class RawTables:
-    """The two tables that `build` takes, part by part; `items` is told the folder, where it may put images."""
+    """The two tables that `build` takes, part by part; `items` gets the folder, where it may put images."""
 
     interactions: Iterable[pa.Table]
     items: Callable[[Path], Iterable[pa.Table]]

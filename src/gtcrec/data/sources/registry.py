@@ -1,6 +1,6 @@
 """Public data sets by name: where they are, under which terms, how large, and which sums their publishers give.
 
-Nothing of them is part of this package: the publishers' terms bind whoever downloads.
+None is part of this package: the publishers' terms bind everyone who downloads.
 """
 
 from dataclasses import dataclass

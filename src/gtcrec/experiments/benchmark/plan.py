@@ -120,7 +120,7 @@ def plan(config: BenchmarkConfig, out: Path, only: Sequence[str] = ()) -> Benchm
         planned: list[PlannedRun] = []
         for name, entry in config.models.items():
             variant = Variant(name, "", _resolve_run(config, data, name))
-            seeds = config.seeds if hasattr(models.get_spec(entry.model or name).model, "loss") else config.seeds[:1]
+            seeds = config.seeds if models.get_spec(entry.model or name).is_trained else config.seeds[:1]
             planned += [variant.run(out / data, seed) for seed in seeds]
         runs[data] = tuple(planned)
     for run in (one for members in runs.values() for one in members):

@@ -7,7 +7,7 @@ from typing import Any
 
 from gtcrec import models
 from gtcrec.errors import ConfigError, nearest
-from gtcrec.experiments.config import RunConfig, load_config, parse_yaml
+from gtcrec.experiments.config import RunConfig, load_config, read_yaml
 from gtcrec.models.base import SearchSpace
 from gtcrec.models.renamed import current_setting, rename_settings
 from gtcrec.training.trainer import TrainConfig
@@ -76,12 +76,7 @@ def value_of(config: RunConfig, key: str) -> Any:
 
 def _read_space(file: Path) -> SearchSpace:
     """A space from a YAML file."""
-    try:
-        value = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: expected settings and their values, found {type(value).__name__}")
+    value = read_yaml(file, "settings and their values")
     for key, values in value.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{file}: {key}: expected a list of values, found {values!r}")

@@ -1,7 +1,7 @@
 """L3AE: a linear item-item model whose weights content pulls (CIKM 2025, arXiv 2508.13500)."""
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,6 +71,8 @@ class L3AE(nn.Module):
             self.register_buffer("b", found.b, persistent=False)
             self.register_buffer("profiles", found.profiles, persistent=False)
             return
+        self._kept: csr_array | None = None  # the weights as a matrix, until others come
+        self.register_load_state_dict_post_hook(_drop_kept)  # type: ignore[no-untyped-call]
         shape = train.n_items, min(config.num_candidates, train.n_items - 1)
         self.register_buffer("chosen", torch.full(shape, -1, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(shape))
@@ -92,6 +94,7 @@ class L3AE(nn.Module):
         """Take over the candidates and weights of all items."""
         self.chosen.copy_(torch.from_numpy(chosen))
         self.weights.copy_(torch.from_numpy(weights))
+        self._kept = None
 
     @cached_property
     def content(self) -> ContentRegression:
@@ -108,12 +111,12 @@ class L3AE(nn.Module):
     def scorer(self) -> Scorer:
         if self.config.candidates == "all":
             return lambda users: self.fold_in(self._histories[users.cpu().numpy()])  # nothing changes B
-        return SparseScorer(self._histories, self._sparse_weights(self.chosen.numpy(), self.weights.numpy()))
+        return SparseScorer(self._histories, self._local_weights())
 
     def fold_in(self, history: csr_array) -> Tensor:
         if self.config.candidates == "all":
             return score_histories(self.b, history)
-        return SparseScorer(history, self._sparse_weights(self.chosen.numpy(), self.weights.numpy())).of(history)
+        return SparseScorer(history, self._local_weights()).of(history)
 
     def score_new_items(self, history: csr_array, features: ItemFeatures) -> Tensor:
         """Return the scores [b, n] of items that came after training, by histories [b, n_items] and their content."""
@@ -121,11 +124,20 @@ class L3AE(nn.Module):
             return score_histories(self.profiles, history) @ self.content.new_targets(features).T.to(self.profiles)
         return SparseScorer(history, self._sparse_weights(*self.local.solve_new(features))).of(history)
 
+    def _local_weights(self) -> csr_array:
+        if self._kept is None:
+            self._kept = self._sparse_weights(self.chosen.cpu().numpy(), self.weights.cpu().numpy())
+        return self._kept
+
     def _sparse_weights(self, chosen: Ints, weights: Floats) -> csr_array:
         """B as a matrix [n_items, m] from the candidates of m items and their weights, [m, k] each."""
         columns, places = (chosen >= 0).nonzero()
         entries = weights[columns, places], (chosen[columns, places], columns)
         return csr_array(entries, shape=(self._train.n_items, len(chosen)))
+
+
+def _drop_kept(model: L3AE, keys: Any) -> None:
+    model._kept = None
 
 
 SPEC = ModelSpec(
