@@ -6,7 +6,7 @@ users and items are kept too: they answer without the model. Importing this modu
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ __all__ = [
     "read_bundle",
     "read_vectors",
     "stored_ids",
+    "with_ids",
     "write_bundle",
     "write_bundle_files",
 ]
@@ -123,6 +124,11 @@ class StoredVectors:
         return items.drop_columns(["item_id"]) if items.num_columns > 1 else None
 
 
+def with_ids(ids: pa.Array, columns: pa.Table | None) -> pa.Table:
+    """Return the items table with its ids as the first column."""
+    return pa.table({"item_id": ids}) if columns is None else columns.add_column(0, "item_id", ids)
+
+
 def write_bundle_files(folder: Path, bundle: ModelBundle, scorer: Scorer) -> None:
     """Write every file of a bundle but the weights and the manifest, each whole or not at all.
 
@@ -139,9 +145,7 @@ def write_bundle_files(folder: Path, bundle: ModelBundle, scorer: Scorer) -> Non
         "n_added_items": bundle.n_added,
     }
     write_json(folder / FACTS, facts)
-    items = pa.table({"item_id": pa.array(bundle.items.ids)})
-    for name, column in _named_columns(bundle.item_columns):
-        items = items.append_column(name, column)
+    items = with_ids(pa.array(bundle.items.ids), bundle.item_columns)
     for name, table in ((_USERS, pa.table({"user_id": pa.array(bundle.users.ids)})), (_ITEMS, items)):
         with atomic_path(folder / name) as temporary:
             pq.write_table(table, temporary, compression="zstd")
@@ -279,10 +283,6 @@ def _write_vectors(folder: Path, scorer: Scorer) -> None:
             np.save(stream, side.detach().cpu().numpy())
     for name in _VECTORS[len(sides) :]:
         (folder / name).unlink(missing_ok=True)
-
-
-def _named_columns(columns: pa.Table | None) -> Iterable[tuple[str, pa.ChunkedArray]]:
-    return [] if columns is None else zip(columns.column_names, columns.columns, strict=True)
 
 
 def _read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:

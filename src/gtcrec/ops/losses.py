@@ -156,7 +156,7 @@ def total_correlation(
     """Return the contrastive loss whose log n - loss bounds the total correlation of the views from below.
 
     `views` are M >= 2 tensors [n, d]; row i of each belongs to item i. For each anchor view a, item i's own
-    tuple is told from n - 1 tuples of the other views drawn independently: the first of them stays in
+    tuple is set against n - 1 tuples of the other views drawn independently: the first of them stays in
     place and view m of the rest is permuted by `orders[m]` (int64 [n], without fixed point), so that no item
     meets its own tuple as a negative. logits_ij = scale * sum_d a_i[d] * prod_m v_m[j_m][d], cross-entropy,
     averaged over anchors. Two views give the symmetric InfoNCE. Memory O(n d), time O(n^2 d).

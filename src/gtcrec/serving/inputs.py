@@ -9,7 +9,7 @@ import pyarrow as pa
 from gtcrec.errors import DataError
 from gtcrec.types import Dataset, Interactions, ItemFeatures, Split, Vocabulary
 
-__all__ = ["as_list", "as_lists", "as_split", "check_new_items", "join_item_columns", "with_ids"]
+__all__ = ["as_list", "as_lists", "as_split", "check_new_items", "join_item_columns"]
 
 
 def as_list(ids: Any) -> list[Any]:
@@ -49,11 +49,6 @@ def as_split(
     items = pairs.item_ids or Vocabulary(np.arange(pairs.n_items), "item")
     sealed = Interactions(nobody, nobody, pairs.n_users, pairs.n_items)
     return Split(pairs, valid, sealed, content, {}), users, items, metadata and metadata.table()
-
-
-def with_ids(ids: pa.Array, columns: pa.Table | None) -> pa.Table:
-    """Return the items table with its ids as the first column."""
-    return pa.table({"item_id": ids}) if columns is None else columns.add_column(0, "item_id", ids)
 
 
 def join_item_columns(known: pa.Table | None, n_known: int, new: pa.Table | None, n_new: int) -> pa.Table | None:

@@ -23,6 +23,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import and_, eq, ge, gt, le, lt, ne, or_
 from typing import Any
 
 import numpy as np
@@ -45,15 +46,8 @@ _TOKEN = re.compile(
 )
 _WORDS = ("and", "or", "not", "in", "is", "null", "like", "ilike", "between", "true", "false")
 _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": lambda a, b: a == b,
-    "==": lambda a, b: a == b,
-    "!=": lambda a, b: a != b,
-    "<>": lambda a, b: a != b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
+    "=": eq, "==": eq, "!=": ne, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge,
+}  # fmt: skip
 
 
 def parse_filter(text: str, schema: pa.Schema | None = None) -> pc.Expression:
@@ -175,15 +169,13 @@ class _Parser:
         return _fault(self._token, f"expected {what}, found {self._token}")
 
     def _any_of(self) -> pc.Expression:
-        return self._joined("or", lambda: self._joined("and", self._factor, lambda a, b: a & b), lambda a, b: a | b)
+        return self._joined("or", lambda: self._joined("and", self._factor, and_), or_)
 
     def _joined(self, word: str, part: Callable[[], Any], join: Callable[[Any, Any], Any]) -> Any:
         parts = [part()]
         while self._take_if(word):
             parts.append(part())
-        while len(parts) > 1:  # in pairs: a chain of thousands would be as deep as it is long
-            parts = [reduce(join, parts[place : place + 2]) for place in range(0, len(parts), 2)]
-        return parts[0]
+        return _join_in_pairs(parts, join)
 
     def _factor(self) -> pc.Expression:
         self._depth += 1
@@ -247,9 +239,7 @@ class _Parser:
             if value.is_column:
                 raise _fault(value.token, f"expected a text in single quotes or a number, found {value.token}")
         equal = [_compare(_Token("sign", "=", token.position), left, value) for value in values]
-        while len(equal) > 1:
-            equal = [reduce(lambda a, b: a | b, equal[place : place + 2]) for place in range(0, len(equal), 2)]
-        return equal[0]
+        return _join_in_pairs(equal, or_)
 
     def _operand(self) -> _Operand:
         token = self._take()
@@ -272,6 +262,13 @@ class _Parser:
             raise _fault(token, f"no column {name!r}{nearest(name, self._schema.names)}; known: {known}")
         kind = self._schema.field(name).type
         return _Operand(pc.field(name), _kind_of(kind), token, kind)
+
+
+def _join_in_pairs(parts: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """Join expressions two by two: a chain of thousands would be as deep as it is long."""
+    while len(parts) > 1:
+        parts = [reduce(join, parts[place : place + 2]) for place in range(0, len(parts), 2)]
+    return parts[0]
 
 
 def _split(text: str) -> list[_Token]:

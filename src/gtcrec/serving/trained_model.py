@@ -21,13 +21,14 @@ from gtcrec.experiments.model_bundle import (
     load_module,
     read_bundle,
     read_vectors,
+    with_ids,
 )
 from gtcrec.ops.fold_in import history_matrix
 from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
-from gtcrec.serving.inputs import join_item_columns, with_ids
+from gtcrec.serving.inputs import join_item_columns
 from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, ScoresNewItems, TopK, Vocabulary
 
 if TYPE_CHECKING:

@@ -69,7 +69,8 @@ def tag_vectors(
 
 
 def _fit(documents: Sequence[Sequence[str]], width: int) -> tuple[FittedTags, dict[str, Any]]:
-    decomposition, vectorizer = _sklearn("TruncatedSVD"), _sklearn("TfidfVectorizer")(analyzer=list, binary=True)
+    decomposition, make_vectorizer = _import_sklearn()
+    vectorizer = make_vectorizer(analyzer=list, binary=True)
     found = vectorizer.fit_transform(documents)  # sparse [filled, tags]
     vocabulary, facts = tuple(map(str, vectorizer.get_feature_names_out())), {"tags": found.shape[1]}
     if found.shape[1] <= width:
@@ -85,20 +86,21 @@ def _fit(documents: Sequence[Sequence[str]], width: int) -> tuple[FittedTags, di
 
 def _transform(documents: Sequence[Sequence[str]], fitted: FittedTags) -> Floats:
     """Return the vectors of lists of tags, float64 [n, width]; each depends on its own tags alone."""
-    vectorizer = _sklearn("TfidfVectorizer")(analyzer=list, binary=True, vocabulary=list(fitted.vocabulary))
+    _, make_vectorizer = _import_sklearn()
+    vectorizer = make_vectorizer(analyzer=list, binary=True, vocabulary=list(fitted.vocabulary))
     vectorizer.idf_ = fitted.idf
     found = vectorizer.transform(documents)
     x: Floats = found.toarray() if fitted.components is None else found @ fitted.components.T
     return x
 
 
-def _sklearn(name: str) -> Any:
+def _import_sklearn() -> tuple[Any, Any]:
     try:
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
         raise ConfigError('scikit-learn is not installed; pip install "gtcrec[encode]"') from error
-    return {"TruncatedSVD": TruncatedSVD, "TfidfVectorizer": TfidfVectorizer}[name]
+    return TruncatedSVD, TfidfVectorizer
 
 
 def read_tags(table: Table, names: Sequence[str], separator: str) -> tuple[list[list[str]], list[str | None]]:

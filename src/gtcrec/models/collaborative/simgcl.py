@@ -1,4 +1,4 @@
-"""SimGCL: LightGCN whose embeddings are also told from others' under two draws of noise.
+"""SimGCL: LightGCN that also distinguishes embeddings from others' under two draws of noise.
 
 After "Are Graph Augmentations Necessary? Simple Graph Contrastive Learning for Recommendation" (Yu et al. 2022,
 arXiv 2112.08679).

@@ -61,8 +61,8 @@ class LGMRec(nn.Module, TrainableModel):
     The loss is BPR, the norms of the batch's scored rows by the batch's size, and a contrast of the modalities' g_m:
     of each user and positive item of the batch, every time that it stands there, -ln of the softmax over all users or
     items v of cos(g_m(u), g_m'(v)) / tau at itself. It is a sum over the batch, not a mean, as in the published code,
-    whose lambda_1 is small for that. m comes before m' by name: image is told by text. Of more than two modalities the
-    pairs are averaged. Of several workers each sums its own part, which weighs as many times less.
+    whose lambda_1 is small for that. m comes before m' by name: image is contrasted with text. Of more than two
+    modalities the pairs are averaged. Of several workers each sums its own part, which weighs as many times less.
 
     An item that lacks a modality depends on none of its hyperedges, has no part in P and does not take part in the
     contrast; nor does a user all of whose items lack it.

@@ -1,7 +1,7 @@
 """MaskDiff: a linear item-item part, and a masked diffusion of users' histories that content guides.
 
 The forward process of the diffusion hides each item of a history with a probability that grows with time (the
-absorbing state of D3PM, Austin et al. 2021, arXiv 2107.03006). The reverse network is told what is left of the history,
+absorbing state of D3PM, Austin et al. 2021, arXiv 2107.03006). The reverse network sees what is left of the history,
 its content among it, and says which items were hidden.
 """
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.base import EMBEDDING_DIM, LEAST_SQUARES_REG, UNOBSERVED_WEIGHT, ModelConfig, ModelSpec
-from gtcrec.models.baselines.l3ae import L3AE, L3AEConfig
+from gtcrec.models.baselines import l3ae
+from gtcrec.models.embeddings import als_factors
 from gtcrec.ops.feature_transforms import directions
-from gtcrec.ops.least_squares import factorize
 from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
 __all__ = ["SPEC", "MaskDiff", "MaskDiffConfig"]
@@ -27,6 +27,7 @@ _START_SCALE = 0.1  # of the first item vectors: scores of the first step differ
 _LEAST_HIDDEN, _MOST_HIDDEN = 0.1, 0.9  # the earliest and the latest time of the diffusion
 _START_LINEAR = 0.3  # of the profile, in the network's first answers
 _BLOCK_USERS = 4096
+_LINEAR_SETTINGS = ("content_weight", "content_reg", "user_exponent")  # as L3AE has and searches them
 
 
 class MaskDiffConfig(ModelConfig):
@@ -54,7 +55,7 @@ class MaskDiff(nn.Module, TrainableModel):
     """s(u, i) = z(x_u B) + w z(<f(x_u), v_i> + b_i), z the standard score over all items of the user.
 
     B are the item weights of `L3AE` in its local form. v_i = [e_i; y_i] has the item's identity vector and its
-    content, y_i the whitened directions of each modality. The network f is told the same of the history, v_u =
+    content, y_i the whitened directions of each modality. The network f sees the same of the history, v_u =
     sum_{j in u} v_j / sqrt(n_u), and the share t of it that is hidden; its answer is linear in v_u plus one hidden
     layer. What it says of y is the user's filter of content: one weight a direction. At t = 0 nothing is hidden.
 
@@ -69,18 +70,9 @@ class MaskDiff(nn.Module, TrainableModel):
     ) -> None:
         super().__init__()
         self.config, self.histories = config, train.matrix()
-        self.linear = L3AE(
-            L3AEConfig(
-                candidates="local",
-                content_weight=config.content_weight,
-                content_reg=config.content_reg,
-                user_exponent=config.user_exponent,
-                num_candidates=config.num_candidates,
-            ),
-            train,
-            features,
-            init_weights,
-        )
+        settings = config.model_dump(include={*_LINEAR_SETTINGS, "num_candidates"})
+        linear = l3ae.L3AEConfig(candidates="local", **settings)
+        self.linear = l3ae.L3AE(linear, train, features, init_weights)
         self.scales = {
             m: directions(features.values[m], features.present[m], config.content_dim) for m in features.names
         }
@@ -96,8 +88,7 @@ class MaskDiff(nn.Module, TrainableModel):
             self.keep.weight.copy_(_START_LINEAR * torch.eye(width))
             self.answer.weight.mul_(0.1)
         if init_weights:
-            unobserved = config.unobserved_weight * len(train) / (train.n_users * train.n_items)
-            factors = factorize(train, config.embedding_dim, unobserved, config.als_reg)[1]
+            _, factors = als_factors(train, config.embedding_dim, config.unobserved_weight, config.als_reg)
             for table in (self.items, self.targets):
                 table.data.copy_(_START_SCALE * factors / factors.std().clamp(min=1e-6))
 
@@ -164,7 +155,7 @@ class MaskDiff(nn.Module, TrainableModel):
         """Return the scores [b, n_items] of users by their histories, binary [b, n_items]."""
         linear = self.linear.fold_in(history).to(self.bias.device)
         network = self._answers(history) @ self._vectors().T + self.bias
-        return _standard_scores(linear, linear) + self.config.diffusion_weight * _standard_scores(network, network)
+        return _add_parts(linear, network, self.config.diffusion_weight)
 
     @torch.no_grad()
     def score_new_items(self, history: csr_array, features: ItemFeatures) -> Tensor:
@@ -175,16 +166,15 @@ class MaskDiff(nn.Module, TrainableModel):
         answers, device = self._answers(history), self.bias.device
         content = self._content(features).to(device)
         network = answers[:, self.config.embedding_dim :] @ content.T + self.bias.min()
-        known = answers @ self._vectors().T + self.bias
         linear = self.linear.score_new_items(history, features).to(device)
-        first = _standard_scores(linear, self.linear.fold_in(history).to(device))
-        return first + self.config.diffusion_weight * _standard_scores(network, known)
+        known = self.linear.fold_in(history).to(device), answers @ self._vectors().T + self.bias
+        return _add_parts(linear, network, self.config.diffusion_weight, known)
 
     def _answers(self, history: csr_array) -> Tensor:
         """f of whole histories, [b, width]."""
-        counts = torch.from_numpy(np.diff(history.indptr).astype(np.int64)).to(self.bias.device)
-        items = torch.from_numpy(history.indices.astype(np.int64)).to(self.bias.device)
-        return self._denoise(self._profiles(items, counts), torch.zeros(len(counts), device=self.bias.device))
+        row, items = (side.to(self.bias.device) for side in _entries(history))
+        counts = torch.bincount(row, minlength=history.shape[0])
+        return self._denoise(self._profiles(items, counts), self.bias.new_zeros(len(counts)))
 
     def _content(self, features: ItemFeatures) -> Tensor:
         """y of items, [n, W], 0 where an item lacks a modality."""
@@ -207,7 +197,13 @@ class _MaskDiffScorer:
         """Return the scores [b, n_items] of users int64 [b]."""
         linear = self.linear(index).to(self.bias.device)
         network = self.answers[index.to(self.bias.device)] @ self.vectors.T + self.bias
-        return _standard_scores(linear, linear) + self.weight * _standard_scores(network, network)
+        return _add_parts(linear, network, self.weight)
+
+
+def _add_parts(linear: Tensor, network: Tensor, weight: float, known: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """The sum of both parts' scores [b, n], standardised by the `known` items' [b, n_items], by default their own."""
+    first, second = known or (linear, network)
+    return _standard_scores(linear, first) + weight * _standard_scores(network, second)
 
 
 def _standard_scores(scores: Tensor, known: Tensor) -> Tensor:
@@ -233,9 +229,7 @@ SPEC = ModelSpec(
         "als_reg": LEAST_SQUARES_REG,
         "diffusion_weight": (0.5, 1.0, 2.0, 4.0),
         "dropout": (0.0, 0.2, 0.5),
-        "content_weight": (5.0, 10.0, 20.0, 40.0, 80.0, 160.0),
-        "content_reg": (0.1, 0.3, 1.0, 3.0, 10.0),
-        "user_exponent": (0.0, 0.25, 0.5, 0.75, 1.0),
+        **{name: l3ae.SPEC.search_space[name] for name in _LINEAR_SETTINGS},
     },
     supports_deferred_init=True,
     small={"embedding_dim": 8, "hidden_dim": 16, "content_weight": 2.0, "num_candidates": 20},
