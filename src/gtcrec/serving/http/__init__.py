@@ -1,0 +1,10 @@
+"""A trained model over HTTP: the application, its events, and what changes while it runs. Needs the extra `serve`."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "live": ["LiveRun", "LoadedRun", "find_run"],
+    },
+)
