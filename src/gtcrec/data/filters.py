@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from gtcrec.errors import ConfigError, DataError, nearest
-from gtcrec.types import Dataset, Floats, Interactions, Ints, ItemFeatures, ItemMetadata, Masks, Vocabulary
+from gtcrec.types import Dataset, Floats, Interactions, Ints, ItemFeatures, Masks, Vocabulary
 from gtcrec.types.arrays import pair_order
 
 __all__ = ["Rows", "drop_low_ratings", "k_core", "keep_k_core", "mask_modalities", "masked_items", "merge_duplicates"]
@@ -94,7 +94,7 @@ def keep_k_core(dataset: Dataset, k: int) -> Dataset:
         raise DataError(f"data.k_core {k} leaves no interaction of {len(pairs)}; choose a smaller one")
     users, new_users = np.unique(pairs.users[keep], return_inverse=True)
     items, new_items = np.unique(pairs.items[keep], return_inverse=True)
-    item_metadata, features = dataset.item_metadata, dataset.features
+    features = dataset.features
     fell = {
         f"{k}-core: interactions dropped": int((~keep).sum()),
         f"{k}-core: users dropped": pairs.n_users - len(users),
@@ -112,8 +112,7 @@ def keep_k_core(dataset: Dataset, k: int) -> Dataset:
         items=Vocabulary(dataset.items.ids[items], "item"),
         labels=None if dataset.labels is None else dataset.labels[keep],
         times=None if dataset.times is None else dataset.times[keep],
-        item_metadata=item_metadata
-        and ItemMetadata(*(tuple(side[i] for i in items) for side in (item_metadata.titles, item_metadata.images))),
+        item_metadata=dataset.item_metadata and dataset.item_metadata.of(items),
         notes={**dataset.notes, **{what: count for what, count in fell.items() if count}},
     )
 

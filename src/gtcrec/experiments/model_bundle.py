@@ -6,8 +6,9 @@ users and items are kept too: they answer without the model. Importing this modu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class ModelBundle:
     """All that a model is built of again, but its weights.
 
     `seen` are the training interactions; `features` the content of its items and, after these, of `n_added` items that
-    came after training. `items` has the ids of all of them, `titles` a title each or nothing.
+    came after training. `items` has the ids of all of them, `item_columns` a row each of the items table, if any.
     """
 
     model: str
@@ -58,13 +59,21 @@ class ModelBundle:
     seen: Interactions
     features: ItemFeatures
     n_added: int = 0
-    titles: tuple[str, ...] = ()
+    item_columns: pa.Table | None = None
 
     def without_unused_content(self) -> "ModelBundle":
         """Return the bundle without content if its model does not use any."""
         if models.get_spec(self.model).uses_content:
             return self
         return replace(self, features=ItemFeatures(self.features.n_items))
+
+    @cached_property
+    def titles(self) -> tuple[str, ...]:
+        """A title for each item, "" for none; empty if the data have none."""
+        columns = self.item_columns
+        if columns is None or "title" not in columns.column_names:
+            return ()
+        return tuple(title or "" for title in columns["title"].to_pylist())
 
     @property
     def trained_features(self) -> ItemFeatures:
@@ -90,6 +99,7 @@ class StoredVectors:
     Items that came after training are among these.
     """
 
+    folder: Path
     users: pa.ChunkedArray
     items: pa.ChunkedArray
     titles: pa.ChunkedArray | None
@@ -101,6 +111,16 @@ class StoredVectors:
     def seen_by(self, user: int) -> Ints:
         """Return the training items of a user by index, ascending."""
         return self.seen[self.indptr[user] : self.indptr[user + 1]]
+
+    @cached_property
+    def item_columns(self) -> pa.Table | None:
+        """The items table but the ids, a row an item, read and verified when first asked for; None without one."""
+        try:
+            check_manifest(self.folder, (_ITEMS,))
+            items = _read_table(self.folder / _ITEMS)
+        except (DataError, OSError, ValueError, pa.ArrowException) as error:
+            raise _unreadable(self.folder, error) from error
+        return items.drop_columns(["item_id"]) if items.num_columns > 1 else None
 
 
 def write_bundle_files(folder: Path, bundle: ModelBundle, scorer: Scorer) -> None:
@@ -119,13 +139,12 @@ def write_bundle_files(folder: Path, bundle: ModelBundle, scorer: Scorer) -> Non
         "n_added_items": bundle.n_added,
     }
     write_json(folder / FACTS, facts)
-    titles = {"title": pa.array(bundle.titles)} if bundle.titles else {}
-    for name, columns in (
-        (_USERS, {"user_id": pa.array(bundle.users.ids)}),
-        (_ITEMS, {"item_id": pa.array(bundle.items.ids), **titles}),
-    ):
+    items = pa.table({"item_id": pa.array(bundle.items.ids)})
+    for name, column in _named_columns(bundle.item_columns):
+        items = items.append_column(name, column)
+    for name, table in ((_USERS, pa.table({"user_id": pa.array(bundle.users.ids)})), (_ITEMS, items)):
         with atomic_path(folder / name) as temporary:
-            pq.write_table(pa.table(columns), temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd")
     _write_arrays(folder / _SEEN, {"indptr": bundle.seen.indptr, "items": bundle.seen.items.astype(np.int32)})
     content = {f"values/{m}": bundle.features.values[m] for m in bundle.features.names}
     present = {f"present/{m}": bundle.features.present[m] for m in bundle.features.names}
@@ -173,7 +192,7 @@ def read_bundle(folder: Path) -> ModelBundle:
             ),
             _features(content, len(items)),
             facts["n_added_items"],
-            tuple(items["title"].to_pylist()) if "title" in items.column_names else (),
+            items.drop_columns(["item_id"]) if items.num_columns > 1 else None,
         )
     except (DataError, OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise _unreadable(folder, error) from error
@@ -210,9 +229,10 @@ def read_vectors(folder: Path) -> StoredVectors | None:
         return None
     try:
         check_manifest(folder, (_USERS, _ITEMS, _SEEN, *_VECTORS))
-        users, items = (_read_table(folder / name) for name in (_USERS, _ITEMS))
+        users, items = (_read_table(folder / _USERS), _read_table(folder / _ITEMS, ("item_id", "title")))
         seen = _read_arrays(folder / _SEEN)
         return StoredVectors(
+            folder,
             users["user_id"],
             items["item_id"],
             items["title"] if "title" in items.column_names else None,
@@ -261,10 +281,17 @@ def _write_vectors(folder: Path, scorer: Scorer) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _read_table(path: Path) -> pa.Table:
-    """Read a Parquet file; `pq.read_table` would import pandas too, which takes longer than all else here."""
+def _named_columns(columns: pa.Table | None) -> Iterable[tuple[str, pa.ChunkedArray]]:
+    return [] if columns is None else zip(columns.column_names, columns.columns, strict=True)
+
+
+def _read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, all of its columns or those of `names` that it has.
+
+    `pq.read_table` would import pandas too, which takes longer than all else here.
+    """
     with pq.ParquetFile(path) as file:
-        return file.read()
+        return file.read(names)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -217,7 +217,6 @@ class Run:
 
     def bundle(self) -> ModelBundle:
         """Return what the trained model needs to answer, beside its weights."""
-        metadata = self.dataset.item_metadata
         return ModelBundle(
             self.config.model,
             self.config.settings,
@@ -226,7 +225,7 @@ class Run:
             self.dataset.items,
             self.split.train,
             self.split.features,
-            titles=metadata.titles if metadata else (),
+            item_columns=self.dataset.item_metadata and self.dataset.item_metadata.table(),
         )
 
     @cached_property

@@ -199,6 +199,11 @@ class Answering:
         """Ids of the items, those of `add_items` last."""
         return list(map(str, self._fitted().bundle.items.ids.tolist()))
 
+    @property
+    def item_columns(self) -> pa.Table:
+        """The items table, a row an item: `item_id` (text), then title, category, price and what else the data have."""
+        return self._fitted().item_columns
+
     def _fitted(self) -> TrainedModel:
         if self._trained is None:
             raise RunError(f"{self!r} is not fitted: call fit first")

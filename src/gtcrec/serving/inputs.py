@@ -9,7 +9,7 @@ import pyarrow as pa
 from gtcrec.errors import DataError
 from gtcrec.types import Dataset, Interactions, ItemFeatures, Split, Vocabulary
 
-__all__ = ["as_list", "as_lists", "as_split", "check_new_items"]
+__all__ = ["as_list", "as_lists", "as_split", "check_new_items", "join_item_columns", "with_ids"]
 
 
 def as_list(ids: Any) -> list[Any]:
@@ -27,8 +27,8 @@ def as_lists(histories: Sequence[Any]) -> list[list[Any]]:
 
 def as_split(
     train: Split | Dataset | Interactions, features: ItemFeatures | None, valid: Interactions | None
-) -> tuple[Split, Vocabulary, Vocabulary, tuple[str, ...]]:
-    """Return what `fit` was given as a split, with the ids and titles that belong to it."""
+) -> tuple[Split, Vocabulary, Vocabulary, pa.Table | None]:
+    """Return what `fit` was given as a split, with the ids and the items table that belong to it."""
     metadata = None if isinstance(train, Interactions) else train.item_metadata
     if isinstance(train, Dataset):
         pairs, content = train.interactions.identified(train.users, train.items), train.features
@@ -48,7 +48,33 @@ def as_split(
     users = pairs.user_ids or Vocabulary(np.arange(pairs.n_users), "user")
     items = pairs.item_ids or Vocabulary(np.arange(pairs.n_items), "item")
     sealed = Interactions(nobody, nobody, pairs.n_users, pairs.n_items)
-    return Split(pairs, valid, sealed, content, {}), users, items, metadata.titles if metadata else ()
+    return Split(pairs, valid, sealed, content, {}), users, items, metadata and metadata.table()
+
+
+def with_ids(ids: pa.Array, columns: pa.Table | None) -> pa.Table:
+    """Return the items table with its ids as the first column."""
+    return pa.table({"item_id": ids}) if columns is None else columns.add_column(0, "item_id", ids)
+
+
+def join_item_columns(known: pa.Table | None, n_known: int, new: pa.Table | None, n_new: int) -> pa.Table | None:
+    """Return the items table with the rows of new items after the others; what one of them lacks is null.
+
+    Raises `DataError` for another number of rows than `n_new` and a column of another type.
+    """
+    if new is not None and len(new) != n_new:
+        raise DataError(f"item columns: expected {n_new} rows, one a new item, found {len(new)}")
+    if known is None and new is None:
+        return None
+    known = _blank_rows(new, n_known) if known is None else known
+    new = _blank_rows(known, n_new) if new is None else new
+    try:
+        return pa.concat_tables([known, new], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"item columns: expected the types of the items table, found others: {error}") from error
+
+
+def _blank_rows(like: pa.Table, n: int) -> pa.Table:
+    return like.slice(0, 0).take(pa.nulls(n, pa.int64()))
 
 
 def check_new_items(

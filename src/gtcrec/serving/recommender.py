@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
 import torch
 from pydantic import ValidationError
 
@@ -109,7 +110,7 @@ class Recommender(Configured, Answering):
         >>> gtcrec.Recommender("bpr", embedding_dim=8).fit(catalog, epochs=2)
         Recommender('bpr', embedding_dim=8)
         """
-        split, users, items, titles = as_split(train, item_features, valid)
+        split, users, items, columns = as_split(train, item_features, valid)
         config = self._training(split, epochs, device, training)
         module = models.build_model(self.model, split.train, split.features, self.config, self.seed)
         state = trainer.Training(module, config)
@@ -122,7 +123,7 @@ class Recommender(Configured, Answering):
             for watcher in watchers:
                 watcher(epoch)
         settings = self.config.model_dump(mode="json")
-        bundle = ModelBundle(self.model, settings, self.seed, users, items, split.train, split.features, 0, titles)
+        bundle = ModelBundle(self.model, settings, self.seed, users, items, split.train, split.features, 0, columns)
         self._trained = TrainedModel(bundle, lambda: module)
         self.history = tuple(state.history)
         return self
@@ -137,7 +138,7 @@ class Recommender(Configured, Answering):
         except ValidationError as error:
             raise config_error(error, "fit", TrainConfig.model_fields) from error
 
-    def add_items(self, item_ids: Any, item_features: Mapping[str, Any]) -> Self:
+    def add_items(self, item_ids: Any, item_features: Mapping[str, Any], *, item_columns: Any = None) -> Self:
         """Take in items that came after training, by their content alone.
 
         Parameters
@@ -147,6 +148,8 @@ class Recommender(Configured, Answering):
         item_features : mapping
             Modality -> array float [n, width], rows in the order of `item_ids`; every modality of the training. A row
             of zeros says that the item lacks that modality.
+        item_columns : pyarrow.Table or mapping, optional
+            Their columns of the items table, such as title and price, in the same order; null where not given.
 
         Returns
         -------
@@ -156,7 +159,7 @@ class Recommender(Configured, Answering):
         Raises
         ------
         DataError
-            For ids that are known already, or content of another width or number.
+            For ids that are known already, content of another width or number, or columns of another type or length.
         RunError
             For a model that cannot score items without interactions.
 
@@ -169,16 +172,16 @@ class Recommender(Configured, Answering):
         (1, 1)
         """
         trained, ids = self._fitted(), as_list(item_ids)
-        self._trained = trained.add_items(
-            ids, check_new_items(ids, item_features, trained.bundle.items, trained.bundle.features)
-        )
+        features = check_new_items(ids, item_features, trained.bundle.items, trained.bundle.features)
+        columns = pa.table(item_columns) if isinstance(item_columns, Mapping) else item_columns
+        self._trained = trained.add_items(ids, features, columns)
         return self
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted recommender to a new or empty folder.
 
-        Weights (safetensors), settings (JSON), ids, titles and seen items (Parquet, npz) and the items' content; no
-        pickle. The manifest has the sha256 sum of each file.
+        Weights (safetensors), settings (JSON), ids, the items table and seen items (Parquet, npz) and the items'
+        content; no pickle. The manifest has the sha256 sum of each file.
 
         Parameters
         ----------

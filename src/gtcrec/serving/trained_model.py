@@ -27,6 +27,7 @@ from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
+from gtcrec.serving.inputs import join_item_columns, with_ids
 from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, ScoresNewItems, TopK, Vocabulary
 
 if TYPE_CHECKING:
@@ -135,17 +136,25 @@ class TrainedModel:
         table = self._tabulate(lists, self._item_ids.take(pa.array(items)))
         return table.rename_columns(["item_id", "similar_item_id", "rank", "score"])
 
-    def add_items(self, ids: list[Any], features: ItemFeatures) -> "TrainedModel":
-        """Return the model with new items after the others, scored by their content."""
+    def add_items(self, ids: list[Any], features: ItemFeatures, columns: pa.Table | None = None) -> "TrainedModel":
+        """Return the model with new items after the others, scored by their content.
+
+        `columns` are theirs of the items table, if known; raises `DataError` for one that cannot be joined to it.
+        """
         self._adding_module()
         later = replace(
             self.bundle,
             items=_extend(self.bundle.items, ids),
             features=_stack(self.bundle.features, features),
             n_added=self.bundle.n_added + features.n_items,
-            titles=(*self.bundle.titles, *[""] * len(ids)) if self.bundle.titles else (),
+            item_columns=join_item_columns(self.bundle.item_columns, len(self.bundle.items), columns, len(ids)),
         )
         return TrainedModel(later, lambda: self.module)
+
+    @cached_property
+    def item_columns(self) -> pa.Table:
+        """The ids of all items as text, `item_id`, and their columns of the items table."""
+        return with_ids(self._item_ids, self.bundle.item_columns)
 
     def titles_of(self, items: Sequence[Any]) -> list[str]:
         """Return the titles of items by id; an empty list if the data have none."""

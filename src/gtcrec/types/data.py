@@ -15,6 +15,7 @@ from gtcrec.errors import DataError, nearest_id
 from gtcrec.types.arrays import Floats, Ints, Masks, pair_keys
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from scipy.sparse import csr_array
 
 __all__ = ["Dataset", "Interactions", "ItemFeatures", "ItemMetadata", "Split", "Vocabulary"]
@@ -236,10 +237,25 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class ItemMetadata:
-    """What a person sees of an item: title and image file (either may be missing); one entry per item."""
+    """What a person sees of an item: title and image file (either may be missing); one entry per item.
+
+    `columns` are those of the items table but the ids, a row an item: what filters ask about.
+    """
 
     titles: tuple[str, ...]
     images: tuple[Path | None, ...]
+    columns: "pa.Table | None" = None
+
+    def table(self) -> "pa.Table":
+        """Return `columns`, or where there are none a table of the titles."""
+        import pyarrow as pa
+
+        return pa.table({"title": self.titles}) if self.columns is None else self.columns
+
+    def of(self, items: Ints) -> "ItemMetadata":
+        """Return the metadata of some items, by index and in their order."""
+        titles, images = (tuple(side[item] for item in items.tolist()) for side in (self.titles, self.images))
+        return ItemMetadata(titles, images, None if self.columns is None else self.columns.take(items))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

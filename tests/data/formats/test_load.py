@@ -249,11 +249,13 @@ def test_the_items_table_sets_the_catalogue_the_feature_rows_and_the_cards(tmp_p
     assert data.notes == {"image files not found": 1, "text: items without content": 1}
 
 
-def test_an_items_table_without_title_and_image_gives_no_cards(tmp_path: Path) -> None:
+def test_an_items_table_without_title_and_image_gives_its_columns(tmp_path: Path) -> None:
     write(tmp_path, "csv", [("a", 3)], ("user", "item"))
     (tmp_path / "items.tsv").write_text("item\tcolour\n3\tred\n4\tblue\n")
     data = load(tmp_path)
-    assert data.item_metadata is None
+    assert data.item_metadata is not None
+    assert data.item_metadata.columns.to_pydict() == {"colour": ["red", "blue"]}
+    assert data.item_metadata.titles == ("", "")
     assert data.interactions.n_items == 2
 
 

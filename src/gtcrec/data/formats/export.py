@@ -29,8 +29,8 @@ def write_mmrec(dataset: Dataset, out: str | Path, config: SplitConfig = _DEFAUL
     `NAME.inter` (NAME is the folder's) holds `userID`, `itemID`, `timestamp` if there are times, and `x_label`, the
     data's own or those of `config`; `u_id_mapping.csv` and `i_id_mapping.csv` (tab-separated) the external ids.
     `M_feat.npy` are the contents, rows of items without content zero, and `M_present.npy` bool [n_items] the masks.
-    `items.parquet` and `images/` are there if titles and images are. Raises `DataError` for a folder in use and ids
-    that a tab-separated file cannot hold.
+    `items.parquet` and `images/` are there if titles and images or other columns of items are. Raises `DataError` for
+    a folder in use and ids that a tab-separated file cannot hold.
     """
     out, labels, pairs = Path(out), assign(dataset, config), dataset.interactions
     users, items = _id_texts(dataset.users), _id_texts(dataset.items)
@@ -140,11 +140,17 @@ def _write_item_metadata(item_metadata: ItemMetadata, folder: Path) -> list[str]
             "itemID": np.arange(len(item_metadata.titles)),
             "title": list(item_metadata.titles),
             "image": _link_images(item_metadata, folder),
+            **_other_columns(item_metadata),
         }
     )
     with atomic_path(folder / "items.parquet") as temporary:
         pa.parquet.write_table(table, temporary, compression="zstd")
     return ["items.parquet", *_image_names(folder)]
+
+
+def _other_columns(item_metadata: ItemMetadata) -> dict[str, Any]:
+    columns, written = item_metadata.columns, ("itemID", "title", "image")
+    return {} if columns is None else {name: columns[name] for name in columns.column_names if name not in written}
 
 
 def _recbole_item_metadata(item_metadata: ItemMetadata | None, folder: Path) -> dict[str, pa.Array]:

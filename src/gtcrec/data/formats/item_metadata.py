@@ -1,10 +1,11 @@
-"""Titles and images of items, for people to look at, from the items table."""
+"""Titles and images of items, for people to look at, and their other columns, from the items table."""
 
 from pathlib import Path
 
 import numpy as np
 
 from gtcrec.data.formats.columns import read_texts
+from gtcrec.data.formats.item_columns import read_item_columns
 from gtcrec.data.formats.tables import Table
 from gtcrec.errors import DataError, shortened
 from gtcrec.types import Ints, ItemMetadata
@@ -12,17 +13,20 @@ from gtcrec.types import Ints, ItemMetadata
 __all__ = ["find_inside", "image_path", "is_file", "read_item_metadata"]
 
 
-def read_item_metadata(table: Table, index: Ints, n_items: int) -> tuple[ItemMetadata | None, dict[str, int]]:
-    """Return the metadata of `n_items` items from the columns `title` and `image`, and notes; None without them.
+def read_item_metadata(table: Table, key: str, index: Ints, n_items: int) -> tuple[ItemMetadata | None, dict[str, int]]:
+    """Return the metadata of `n_items` items and notes; None for a table of nothing but `key`, the column of ids.
 
     Row r of the table belongs to item `index[r]`, -1 for none. Image paths are relative to the table's
     folder; raises `DataError` for one that leads out of it.
     """
-    if not {"title", "image"} & set(table.names):
-        shown = ", ".join(table.names)
-        return None, {f"{table.path.name}: no column called title or image, found {shown}": len(table)}
     row_of = np.full(n_items, -1, dtype=np.int64)
     row_of[index[index >= 0]] = np.flatnonzero(index >= 0)
+    columns, notes = read_item_columns(table, key, row_of)
+    if not {"title", "image"} & set(table.names):
+        shown = ", ".join(table.names)
+        notes[f"{table.path.name}: no column called title or image, found {shown}"] = len(table)
+    if not columns.column_names:
+        return None, notes
     blank = [""] * len(table)
     titles = read_texts(table, "title") if "title" in table.names else blank
     paths = read_texts(table, "image") if "image" in table.names else blank
@@ -32,9 +36,10 @@ def read_item_metadata(table: Table, index: Ints, n_items: int) -> tuple[ItemMet
     item_metadata = ItemMetadata(
         tuple(titles[row] if row >= 0 else "" for row in rows),
         tuple(images[row] if row >= 0 else None for row in rows),
+        columns,
     )
     lost = sum(path != "" and image is None for path, image in zip(paths, images, strict=True))
-    return item_metadata, {"image files not found": lost} if lost else {}
+    return item_metadata, notes | ({"image files not found": lost} if lost else {})
 
 
 def image_path(table: Table, row: int, path: str) -> Path | None:

@@ -74,7 +74,7 @@ def _read_items(folder: Path, item: str, n_items: int) -> tuple[ItemMetadata | N
     key = find_item_column(table, item)
     index = read_dense_ids(table, key)
     refuse_repeated_ids(table, key, index)
-    metadata, notes = read_item_metadata(table, np.where(index < n_items, index, -1), n_items)
+    metadata, notes = read_item_metadata(table, key, np.where(index < n_items, index, -1), n_items)
     outside = int((index >= n_items).sum())
     return metadata, notes | ({f"rows of {path.name} outside the catalogue": outside} if outside else {})
 

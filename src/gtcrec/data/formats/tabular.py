@@ -31,8 +31,10 @@ def read_tabular(
     if files and n_rows != n_items:
         source = f"rows in {items.path.name}" if items else f"distinct items in {table.path.name}"
         raise DataError(f"{next(iter(files.values()))} has {n_rows} rows, expected {n_items}, the number of {source}")
-    metadata, notes = (None, {}) if items is None else read_item_metadata(items, np.argsort(ids.feature_rows), n_items)
-    return ids, metadata, notes
+    if items is None:
+        return ids, None, {}
+    key = find_item_column(items, columns["item"])
+    return ids, *read_item_metadata(items, key, np.argsort(ids.feature_rows), n_items)
 
 
 def _map_ids(table: Table, user: str, item: str, items: Table | None) -> IdMap:

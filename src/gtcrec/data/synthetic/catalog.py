@@ -1,12 +1,13 @@
 """Catalogues whose truth is known: groups of users who care about different parts of the content."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gtcrec.data.synthetic.rendering import (
@@ -39,7 +40,7 @@ class SyntheticCatalog:
     User u belongs to `groups[u]` (int64 [n_users]), cares about attribute `CARES[groups[u]]` and likes its
     two values `tastes[u]` (int64 [n_users, 2]). `attributes[name][i]` is item i's value, an index of
     `draw.ATTRIBUTES[name]`. `images` uint8 [n_items, 48, 48, 3]; those of items without the modality exist
-    nowhere else.
+    nowhere else. `item_columns` has title, description, price and the attributes in words, a value an item.
     """
 
     dataset: Dataset
@@ -49,6 +50,7 @@ class SyntheticCatalog:
     images: NDArray[np.uint8]
     titles: tuple[str, ...]
     texts: tuple[str, ...]
+    item_columns: Mapping[str, Sequence[Any]]
 
 
 def make_catalog(n_users: int = 1200, n_items: int = 600, per_user: float = 11, seed: int = 0) -> SyntheticCatalog:
@@ -100,6 +102,8 @@ def make_catalog(n_users: int = 1200, n_items: int = 600, per_user: float = 11, 
     shown[rng.choice(n_items, max(1, round(_WITHOUT_IMAGE * n_items)), replace=False)] = False
     image = image_features(images) * shown[:, None]
     text = text_features(tuple(f"{title} {more}" for title, more in zip(titles, texts, strict=True)))
+    times = (1_600_000_000 + rng.integers(0, 100_000_000, len(pairs))).astype(np.float64)
+    columns = _item_columns(titles, texts, attributes, rng)
     dataset = Dataset(
         name="planted",
         interactions=pairs,
@@ -108,10 +112,10 @@ def make_catalog(n_users: int = 1200, n_items: int = 600, per_user: float = 11, 
         ),
         users=Vocabulary(_name_ids("u", n_users), "user"),
         items=Vocabulary(_name_ids("p", n_items), "item"),
-        times=(1_600_000_000 + rng.integers(0, 100_000_000, len(pairs))).astype(np.float64),
-        item_metadata=ItemMetadata(titles, (None,) * n_items),
+        times=times,
+        item_metadata=ItemMetadata(titles, (None,) * n_items, pa.table(columns)),
     )
-    return SyntheticCatalog(dataset, groups, tastes, attributes, images, titles, texts)
+    return SyntheticCatalog(dataset, groups, tastes, attributes, images, titles, texts, columns)
 
 
 def write_catalog(
@@ -154,13 +158,21 @@ def _write_catalog_files(folder: Path, n_users: int, n_items: int, per_user: flo
         if picture:
             (folder / picture).write_bytes(encode_png(pixels))
     _write_csv(folder / "interactions.csv", ("user_id", "item_id", "timestamp"), _interaction_rows(data))
-    item_rows = zip(items, truth.titles, truth.texts, pictures, strict=True)
-    _write_csv(folder / "items.csv", ("item_id", "title", "description", "image"), item_rows)
+    columns = {**truth.item_columns, "image": pictures}
+    _write_csv(folder / "items.csv", ("item_id", *columns), zip(items, *columns.values(), strict=True))
     for name, values in data.features.values.items():
         np.save(folder / f"{name}_feat.npy", values, allow_pickle=False)
     names = ["interactions.csv", "items.csv", "image_feat.npy", "text_feat.npy", *filter(None, pictures)]
     about = {"source": "planted", "n_users": n_users, "n_items": n_items, "per_user": per_user, "seed": seed}
     write_manifest(folder, names, {"gtcrec": about})
+
+
+def _item_columns(
+    titles: Sequence[str], texts: Sequence[str], attributes: Mapping[str, Ints], rng: np.random.Generator
+) -> dict[str, Sequence[Any]]:
+    words = {name: [ATTRIBUTES[name][value] for value in values] for name, values in attributes.items()}
+    prices = np.round(rng.lognormal(3.0, 0.6, len(titles)), 2)
+    return {"title": titles, "description": texts, **words, "price": prices.tolist()}
 
 
 def _choose_items(
