@@ -32,6 +32,7 @@ _MATRIX_VIEWS = 4  # of other models that go over the graph
 # Matrices [batch, batch] of the contrast of a batch's users with each other, and its items.
 _CONTRASTS = {"simgcl": 2, "mgcn": 6, "smore": 4}
 # Of pairs that have something in common: their weights and their transpose, or powers of them, in float64 while made.
+_LINEAR = ("l3ae", "maskdiff")  # whose items are regressed on each other, pulled by content
 _PAIR_COPIES = {"itemknn": 2, "rp3beta": 2, "mmgf": 3}
 
 
@@ -138,6 +139,9 @@ class _Sizes:
     def weights(self) -> int:
         """How many numbers a model trains."""
         dim, wide, name = self.of("embedding_dim"), sum(self.widths), self.spec.name
+        if name == "maskdiff":
+            width, hidden = dim + sum(self._directions()), self.of("hidden_dim")
+            return int(self.train.n_items * (2 * dim + 1) + width**2 + 2 * hidden * (width + 1) + width)
         found = self.vectors() + wide * dim
         if name == "vbpr":
             groups = 1 if self.of("content_projection") == "joined" else len(self.widths)
@@ -168,6 +172,8 @@ class _Sizes:
         found = (copies + (self.spec.name == "vbpr")) * _FLOAT * self.train.n_items * sum(self.widths)
         if self.spec.name == "lgmrec":
             found += _FLOAT * self.nodes * sum(w for w in self.widths if w <= _WIDE)
+        if self.spec.name == "maskdiff":
+            found += _FLOAT * self.train.n_items * sum(self._directions()) + _PAIR * len(self.train)
         if self.spec.name == "gtc":
             found += _FLOAT * (2 * self.train.n_users + self.train.n_items) * sum(self._directions())
         return int(found)
@@ -185,7 +191,7 @@ class _Sizes:
             most = self.of(kept) or self.train.n_items
             found = min(_entries_of_square(self.train.matrix().T.tocsr()), self.train.n_items * most)
             found += self.train.n_items * self.of("num_neighbors") if name == "contentknn" else 0
-        elif name == "l3ae" and self.of("candidates") == "local":
+        elif name == "maskdiff" or (name == "l3ae" and self.of("candidates") == "local"):
             found = self.train.n_items * self.of("num_candidates")
         else:
             return 0
@@ -194,15 +200,15 @@ class _Sizes:
     def building(self) -> int:
         """Bytes that pass while a model is built."""
         found = 0
-        if self.widths and (self.of("num_item_neighbors") or self.spec.name in ("contentknn", "l3ae")):
-            widest = sum(self.widths) if self.spec.name in ("contentknn", "l3ae") else max(self.widths)
+        if self.widths and (self.of("num_item_neighbors") or self.spec.name in ("contentknn", *_LINEAR)):
+            widest = sum(self.widths) if self.spec.name in ("contentknn", *_LINEAR) else max(self.widths)
             block = min(_SEARCH_ROWS, self.train.n_items)
-            found = 3 * _FLOAT * self.train.n_items * (widest + (block if self.spec.name != "l3ae" else 0))
+            found = 3 * _FLOAT * self.train.n_items * (widest + (block if self.spec.name not in _LINEAR else 0))
         if self.spec.name == "lgmrec" and self.widths:
             found = _FLOAT * self.nodes * max(self.widths)
-        if self.spec.name == "ials" or self.of("init") == "als":
+        if self.spec.name in ("ials", "maskdiff") or self.of("init") == "als":
             found += 4 * _FLOAT * _SOLVED_AT_ONCE + 2 * _PAIR * len(self.train) + self.matrix
-        if self.spec.name in ("ease", "l3ae"):
+        if self.spec.name in ("ease", *_LINEAR):
             found += 4 * 2 * _PAIR * len(self.train)
         return int(found)
 
@@ -213,6 +219,8 @@ class _Sizes:
         found = views * self.matrix + _FLOAT * batch * (12 * self.of("embedding_dim") + 3 * sum(self.widths))
         found += 24 * len(self.train)  # the order of the pairs, and the places of a user's negatives
         found += _CONTRASTS.get(name, 0) * _FLOAT * batch**2
+        if name == "maskdiff":
+            found += 5 * _FLOAT * self.train.n_items * min(self.of("diffusion_users"), self.train.n_users)
         if name == "diffmm":
             m, users = len(self.widths), self.train.n_users
             rows = min(self.of("denoising_batch_size"), math.ceil(batch * users / max(len(self.train), 1)))

@@ -34,6 +34,10 @@ MODELS: dict[str, tuple[str, str]] = {
     "vbpr": ("gtcrec.models.multimodal.vbpr", "matrix factorisation with factors of each content"),
     "freedom": ("gtcrec.models.multimodal.freedom", "LightGCN on a pruned graph plus a frozen item graph of content"),
     "bm3": ("gtcrec.models.multimodal.bm3", "LightGCN and content pulled together by dropout, without negatives"),
+    "maskdiff": (
+        "gtcrec.models.multimodal.maskdiff",
+        "a linear part, and masked diffusion of histories guided by content",
+    ),
     "mgcn": ("gtcrec.models.multimodal.mgcn", "content that behaviour purifies and fuses, one view a modality"),
     "lgmrec": (
         "gtcrec.models.multimodal.lgmrec",

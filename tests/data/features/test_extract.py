@@ -53,7 +53,9 @@ def test_rows_stand_in_the_order_of_the_table_and_empty_ones_are_zero(table: Pat
     assert np.load(out).tolist() == [[8, 2], [0, 0], [20, 4], [5, 1]]
     assert np.load(out).dtype == np.float32
     assert (found.rows, found.width, found.present, found.empty, found.failures) == (4, 2, 3, 1, ())
-    assert sorted(os.listdir(table.parent)) == ["items.csv", "text_feat.json", "text_feat.keys.npy", "text_feat.npy"]
+    assert sorted(os.listdir(table.parent)) == [
+        "items.csv", "text_feat.encoder.npz", "text_feat.json", "text_feat.keys.npy", "text_feat.npy",
+    ]  # fmt: skip
 
 
 def test_the_record_says_where_the_numbers_come_from(table: Path) -> None:
@@ -64,6 +66,7 @@ def test_the_record_says_where_the_numbers_come_from(table: Path) -> None:
     assert record == {
         "file": {"name": "text_feat.npy", "sha256": sha256(out), "dtype": "float32"},
         "keys": {"name": "text_feat.keys.npy", "sha256": sha256(table.parent / "text_feat.keys.npy")},
+        "fitted": {"name": "text_feat.encoder.npz", "sha256": sha256(table.parent / "text_feat.encoder.npz")},
         "gtcrec": gtcrec.__version__,
         "source": {"table": "items.csv", "sha256": sha256(table), "kind": "text", "columns": ["title", "more"]},
         "encoder": {"name": "lengths", "source": f"{__name__}:lengths {sha256(Path(__file__))}"},

@@ -63,8 +63,8 @@ def test_a_kill_at_any_step_loses_at_most_one_batch(tmp_path: Path) -> None:
         assert len(one["asked"]) <= len(new) + 2
     for one in [*killed, last]:
         assert one["x"] == [3, 5, 1, 6, 7, 8, 9]
-        files = ["asked", "items.csv", "text_feat.json", "text_feat.keys.npy", "text_feat.npy"]
-        assert one["files"] == files
+        made = ["text_feat.encoder.npz", "text_feat.json", "text_feat.keys.npy", "text_feat.npy"]
+        assert one["files"] == ["asked", "items.csv", *made]
 
 
 def test_only_new_contents_are_encoded(table: Path) -> None:

@@ -3,34 +3,19 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
-from gtcrec.data.features.color_layout import ABOUT as DESCRIPTOR
-from gtcrec.data.features.color_layout import descriptor_encoder
-from gtcrec.data.features.encoders import (
-    TEXT_ENCODER,
-    Encoder,
-    Function,
-    check_vectors,
-    encoder_files,
-    find_encoder,
-    function_encoder,
-    function_source,
-    image_encoder,
-    load_function,
-    text_encoder,
-    versions,
-)
-from gtcrec.data.features.images import open_image
+from gtcrec.data.features.encode_batch import identify_encoder, make_encode_fn
+from gtcrec.data.features.encode_config import EncodeConfig
+from gtcrec.data.features.encoders import Function, load_function
+from gtcrec.data.features.fitted import FittedEncoder, write_encoders
 from gtcrec.data.features.inputs import Contents, read_files, read_joined
 from gtcrec.data.features.numeric import number_vectors
 from gtcrec.data.features.provenance import (
@@ -46,56 +31,13 @@ from gtcrec.data.formats.columns import find_column, require_columns
 from gtcrec.data.formats.mmrec import read_dense_ids
 from gtcrec.data.formats.tables import ENDS, Table, open_table
 from gtcrec.errors import ConfigError, DataError, visible
-from gtcrec.runtime.block_jobs import BlockFn, BlockResults, Executor, run_in_blocks
+from gtcrec.runtime.block_jobs import BlockResults, Executor, run_in_blocks
 from gtcrec.runtime.files import atomic_path, make_matrix, sha256
 from gtcrec.runtime.locks import hold_lock
-from gtcrec.types import Floats
 
 __all__ = ["EncodeConfig", "Encoded", "encode"]
 
 _END = "_feat.npy"  # of the files that the readers take for content
-_KINDS = ("text", "image", "file", "tags", "numbers")
-
-
-class EncodeConfig(BaseModel):
-    """What is encoded, columns of one kind, and how.
-
-    Columns of images or other files hold paths relative to the table's folder, or the files' bytes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    text: tuple[str, ...] = Field((), description="columns of text, joined by a blank")
-    image: str | None = Field(None, description="a column of images")
-    file: str | None = Field(None, description="a column of other files, such as audio, for a function")
-    tags: tuple[str, ...] = Field((), description="columns of tags or categories: TF-IDF, then truncated SVD")
-    numbers: tuple[str, ...] = Field((), description="columns of numbers: standardised, each with a mark of presence")
-    encoder: str = Field(
-        "",
-        description="a folder or a name on the hub; if not given, all-MiniLM-L6-v2 for texts and the colour-and-layout "
-        "descriptor for images; with a function, its name in the record",
-    )
-    function: str = Field("", description="package.module:name of an encoder of one's own, batch -> array")
-    separator: Annotated[str, Field(min_length=1, description="between the tags of a cell")] = "|"
-    width: Annotated[int, Field(ge=1, description="columns at most, of tags")] = 128
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the file")
-    batch: Annotated[int, Field(ge=1, description="items encoded at once, which a killed job loses at most")] = 32
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-
-    @property
-    def kind(self) -> str:
-        """The kind of content, one of text, image, file, tags and numbers."""
-        kinds = [kind for kind in _KINDS if getattr(self, kind)]
-        if len(kinds) != 1:
-            found = " and ".join(kinds) or "none"
-            raise ConfigError(f"expected columns of one kind ({', '.join(_KINDS)}), found {found}")
-        return kinds[0]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of that kind."""
-        named = getattr(self, self.kind)
-        return (named,) if isinstance(named, str) else tuple(named)
 
 
 def encode(
@@ -106,6 +48,7 @@ def encode(
     executor: Executor | None = None,
     on_block: Callable[[int, int], None] = lambda done, total: None,
     reuse: str | Path | None = None,
+    fitted: FittedEncoder | None = None,
 ) -> Encoded:
     """Write `NAME_feat.npy`, a row an item in the order of the items table, and the record `NAME_feat.json`.
 
@@ -129,6 +72,8 @@ def encode(
         Called with the numbers of blocks done and in all.
     reuse
         Another matrix whose rows may be used.
+    fitted
+        The encoder of an earlier matrix. Tags and numbers are encoded as it was fitted, models must be the same.
 
     Returns
     -------
@@ -159,13 +104,15 @@ def encode(
     with hold_lock(out):
         settle_record(out)
         if config.kind in ("tags", "numbers"):
-            found = _encode_whole(table, config, out)
+            found = _encode_whole(table, config, out, fitted)
         else:
             job = _plan_encoding(table, config, out, function, reuse)
+            if fitted:
+                fitted.require_same(job.about)
             found = run_in_blocks(
                 job.rows(),
                 config.batch,
-                partial(_make_encode_fn, config, job.folder, function),
+                partial(make_encode_fn, config, job.folder, function),
                 {**config.model_dump(mode="json"), "encoder": job.about},
                 out,
                 partial(_assemble_matrix, job),
@@ -252,7 +199,7 @@ class _Job:
 def _plan_encoding(
     table: Table, config: EncodeConfig, out: Path, function: Function | None, reuse: str | Path | None
 ) -> _Job:  # fmt: skip
-    folder, about = _identify_encoder(config, function)
+    folder, about = identify_encoder(config, function)
     contents = read_joined(table, config.text) if config.text else read_files(table, config.columns[0])
     with_version = {**about, "gtcrec": importlib.metadata.version("gtcrec"), "dtype": config.dtype, "kind": config.kind}
     encoder = hashlib.sha256(json.dumps(with_version, sort_keys=True).encode()).digest()
@@ -268,67 +215,9 @@ def _plan_encoding(
     return _Job(table, config, out, folder, about, contents, keys, rows_of, known)
 
 
-def _identify_encoder(config: EncodeConfig, function: Function | None) -> tuple[Path | None, dict[str, Any]]:
-    """Return the folder of the model, if any, and all that says which encoder it is."""
-    name = config.encoder or config.function or (TEXT_ENCODER if config.text else "")
-    if function:
-        return None, {"name": name, "source": function_source(function)}
-    if not name:
-        return None, {**DESCRIPTOR, **versions("numpy", "pillow")}
-    folder = find_encoder(name)
-    about = {"name": name, "files": encoder_files(folder)}
-    return folder, about | versions("torch", "transformers", *(["pillow"] if config.image else []))
-
-
 def _is_repeatable(about: Mapping[str, Any]) -> bool:
     """Whether an encoder is known to give the same vectors another time: not so a function whose text is not all."""
     return about.get("source") != ""
-
-
-def _make_encode_fn(config: EncodeConfig, folder: Path | None, function: Function | None) -> BlockFn:
-    if function:
-        encoder = function_encoder(function)
-    elif folder:
-        encoder = (text_encoder if config.text else image_encoder)(folder, config.device)
-    else:
-        encoder = descriptor_encoder()
-    return partial(_encode_batch, encoder, config)
-
-
-def _encode_batch(encoder: Encoder, config: EncodeConfig, batch: pa.Table) -> pa.Table:
-    """Return a batch's vectors (none if no row has one) and, for rows without, the reason."""
-    rows, contents = batch["row"].to_numpy(), batch["content"].to_pylist()
-    reasons: list[str | None] = [None] * len(rows)
-
-    def readable() -> Iterator[Any]:
-        for place, content in enumerate(contents):
-            try:
-                yield _open_content(content, config, encoder.draft)
-            except DataError as error:
-                reasons[place] = str(error)
-
-    each = readable()
-    first = next(each, None)
-    found = None if first is None else encoder.encode(chain([first], each))
-    columns: dict[str, Any] = {}
-    if found is not None:
-        places = np.array([place for place, reason in enumerate(reasons) if reason is None], dtype=np.int64)
-        part, why = check_vectors(found, rows[places], config.dtype)
-        for place, reason in zip(places.tolist(), why, strict=True):
-            reasons[place] = reason
-        x: Floats = np.zeros((len(rows), part.shape[1]), dtype=config.dtype)
-        x[places] = part
-        columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), x.shape[1])
-    columns["reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns).replace_schema_metadata({"encoder": json.dumps(dict(encoder.about))})
-
-
-def _open_content(content: Any, config: EncodeConfig, draft: int) -> Any:
-    """Return what an encoder gets for a content."""
-    if config.text:
-        return content
-    source = Path(content) if isinstance(content, str) else content
-    return open_image(source, draft) if config.image else source
 
 
 def _assemble_matrix(job: _Job, results: BlockResults, path: Path) -> Encoded:
@@ -354,10 +243,15 @@ def _assemble_matrix(job: _Job, results: BlockResults, path: Path) -> Encoded:
     encoded = summarize_encoding(job.table, reasons, width, reasons.count(None), reused)
     with_vector = [key if reason is None else b"" for key, reason in zip(job.keys, reasons, strict=True)]
     keys = with_vector if _is_repeatable(job.about) else None
-    prepare_record(
-        job.out, path, config.dtype, _describe_source(job.table, config), {**about, **job.about}, encoded, keys
-    )
+    about = {**about, **job.about}
+    write = _encoder_writer(job.out, FittedEncoder(config, about, width))
+    prepare_record(job.out, path, config.dtype, _describe_source(job.table, config), about, encoded, keys, write)
     return encoded
+
+
+def _encoder_writer(out: Path, encoder: FittedEncoder) -> Callable[[Path], None]:
+    """Return what writes the encoder of a matrix to a file."""
+    return lambda path: write_encoders(path, {out.name.removesuffix(_END): encoder})
 
 
 def _vector_width(job: _Job, results: BlockResults) -> int:
@@ -375,21 +269,30 @@ def _refuse_empty(table: Table, config: EncodeConfig) -> NoReturn:
     raise DataError(f"{table.path}: no row has content that can be read in {', '.join(map(repr, config.columns))}")
 
 
-def _encode_whole(table: Table, config: EncodeConfig, out: Path) -> Encoded:
-    """Write the matrix of tags or numbers, each of whose rows depends on the whole table."""
+def _encode_whole(table: Table, config: EncodeConfig, out: Path, given: FittedEncoder | None) -> Encoded:
+    """Write the matrix of tags or numbers, each of whose rows depends on the whole table that the encoder is fitted to.
+
+    With an encoder that is fitted already, a row depends on itself alone.
+    """
+    tags, scales = None, None
     if config.tags:
-        x, reasons, about = tag_vectors(table, config.tags, config.separator, config.width)
+        learnt = given.tags if given else None
+        x, reasons, about, tags = tag_vectors(table, config.tags, config.separator, config.width, learnt)
     else:
-        x, reasons, about = number_vectors(table, config.numbers)
+        x, reasons, about, scales = number_vectors(table, config.numbers, given.scales if given else None)
     x = x.astype(config.dtype)
     present = x.any(axis=1)
     if not present.any():
         _refuse_empty(table, config)
     encoded = summarize_encoding(table, reasons, x.shape[1], int(present.sum()))
+    about = {**about, **given.about} if given else about
+    write = _encoder_writer(out, FittedEncoder(config, about, x.shape[1], tags, scales))
     with atomic_path(out) as temporary:
         with temporary.open("wb") as stream:
             np.save(stream, x)
-        prepare_record(out, temporary, config.dtype, _describe_source(table, config), about, encoded)
+        prepare_record(
+            out, temporary, config.dtype, _describe_source(table, config), about, encoded, write_encoder=write
+        )
     return encoded
 
 

@@ -1,12 +1,12 @@
-"""What stands beside a matrix: the record of its making, and the keys by which its rows can be used again.
+"""What stands beside a matrix: the record of its making, its encoder, and the keys to use its rows again.
 
-`NAME_feat.json` is the record. `NAME_feat.keys.npy` holds 32 bytes a row: the sha256 sum of the encoder and the
-content that gave the row, zeros where there is no vector.
+`NAME_feat.json` is the record, `NAME_feat.encoder.npz` the encoder as it was fitted. `NAME_feat.keys.npy` holds 32
+bytes a row: the sha256 sum of the encoder and the content that gave the row, zeros where there is no vector.
 """
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,15 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.types import Floats
 
-__all__ = ["Encoded", "Known", "earlier_matrices", "prepare_record", "settle_record", "summarize_encoding"]
+__all__ = [
+    "Encoded",
+    "Known",
+    "earlier_matrices",
+    "encoder_path",
+    "prepare_record",
+    "settle_record",
+    "summarize_encoding",
+]
 
 _KEY = 32  # bytes
 
@@ -74,9 +82,9 @@ def summarize_encoding(
 
 def prepare_record(
     out: Path, path: Path, dtype: str, source: Mapping[str, Any], encoder: Mapping[str, Any], encoded: Encoded,
-    keys: Sequence[bytes] | None = None,
+    keys: Sequence[bytes] | None = None, write_encoder: Callable[[Path], None] | None = None,
 ) -> None:  # fmt: skip
-    """Write record and keys of the matrix in `path` such that `settle_record` puts them beside it once it is `out`."""
+    """Write record, keys and encoder of the matrix in `path`; `settle_record` puts them beside it once it is `out`."""
     record = {
         "file": {"name": out.name, "sha256": sha256(path), "dtype": dtype},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,35 +98,40 @@ def prepare_record(
             filled = b"".join(key or bytes(_KEY) for key in keys)
             np.save(stream, np.frombuffer(filled, dtype=np.uint8).reshape(-1, _KEY))
         record["keys"] = {"name": _keys_path(out).name, "sha256": sha256(_pending_path(_keys_path(out)))}
+    if write_encoder is not None:
+        write_encoder(_pending_path(encoder_path(out)))
+        record["fitted"] = {"name": encoder_path(out).name, "sha256": sha256(_pending_path(encoder_path(out)))}
     write_json(_pending_path(_record_path(out)), record)
     if has_manifest(out.parent):
-        files = (_keys_path(out), _record_path(out))
+        files = (_keys_path(out), encoder_path(out), _record_path(out))
         coming = {one.name: _pending_path(one) for one in files if _pending_path(one).is_file()}
         expect_files(out.parent, {out.name: path, **coming})
 
 
 def settle_record(out: Path) -> None:
-    """Put record and keys in their places if they belong to the matrix that is there, else remove them.
+    """Put record, keys and encoder in their places if they belong to the matrix that is there, else remove them.
 
     What dead processes left of these files is removed; the caller holds the lock of `out`.
 
     A kill may come between the renaming of a matrix and that of its record: the next call makes up for it. The
     entries of these files in the folder's manifest are renewed, if gtcrec wrote one that names them.
     """
-    record, keys = _pending_path(_record_path(out)), _pending_path(_keys_path(out))
-    for name in (out.name, record.name, keys.name, MANIFEST):
+    record, beside = _pending_path(_record_path(out)), {"keys": _keys_path(out), "fitted": encoder_path(out)}
+    pending = [_pending_path(one) for one in beside.values()]
+    for name in (out.name, record.name, *(one.name for one in pending), MANIFEST):
         sweep_stale(out.parent, name, alone=name != MANIFEST)
     if record.is_file():
         facts = json.loads(record.read_text(encoding="utf-8"))
         if out.is_file() and sha256(out) == facts["file"]["sha256"]:
-            if keys.is_file():
-                keys.replace(_keys_path(out))
-            elif "keys" not in facts:
-                _keys_path(out).unlink(missing_ok=True)  # of a matrix that was here before
+            for word, place in beside.items():
+                if _pending_path(place).is_file():
+                    _pending_path(place).replace(place)
+                elif word not in facts:
+                    place.unlink(missing_ok=True)  # of a matrix that was here before
             record.replace(_record_path(out))
             _renew_manifest_entries(out)
             return
-    for one in (keys, record):
+    for one in (*pending, record):
         one.unlink(missing_ok=True)
 
 
@@ -155,6 +168,11 @@ def _keys_path(out: Path) -> Path:
     return out.with_suffix(".keys.npy")
 
 
+def encoder_path(out: Path) -> Path:
+    """Return where the fitted encoder of a matrix lies."""
+    return out.with_suffix(".encoder.npz")
+
+
 def _pending_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.next")
 
@@ -162,4 +180,5 @@ def _pending_path(path: Path) -> Path:
 def _renew_manifest_entries(out: Path) -> None:
     if has_manifest(out.parent):
         named = check_manifest(out.parent, ())["files"]
-        renew_manifest(out.parent, [one.name for one in (out, _keys_path(out), _record_path(out)) if one.name in named])
+        made = (out, _keys_path(out), encoder_path(out), _record_path(out))
+        renew_manifest(out.parent, [one.name for one in made if one.name in named])
