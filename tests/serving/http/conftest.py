@@ -1,9 +1,11 @@
 """Small saved models to serve."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 import gtcrec
 
@@ -33,3 +35,17 @@ def ease(save_model) -> Path:
 @pytest.fixture(scope="session")
 def bpr(save_model) -> Path:
     return save_model("bpr", embedding_dim=8)
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[..., TestClient]]:
+    """Start the application of a run in this process; each call has the same events unless told otherwise."""
+    from gtcrec.serving.http import ServerConfig, create_app
+
+    with ExitStack() as stack:
+
+        def start(run, **settings):
+            config = ServerConfig(run, **{"events": tmp_path / "events.db", "reload_seconds": 0, **settings})
+            return stack.enter_context(TestClient(create_app(config), base_url="http://127.0.0.1"))
+
+        yield start

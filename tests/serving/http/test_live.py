@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from gtcrec.errors import DataError, RunError
-from gtcrec.serving.http.live import LiveRun, NewItem, find_run, version_of
+from gtcrec.serving.http.events import NewItem
+from gtcrec.serving.http.live import LiveRun, find_run, version_of
 
 
 def test_the_newest_run_of_a_folder_is_served(ease, bpr, tmp_path):

@@ -5,6 +5,9 @@ import lazy_loader as _lazy
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={
-        "live": ["LiveRun", "LoadedRun", "find_run"],
+        "app": ["create_app"],
+        "config": ["ServerConfig"],
+        "events": ["Event", "EventLog"],
+        "live": ["LiveRun", "LoadedRun"],
     },
 )

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,14 @@ from typing import Any
 from gtcrec.errors import DataError, GtcrecError, RunError
 from gtcrec.experiments.model_bundle import FACTS, is_bundle
 from gtcrec.runtime.files import MANIFEST
+from gtcrec.serving.http.events import NewItem
+from gtcrec.serving.http.ready_lists import ReadyLists
 from gtcrec.serving.recommender import Recommender
 
-__all__ = ["LiveRun", "LoadedRun", "NewItem", "find_run", "version_of"]
+__all__ = ["LiveRun", "LoadedRun", "find_run", "version_of"]
 
 _LOG = logging.getLogger(__name__)
 _RESULTS = ("report", "examples", "per_user", "history", "timings", "environment")  # files that no answer reads
-
-
-@dataclass(frozen=True)
-class NewItem:
-    """An item that came after training: its id, and modality -> vector."""
-
-    item_id: str
-    content: Mapping[str, Iterable[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +38,7 @@ class LoadedRun:
     folder : pathlib.Path
         The run's folder, links followed.
     recommender : Recommender
+    lists : ReadyLists
     loaded_at : float
         Seconds since 1970.
     """
@@ -51,6 +46,7 @@ class LoadedRun:
     version: str
     folder: Path
     recommender: Recommender
+    lists: ReadyLists = field(repr=False)
     loaded_at: float = field(default_factory=time.time)
 
 
@@ -66,8 +62,8 @@ class LiveRun:
         "cpu", "cuda" or "cuda:N"; the CPU if not given.
     new_items : callable
         Returns the items to add to each run that is loaded.
-    prepare : callable
-        Is given each loaded run before it answers, to compute what its first answers need.
+    ready_items, ready_users : int
+        Length and number of the lists that are computed before a run answers.
 
     Raises
     ------
@@ -91,10 +87,11 @@ class LiveRun:
         path: str | Path,
         device: str | None = None,
         new_items: Callable[[], Iterable[NewItem]] = tuple,
-        prepare: Callable[[LoadedRun], object] = lambda run: None,
+        ready_items: int = 100,
+        ready_users: int = 20_000,
     ) -> None:
         self.path = Path(path)
-        self._device, self._new_items, self._prepare = device, new_items, prepare
+        self._device, self._new_items, self._sizes = device, new_items, (ready_items, ready_users)
         self._lock = threading.Lock()  # one replacement at a time; readers need none
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -126,7 +123,6 @@ class LiveRun:
         """
         with self._lock:
             self._current = self._with_items(self._current, list(items))
-            self._prepare(self._current)
             return self._current
 
     def watch(self, seconds: float, on_reload: Callable[[LoadedRun | None], object] = lambda run: None) -> None:
@@ -158,12 +154,16 @@ class LiveRun:
                 self._refused = str(error)
 
     def _load(self, folder: Path, version: str) -> tuple[LoadedRun, str]:
-        run = LoadedRun(version, folder, Recommender.load(folder, device=self._device))
+        recommender = Recommender.load(folder, device=self._device)
         if version_of(folder) != version:
             raise RunError(f"{folder}: changed while it was read; it is read again at the next look")
-        known = set(run.recommender.item_ids)
-        run = self._with_items(run, [item for item in self._new_items() if item.item_id not in known])
-        self._prepare(run)
+        run = LoadedRun(version, folder, recommender, ReadyLists(recommender, *self._sizes))
+        new = [item for item in self._new_items() if item.item_id not in run.lists.items]
+        try:
+            run = self._with_items(run, new)
+        except GtcrecError as error:  # a model without a way to score them, or of other content
+            _LOG.warning("%s: %d added items are left out: %s", folder, len(new), error)
+        run.lists.fill(recommender.user_ids[: self._sizes[1]])
         return run, version
 
     def _with_items(self, run: LoadedRun, items: list[NewItem]) -> LoadedRun:
@@ -176,7 +176,8 @@ class LiveRun:
         content: dict[str, Any] = {name: [list(item.content[name]) for item in items] for name in names}
         grown = copy.copy(run.recommender).add_items([item.item_id for item in items], content)
         base, _, added = run.version.partition("+")
-        return LoadedRun(f"{base}+{int(added or 0) + len(items)}", run.folder, grown)
+        version = f"{base}+{int(added or 0) + len(items)}"
+        return LoadedRun(version, run.folder, grown, ReadyLists(grown, *self._sizes))
 
 
 def find_run(path: Path) -> Path:
