@@ -123,6 +123,7 @@ class EventLog:
         self.path = Path(path)
         make_folder(self.path.parent)
         self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
         self._tasks: queue.Queue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
         self._tasks = queue.Queue(_WAITING)
         self._shown: Counter[tuple[str, str]] = Counter()
@@ -217,6 +218,8 @@ class EventLog:
         if self._thread.is_alive():
             self._tasks.put(None)
             self._thread.join()
+            for connection in self._readers:
+                connection.close()
 
     def _put(self, task: Callable[[sqlite3.Connection], Any]) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -236,6 +239,7 @@ class EventLog:
         """A connection of this thread; readers never wait for the writer."""
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connect()
+            self._readers.append(self._local.connection)
         connection: sqlite3.Connection = self._local.connection
         return connection
 
