@@ -49,6 +49,7 @@ def serve(
 
 
 def _run(config: "ServerConfig") -> None:
+    import gc
     import logging
 
     import uvicorn
@@ -74,6 +75,8 @@ def _run(config: "ServerConfig") -> None:
             server_header=False,
             timeout_graceful_shutdown=10,
         )
+        gc.collect()
+        gc.freeze()  # a full collection would else go through all modules, and stop the answers for a tenth of a second
         uvicorn.Server(settings).run(sockets=[listening])
 
 

@@ -48,8 +48,9 @@ class ReadyLists:
     def __init__(self, recommender: Recommender, n_items: int, n_users: int) -> None:
         self._recommender, self._n_items, self._n_users = recommender, n_items, n_users
         self.users, self.items = frozenset(recommender.user_ids), frozenset(recommender.item_ids)
-        self._one = {item: item for item in recommender.item_ids}  # one text of each id for all lists
-        self._lists: OrderedDict[str, tuple[list[str], Any]] = OrderedDict()
+        self._ids = recommender.item_ids
+        self._index = {item: index for index, item in enumerate(self._ids)}
+        self._lists: OrderedDict[str, tuple[Any, Any]] = OrderedDict()  # of indices and scores: small, and no garbage
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -62,7 +63,7 @@ class ReadyLists:
             found = rows_of(table)
             for user in some:
                 ranked = found.get(user, [])
-                items = [self._one[item] for item, _ in ranked]
+                items = np.array([self._index[item] for item, _ in ranked], dtype=np.int32)
                 self._lists[user] = items, np.array([score for _, score in ranked], dtype=np.float32)
         while len(self._lists) > self._n_users:
             self._lists.popitem(last=False)
@@ -79,11 +80,11 @@ class ReadyLists:
         end = offset + n
         if end + len(without) > len(items) == self._n_items:
             return None
-        if not without:
-            return list(zip(items[offset:end], scores[offset:end].tolist(), strict=True))
-        left_out = set(without)
-        rest = [(item, score) for item, score in zip(items, scores.tolist(), strict=True) if item not in left_out]
-        return rest[offset:end]
+        if without:
+            kept = ~np.isin(items, [self._index[item] for item in without if item in self._index])
+            items, scores = items[kept], scores[kept]
+        ids = [self._ids[index] for index in items[offset:end].tolist()]
+        return list(zip(ids, scores[offset:end].tolist(), strict=True))
 
     async def prepare(self, user: str, executor: Executor) -> None:
         """Have the list of a user computed, together with those of all who wait meanwhile."""
