@@ -9,6 +9,7 @@ from pydantic_core import PydanticUndefined
 from gtcrec.data import ReadConfig, SplitConfig
 from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.models import get_spec, list_models
+from gtcrec.reporting.setting_ranges import setting_ranges
 from gtcrec.training.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,14 +47,14 @@ def settings_page() -> str:
 
 
 def settings_table(config: type[BaseModel]) -> str:
-    """Return a table of a config's fields: name, default, limits and meaning."""
-    rows = []
+    """Return a table of a config's fields: name, default, range and meaning."""
+    rows, ranges = [], setting_ranges(config)
     for name, field in config.model_fields.items():
         default = "" if field.default is PydanticUndefined else _shown(field.default)
         if field.default_factory is not None:
             default = "{}"
-        rows.append(f"| `{name}` | {default} | {_escaped(field.description or '')} |")
-    return "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *rows])
+        rows.append(f"| `{name}` | {default} | {_escaped(ranges[name])} | {_escaped(field.description or '')} |")
+    return "\n".join(["| key | default | range | meaning |", "| --- | --- | --- | --- |", *rows])
 
 
 def presets_text(name: str) -> list[str]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.blocks import Block
 from benchmarks.paths import module_command, module_environment
+from gtcrec.serving.list_request import ListRequest
 
 JOBS = {"recommend": ("local", "ray1", "ray2", "objects"), "encode": ("local", "ray1", "ray2")}
 NAMES = {"local": "this process", "ray1": "Ray, 1 worker", "ray2": "Ray, 2 workers", "objects": "an object a row"}
@@ -133,7 +134,7 @@ def measure(folder: Path, job: str, who: str) -> dict[str, Any]:
         if who == "objects":
             rows = _objects(folder / "run", out)
         else:
-            rows = write_all_lists(folder / "run", out, K, executor=executor, on_block=on_block)
+            rows = write_all_lists(folder / "run", out, ListRequest(K), executor=executor, on_block=on_block)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     total = None if who == "objects" else hashlib.sha256(out.read_bytes()).hexdigest()
@@ -147,7 +148,7 @@ def _objects(folder: Path, out: Path) -> int:
     from gtcrec.serving.trained_model import TrainedModel
 
     model = TrainedModel.load(folder)
-    rows = model.recommend(np.arange(len(model.bundle.users)), K).to_pylist()
+    rows = model.recommend(np.arange(len(model.bundle.users)), ListRequest(K)).to_pylist()
     pq.write_table(pa.Table.from_pylist(rows), out)
     return len(rows)
 

@@ -29,9 +29,12 @@ def test_a_model_is_shown_with_settings_and_search_space(capsys: pytest.CaptureF
     facts = json.loads(capsys.readouterr().out)
     assert set(facts["descriptions"]) == set(facts["settings"])
     assert facts["search_space"]
+    assert set(facts["ranges"]) == set(facts["settings"])
+    assert facts["ranges"]["embedding_dim"] == "whole, >= 1"
     assert execute(["models", "show", "lightgcn"]) == 0
     out = capsys.readouterr().out
     assert all(key in out for key in (*facts["settings"], *facts["search_space"]))
+    assert all(text in out for text in (*facts["ranges"].values(), *facts["descriptions"].values()))
     assert execute(["models", "show", "lightgnc"]) == 1
     assert "did you mean 'lightgcn'?" in capsys.readouterr().err
 

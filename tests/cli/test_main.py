@@ -14,7 +14,7 @@ from gtcrec.cli.main import execute, main
 HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2", "ray", "transformers", "PIL")
 COMMANDS = (
     *(f"data {verb}" for verb in ("list", "download", "describe", "synthesize", "export")),
-    *("train", "resume", "evaluate", "recommend", "compare", "tune", "benchmark", "demo"),
+    *("train", "resume", "evaluate", "recommend", "similar", "users", "compare", "tune", "benchmark", "demo"),
     *(f"analyze {verb}" for verb in ("ablation", "missing-modalities", "importance", "explain")),
     *("models", "models list", "models show", "runs", "runs list", "runs show", "runs report"),
 )
@@ -66,8 +66,9 @@ assert (dict(os.environ), torch.get_num_threads()) == before
     assert done.returncode == 0, done.stderr
 
 
-def test_version_and_module_entry() -> None:
-    done = subprocess.run([sys.executable, "-m", "gtcrec", "--version"], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_and_module_entry(option: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "gtcrec", option], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"gtcrec \d+\.\d+\.\d+\S*\n", done.stdout)
 
@@ -127,6 +128,19 @@ def test_a_closed_pipe_is_quiet(data: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("gtcrec rec", {"recommend"}), ("gtcrec models sh", {"show"}), ("gtcrec train x --ep", {"--epochs"})],
+)
+def test_a_shell_completes_commands_and_options(words: str, expected: set[str]) -> None:
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1), "_GTCREC_COMPLETE": "complete_bash"}
+    code = "from gtcrec.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+    )
+    assert set(done.stdout.split()) == expected
 
 
 def test_an_error_of_the_system_names_the_path_given(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from gtcrec.cli.main import execute
 from gtcrec.cli.train import train_here
@@ -203,3 +204,10 @@ def test_a_dry_run_of_what_does_not_fit_says_so_with_numbers(data: Path, capsys:
 def test_training_needs_a_folder_unless_it_is_a_dry_run(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["train", str(data), "bpr"]) == 2
     assert "missing option --out" in capsys.readouterr().err
+
+
+def test_options_of_training_are_settings(data: Path, tmp_path: Path) -> None:
+    line = ["train", str(data), "bpr", *SMALL, "--epochs", "1", "--lr", "0.0123", "--out", str(tmp_path / "run")]
+    assert execute(line) == 0
+    train = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["train"]
+    assert (train["epochs"], train["learning_rate"]) == (1, 0.0123)

@@ -19,6 +19,7 @@ from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.runtime.files import MANIFEST, write_manifest
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training import checkpoint
 
@@ -52,7 +53,7 @@ def test_a_finished_run_holds_what_it_promises(finished):
 
 def test_a_finished_run_recommends_without_its_data(finished, tmp_path):
     users = finished.dataset.users.ids[:5].tolist()
-    table = TrainedModel.of_run(finished).recommend(np.arange(5), k=4)
+    table = TrainedModel.of_run(finished).recommend(np.arange(5), ListRequest(4))
     assert table["user_id"].to_pylist() == [user for user in users for _ in range(4)]
     assert table["rank"].to_pylist() == [1, 2, 3, 4] * 5
     shutil.copytree(finished.folder, tmp_path / "run")

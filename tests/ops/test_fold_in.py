@@ -11,6 +11,7 @@ from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.run import train as train_run
 from gtcrec.ops import graph
 from gtcrec.ops.fold_in import fold_in_users, history_matrix, new_item_rows, new_user_rows
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import ItemFeatures
@@ -206,7 +207,7 @@ def test_a_run_ranks_items_by_a_list_of_liked_ones_which_it_leaves_out(tmp_path)
     data = write_catalog(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
     run = train_run(data, "itemknn", tmp_path / "run")
     ids = run.dataset.items.ids.tolist()
-    found = TrainedModel.of_run(run).recommend_for_histories([[ids[3], ids[5]], [ids[0]]], k=4).to_pylist()
+    found = TrainedModel.of_run(run).recommend_for_histories([[ids[3], ids[5]], [ids[0]]], ListRequest(4)).to_pylist()
     assert [row["user_id"] for row in found] == ["1"] * 4 + ["2"] * 4
     assert [row["rank"] for row in found] == [1, 2, 3, 4] * 2
     for number, own in ((1, [3, 5]), (2, [0])):
@@ -220,4 +221,4 @@ def test_a_model_that_cannot_score_new_users_says_so(tmp_path):
     data = write_catalog(tmp_path / "shop", n_users=60, n_items=40, per_user=6)
     run = train_run(data, "bpr", tmp_path / "run", epochs=1)
     with pytest.raises(RunError, match="bpr cannot score users whom the training did not have"):
-        TrainedModel.of_run(run).recommend_for_histories([["x"]], k=1)
+        TrainedModel.of_run(run).recommend_for_histories([["x"]], ListRequest(1))

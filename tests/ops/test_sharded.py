@@ -19,6 +19,7 @@ from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.ops.sharded import join_rows, local_rows, shard_rows, xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training import checkpoint
 from gtcrec.training.trainer import TrainConfig, fit
@@ -135,7 +136,7 @@ def test_a_run_of_two_workers_ends_as_that_of_one(alone, folder):
     assert loaded.finished
     for key, p in alone.model.state_dict().items():
         torch.testing.assert_close(loaded.model.state_dict()[key], p, rtol=1e-3, atol=1e-4)
-    assert len(TrainedModel.of_run(loaded).recommend(np.arange(5), k=3)) == 15
+    assert len(TrainedModel.of_run(loaded).recommend(np.arange(5), ListRequest(3))) == 15
     names = sorted(path.name for path in (folder / "run").glob("*safetensors"))
     best = found["best_epoch"]
     assert best

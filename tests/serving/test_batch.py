@@ -17,6 +17,7 @@ from gtcrec.errors import DataError, RunError
 from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.serving.batch import write_all_lists
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 
 FAST = ["epochs=2", "embedding_dim=8", "batch_size=256"]
@@ -32,7 +33,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_file_holds_what_recommend_returns_a_row_group_a_block(finished: Run, tmp_path: Path) -> None:
     out, told = tmp_path / "lists.parquet", []
-    rows = write_all_lists(finished.folder, out, k=5, block_users=40, on_block=lambda *done: told.append(done))
+    rows = write_all_lists(
+        finished.folder, out, ListRequest(5), block_users=40, on_block=lambda *done: told.append(done)
+    )
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     found = pq.ParquetFile(out)
     assert [found.metadata.row_group(place).num_rows for place in range(3)] == [200, 200, 50]
@@ -59,7 +62,7 @@ def test_no_more_than_a_block_of_users_is_ranked_at_once(
         return recommend(model, users, k)
 
     monkeypatch.setattr(TrainedModel, "recommend", counted)
-    write_all_lists(finished.folder, tmp_path / "lists.parquet", k=3, block_users=32)
+    write_all_lists(finished.folder, tmp_path / "lists.parquet", ListRequest(3), block_users=32)
     assert asked == [list(range(32)), list(range(32, 64)), list(range(64, 90))]
 
 
@@ -92,7 +95,7 @@ def test_users_for_whom_nothing_is_left_have_no_rows(tmp_path: Path) -> None:
     (data / "few.inter").write_text("\n".join(["userID\titemID\tx_label", *rows, ""]))
     run = Run.create(load_config(str(data), "popular"), tmp_path / "run")
     list(run.epochs())
-    write_all_lists(run.folder, tmp_path / "lists.parquet", k=2, block_users=1)
+    write_all_lists(run.folder, tmp_path / "lists.parquet", ListRequest(2), block_users=1)
     found = pq.read_table(tmp_path / "lists.parquet").to_pylist()
     ranked = [(row["user_id"], row["item_id"], row["rank"]) for row in found]
     assert ranked == [("0", "1", 1), ("0", "2", 2), ("2", "0", 1), ("2", "2", 2)]

@@ -17,6 +17,7 @@ from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.model_bundle import ModelBundle
 from gtcrec.ops import topk
 from gtcrec.runtime.files import MANIFEST, write_manifest
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.stored_lists import StoredLists, best_items
 from gtcrec.serving.trained_model import TrainedModel
 
@@ -55,7 +56,7 @@ def test_lists_are_those_of_the_model(saved, name):
     folder = saved(name)
     stored, model = StoredLists.open(folder), TrainedModel.load(folder)
     ids = model.bundle.users.ids.tolist()
-    found, expected = stored.recommend(ids, 7), model.recommend(np.arange(len(ids)), 7)
+    found, expected = stored.recommend(ids, ListRequest(7)), model.recommend(np.arange(len(ids)), ListRequest(7))
     assert found.schema == expected.schema
     assert found.num_rows == 7 * 60
     for column in ("user_id", "item_id", "rank"):
@@ -124,7 +125,7 @@ def test_new_items_are_listed_with_their_titles(catalog, tmp_path):
     model = gtcrec.GTC(embedding_dim=8, seed=1).fit(catalog, **FAST)
     content = {m: catalog.features.values[m][[4]] for m in catalog.features.names}
     folder = model.add_items("new-mug", content).save(tmp_path / "m")
-    found = StoredLists.open(folder).recommend(["u0001"], 41)
+    found = StoredLists.open(folder).recommend(["u0001"], ListRequest(41))
     expected = model.recommend("u0001", k=41)
     assert found["item_id"].to_pylist() == expected["item_id"].to_pylist()
     assert "new-mug" in found["item_id"].to_pylist()
@@ -133,10 +134,10 @@ def test_new_items_are_listed_with_their_titles(catalog, tmp_path):
 def test_ids_of_numbers_are_compared_by_their_text(saved):
     pairs = gtcrec.Interactions(np.arange(30) % 12, np.arange(30) % 7, 12, 7)
     stored = StoredLists.open(saved("bpr", pairs))
-    assert stored.recommend(["10", "2"], 1)["user_id"].to_pylist() == [10, 2]
+    assert stored.recommend(["10", "2"], ListRequest(1))["user_id"].to_pylist() == [10, 2]
     for wrong in ("07", "12", "1.0", "x", "99999999999999999999"):
         with pytest.raises(DataError, match=rf"user '{wrong}' is not in the data, which has 12 users"):
-            stored.recommend(["3", wrong], 1)
+            stored.recommend(["3", wrong], ListRequest(1))
 
 
 @given(
@@ -156,12 +157,25 @@ def test_a_list_has_at_least_one_place():
         best_items(np.zeros(3, dtype=np.float32), 0)
 
 
-def test_the_command_imports_neither_torch_nor_pandas_nor_scipy(saved):
-    script = (
-        "import sys; from gtcrec.cli.main import execute; code = execute(sys.argv[1:]); "
-        "print([name for name in ('torch', 'pandas', 'scipy') if name in sys.modules], file=sys.stderr); sys.exit(code)"
+def test_the_command_filters_without_torch(saved):
+    done = run_command(
+        saved("gtc"), "('torch', 'scipy')", "--where", "price < 20 and kind = 'mug'", "--diversity", "0.3"
     )
-    line = [sys.executable, "-c", script, "recommend", str(saved("gtc")), "--user", "u0003", "--format", "json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert len(json.loads(done.stdout)) > 0
+
+
+def test_the_command_imports_neither_torch_nor_pandas_nor_scipy(saved):
+    done = run_command(saved("gtc"), "('torch', 'pandas', 'scipy')")
     assert (done.returncode, done.stderr) == (0, "[]\n")
     assert len(json.loads(done.stdout)) == 10
+
+
+def run_command(folder, modules, *options):
+    """Recommend for u0003 in a process of its own, which prints those of some modules that it imported."""
+    script = (
+        "import sys; from gtcrec.cli.main import execute; code = execute(sys.argv[1:]); "
+        f"print([name for name in {modules} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    line = [sys.executable, "-c", script, "recommend", str(folder), "--user", "u0003", "--format", "json", *options]
+    return subprocess.run(line, capture_output=True, text=True, timeout=100)

@@ -47,16 +47,16 @@ def show_model(
         print_json(facts)
         return
     words = {"model": name, "": facts["about"], "paper": facts["paper"], "presets": ", ".join(facts["presets"])}
-    descriptions, space = facts["descriptions"], facts["search_space"]
+    descriptions, ranges, space = facts["descriptions"], facts["ranges"], facts["search_space"]
     rows = [
-        [key, json.dumps(value), ", ".join(map(json.dumps, space.get(key, ()))), descriptions[key]]
+        [key, json.dumps(value), ranges[key], ", ".join(map(json.dumps, space.get(key, ()))), descriptions[key]]
         for key, value in facts["settings"].items()
     ]
     others = {key: values for key, values in space.items() if key not in descriptions}  # of the training
-    rows += [[key, "", ", ".join(map(json.dumps, values)), ""] for key, values in others.items()]
+    rows += [[key, "", "", ", ".join(map(json.dumps, values)), ""] for key, values in others.items()]
     print_table(
         table(["", ""], [[key, escape(value)] for key, value in words.items() if value], left=(0, 1)),
-        table(["setting", "default", "tried", ""], [list(map(escape, row)) for row in rows], left=(0, 1, 2, 3)),
+        table(["setting", "default", "range", "tried", ""], [list(map(escape, row)) for row in rows], left=range(5)),
     )
 
 
@@ -68,8 +68,9 @@ def _model_summaries() -> dict[str, str]:
 
 
 def _model_facts(name: str) -> dict[str, Any]:
-    """Return a model's paper, presets, settings with their defaults and descriptions, and search space."""
+    """Return a model's paper, presets, settings with their defaults, descriptions and ranges, and search space."""
     from gtcrec.models import get_spec, make_config
+    from gtcrec.reporting.setting_ranges import setting_ranges
 
     spec = get_spec(name)
     return {
@@ -77,6 +78,7 @@ def _model_facts(name: str) -> dict[str, Any]:
         "presets": list(spec.presets),
         "settings": make_config(name, {}).model_dump(mode="json"),
         "descriptions": {key: field.description or "" for key, field in spec.config.model_fields.items()},
+        "ranges": setting_ranges(spec.config),
         "search_space": {key: list(values) for key, values in spec.search_space.items()},
     }
 

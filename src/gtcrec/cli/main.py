@@ -21,6 +21,8 @@ from gtcrec.cli.data import data_app
 from gtcrec.cli.demo import demo
 from gtcrec.cli.listings import models_app, runs_app
 from gtcrec.cli.recommend import recommend
+from gtcrec.cli.serving.questions import similar, users
+from gtcrec.cli.serving.serve import serve
 from gtcrec.cli.train import evaluate, resume, stop, train
 from gtcrec.cli.tune import tune
 from gtcrec.errors import GtcrecError
@@ -55,11 +57,11 @@ app = typer.Typer(
     cls=_Commands,
     help="Multi-modal recommendation: train, evaluate, recommend, compare.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, train, resume, stop, evaluate, recommend, compare, tune, benchmark):
+for _command in (demo, train, resume, stop, evaluate, recommend, similar, users, serve, compare, tune, benchmark):
     app.command()(_command)
 for _group, _name in ((data_app, "data"), (analyze_app, "analyze"), (models_app, "models"), (runs_app, "runs")):
     app.add_typer(_group, name=_name)
@@ -135,7 +137,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:

@@ -49,6 +49,8 @@ def train(
     words: DataAndModel = None,
     config: ConfigFile = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same as seed=N.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="The same as epochs=N.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="The same as learning_rate=X.")] = None,
     device: Device = None,
     old_data: OldData = None,
     old_model: OldModel = None,
@@ -64,23 +66,29 @@ def train(
     given = read_data_and_model(words, old_data, old_model, old_settings)
     if out is None and not dry_run:
         raise typer.BadParameter("missing option --out")
-    run_config = _read_config(*given, config, {"seed": seed, "train.device": device})
+    options = {"seed": seed, "train.epochs": epochs, "train.learning_rate": learning_rate, "train.device": device}
+    run_config = _read_config(*given, config, options)
     if dry_run or out is None:
         _print_needs(run_config, threads)
         return
-    from gtcrec.experiments.run import Run
-    from gtcrec.runtime.block_jobs import choose_executor
-    from gtcrec.runtime.process_group import init_process_group
-
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
     prepare_parent(out)
     if ray and not run_config.spec.solves_items:
         _train_by_ray(run_config, out, ray, fresh=True)
         return
-    with init_process_group(run_config.train.device) as processes:
+    _train_new(run_config, out, threads, (engine, workers, ray_address) if ray else None)
+
+
+def _train_new(config: "RunConfig", out: Path, threads: int | None, solve_by: tuple[Any, int, str] | None) -> None:
+    """Make a run and train it in this process, or in those of torchrun; `solve_by` says who solves blocks of items."""
+    from gtcrec.experiments.run import Run
+    from gtcrec.runtime.block_jobs import choose_executor
+    from gtcrec.runtime.process_group import init_process_group
+
+    with init_process_group(config.train.device) as processes:
         use_threads(threads, processes.is_main)
-        run = Run.create(run_config, out, processes)
-        run.executor = choose_executor(engine, workers, ray_address) if ray else None
+        run = Run.create(config, out, processes)
+        run.executor = choose_executor(*solve_by) if solve_by else None
         train_here(run)
     if processes.is_main:
         _print_result(out)

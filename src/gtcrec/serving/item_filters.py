@@ -259,7 +259,9 @@ class _Parser:
             return _Operand(pc.field(name), "", token)
         if name not in self._schema.names:
             known = ", ".join(self._schema.names)
-            raise _fault(token, f"no column {name!r}{nearest(name, self._schema.names)}; known: {known}")
+            before = self._tokens[self._next - 2] if self._next > 1 else token
+            hint = "; text stands in single quotes" if before.kind == "sign" and before.text != "(" else ""
+            raise _fault(token, f"no column {name!r}{nearest(name, self._schema.names)}; known: {known}{hint}")
         kind = self._schema.field(name).type
         return _Operand(pc.field(name), _kind_of(kind), token, kind)
 

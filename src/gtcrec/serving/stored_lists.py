@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.experiments.model_bundle import StoredVectors, is_bundle, read_vectors, stored_ids
-from gtcrec.types import Floats, Ints, Vocabulary
+from gtcrec.experiments.model_bundle import StoredVectors, is_bundle, read_vectors, stored_ids, with_ids
+from gtcrec.serving.diversity import POOL, cosines, diversify
+from gtcrec.serving.list_request import ListRequest
+from gtcrec.types import Floats, Ints, TopK, Vocabulary
 
 __all__ = ["StoredLists", "best_items"]
 
@@ -35,16 +37,19 @@ class StoredLists:
         stored = read_vectors(folder) if is_bundle(folder) else None
         return None if stored is None else cls(stored)
 
-    def recommend(self, users: Sequence[str], k: int) -> pa.Table:
-        """Return the best k unseen items of users by id: columns user_id, item_id, rank int32, score float32.
+    def recommend(self, users: Sequence[str], request: ListRequest) -> pa.Table:
+        """Return the best items of users by id: columns user_id, item_id, rank int32, score float32.
 
         Raises `DataError` for an id that the training did not have.
         """
         stored, index = self._stored, _index(self._stored.users, users, "user")
-        lists = [self._best(user, k) for user in index.tolist()]
+        candidates = request.candidates(
+            lambda ids: _index(stored.items, ids, "item"), len(stored.items), self._items_table
+        )
+        lists = [self._best(user, request, candidates) for user in index.tolist()]
         counts = [len(items) for items, _ in lists]
         items, scores = (np.concatenate([one[side] for one in lists]) for side in (0, 1))
-        ranks = np.concatenate([np.arange(1, count + 1, dtype=np.int32) for count in counts])
+        ranks = np.concatenate([np.arange(1, count + 1, dtype=np.int32) for count in counts]) + np.int32(request.offset)
         columns = {
             "user_id": stored.users.take(_number_column(np.repeat(index, counts))),
             "item_id": stored.items.take(_number_column(items)),
@@ -58,15 +63,31 @@ class StoredLists:
         titles = self._stored.titles
         if titles is None:
             return []
-        found: list[str] = titles.take(_number_column(_index(self._stored.items, items, "item"))).to_pylist()
-        return found
+        found = titles.take(_number_column(_index(self._stored.items, items, "item"))).to_pylist()
+        return [title or "" for title in found]
 
-    def _best(self, user: int, k: int) -> tuple[Ints, Floats]:
+    def _items_table(self) -> pa.Table:
+        return with_ids(self._stored.items.cast(pa.string()), self._stored.item_columns)
+
+    def _best(self, user: int, request: ListRequest, candidates: Ints | None) -> tuple[Ints, Floats]:
         scores = self._stored.item_vectors @ self._stored.user_vectors[user]
         if np.isnan(scores).any():
             raise DataError(f"a score of user {self._stored.users[user].as_py()!r} is NaN")
-        scores[self._stored.seen_by(user)] = -np.inf
-        return best_items(scores, k)
+        if candidates is not None:
+            chosen = np.zeros(len(scores), dtype=np.bool_)
+            chosen[candidates] = True
+            scores[~chosen] = -np.inf
+        if request.exclude_seen:
+            scores[self._stored.seen_by(user)] = -np.inf
+        items, best = best_items(scores, max(request.end, POOL) if request.diversity else request.end)
+        if request.diversity:
+            lists = TopK(np.array([user]), items[None], best[None])
+            lists = diversify(lists, request.diversity, self._similarity_among, request.end)
+            items, best = lists.items[0], lists.scores[0]
+        return items[request.offset : request.end], best[request.offset : request.end]
+
+    def _similarity_among(self, items: Ints) -> Floats:
+        return cosines(self._stored.item_vectors[items])
 
 
 def best_items(scores: Floats, k: int) -> tuple[Ints, Floats]:

@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.errors import RunError
+from gtcrec import models
+from gtcrec.errors import ConfigError, DataError, RunError, nearest
 from gtcrec.experiments.model_bundle import (
     WEIGHTS,
     ModelBundle,
@@ -28,13 +29,29 @@ from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
+from gtcrec.serving.diversity import POOL, cosines, diversify, side_by_side
 from gtcrec.serving.inputs import join_item_columns
-from gtcrec.types import AddsItems, FoldsIn, Interactions, Ints, ItemFeatures, Scorer, ScoresNewItems, TopK, Vocabulary
+from gtcrec.serving.list_request import ListRequest
+from gtcrec.types import (
+    AddsItems,
+    Floats,
+    FoldsIn,
+    Interactions,
+    Ints,
+    ItemFeatures,
+    Scorer,
+    ScoresNewItems,
+    TopK,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
     from gtcrec.experiments.run import Run
 
 __all__ = ["TrainedModel"]
+
+_FIRST_TEN = ListRequest()
+_USERS = 4096  # scored at once for `users_for`
 
 
 class TrainedModel:
@@ -97,45 +114,57 @@ class TrainedModel:
         histories = self.bundle.seen.matrix()
         return lambda users: self._with_added(known(users), histories[users.cpu().numpy()])
 
-    def recommend(self, users: Ints, k: int, exclude_seen: bool = True, candidates: Ints | None = None) -> pa.Table:
-        """Return the best k items of users by index: columns user_id, item_id, rank int32, score float32.
-
-        `candidates` are the only items, by index, that may be listed.
-        """
-        scorer = self.scorer if candidates is None else _restrict(self.scorer, candidates)
-        lists = recommend(scorer, users, k, [self.seen] if exclude_seen else [])
-        return self._tabulate(lists, self._user_ids)
+    def recommend(self, users: Ints, request: ListRequest = _FIRST_TEN) -> pa.Table:
+        """Return the best items of users by index: columns user_id, item_id, rank int32, score float32."""
+        return self._tabulate(self._ranked(self.scorer, users, request, self.seen), self._user_ids, request.offset)
 
     def recommend_for_histories(
-        self, histories: Sequence[Sequence[Any]], k: int, exclude_seen: bool = True, candidates: Ints | None = None
+        self, histories: Sequence[Sequence[Any]], request: ListRequest = _FIRST_TEN
     ) -> pa.Table:
-        """Return the best k items of new users by the ids of their histories; user_id counts these from 1.
+        """Return the best items of new users by the ids of their histories; user_id counts these from 1.
 
         Raises `DataError` for an unknown item, `RunError` for a model that cannot score new users.
         """
         scores, seen = self.score_histories(histories)
         numbers = np.arange(len(scores))
+        lists = self._ranked(lambda rows: scores[rows.to(scores.device)], numbers, request, seen)
+        return self._tabulate(lists, pa.array(numbers + 1).cast(pa.string()), request.offset)
 
-        def scorer(rows: Tensor) -> Tensor:
-            return scores[rows.to(scores.device)]
+    def similar_items(self, items: Ints, k: int, view: str | None = None, where: str | None = None) -> pa.Table:
+        """Return the k items most similar to each by index: columns item_id, similar_item_id, rank, score.
 
-        chosen = scorer if candidates is None else _restrict(scorer, candidates)
-        return self._tabulate(
-            recommend(chosen, numbers, k, [seen] if exclude_seen else []), pa.array(numbers + 1).cast(pa.string())
-        )
-
-    def similar_items(self, items: Ints, k: int) -> pa.Table:
-        """Return the k items most similar to each by index: columns item_id, similar_item_id, rank, score."""
-        if isinstance(getattr(self.scorer, "items", None), Tensor):
-            units = F.normalize(self.vectors("items"), dim=1)
-            scores = units[torch.from_numpy(items).to(units.device)] @ units.T
-        else:
-            scores = self.score_histories([[one] for one in self.bundle.items.external(items).tolist()])[0]
+        `view` is a modality whose content is compared, None for the whole; `where` as in `ListRequest`.
+        """
+        scores = self._similarities(items) if view is None else self._content_similarities(items, view)
         numbers = np.arange(len(items))
         itself = Interactions(numbers, items, len(items), len(self.bundle.items))
-        lists = recommend(lambda rows: scores[rows.to(scores.device)], numbers, k, [itself])
+        request = ListRequest(k, where=where)
+        lists = self._ranked(lambda rows: scores[rows.to(scores.device)], numbers, request, itself)
         table = self._tabulate(lists, self._item_ids.take(pa.array(items)))
         return table.rename_columns(["item_id", "similar_item_id", "rank", "score"])
+
+    def users_for(self, items: Ints, k: int, exclude_seen: bool = True) -> pa.Table:
+        """Return the k users with the largest scores of each item by index: item_id, user_id, rank, score."""
+        n_users, chosen = len(self.bundle.users), torch.from_numpy(items)
+        blocks = np.split(np.arange(n_users), range(_USERS, n_users, _USERS))
+        with torch.inference_mode():
+            scores = torch.cat([self.scorer(torch.from_numpy(users))[:, chosen] for users in blocks]).T
+        numbers, (by_item, by_user) = np.arange(len(items)), self._seen_by_item[items].nonzero()
+        seen = Interactions(by_item.astype(np.int64), by_user.astype(np.int64), len(items), n_users)
+        lists = recommend(lambda rows: scores[rows.to(scores.device)], numbers, k, [seen] if exclude_seen else [])
+        rows, places = (lists.items >= 0).nonzero()
+        columns = {
+            "item_id": self._item_ids.take(pa.array(items[rows])),
+            "user_id": self._user_ids.take(pa.array(lists.items[rows, places])),
+            "rank": pa.array(places.astype(np.int32) + 1),
+            "score": pa.array(lists.scores[rows, places]),
+        }
+        return pa.table(columns)
+
+    def candidates(self, request: ListRequest) -> Ints | None:
+        """Return the items that may be listed, by index; see `ListRequest.candidates`."""
+        known = self.bundle.items
+        return request.candidates(known.index, len(known), lambda: self.item_columns)
 
     def add_items(self, ids: list[Any], features: ItemFeatures, columns: pa.Table | None = None) -> "TrainedModel":
         """Return the model with new items after the others, scored by their content.
@@ -212,8 +241,56 @@ class TrainedModel:
             raise RunError(f"{self.bundle.model} cannot score items that came after training")
         return self.module
 
-    def _tabulate(self, lists: TopK, ids: pa.Array) -> pa.Table:
-        rows, places = (lists.items >= 0).nonzero()
+    def _ranked(self, scorer: Scorer, users: Ints, request: ListRequest, seen: Interactions) -> TopK:
+        """Return the lists of users from the first place on, items of `seen` left out if the request says so."""
+        candidates = self.candidates(request)
+        scorer = scorer if candidates is None else _restrict(scorer, candidates)
+        n = min(request.end, len(self.bundle.items))
+        length = max(n, POOL) if request.diversity else n
+        lists = recommend(scorer, users, min(length, len(self.bundle.items)), [seen] if request.exclude_seen else [])
+        return diversify(lists, request.diversity, self._similarity_among, n) if request.diversity else lists
+
+    def _similarity_among(self, items: Ints) -> Floats:
+        """Return the cosines among items, [p, p]: of their vectors, else of their contents, else of their users."""
+        vectors = self._item_vectors
+        if vectors is not None:
+            return cosines(vectors[torch.from_numpy(items).to(vectors.device)].float().cpu().numpy())
+        features = self.bundle.features
+        if models.get_spec(self.bundle.model).uses_content and features.names:
+            return cosines(side_by_side([features.values[m][items] for m in features.names]))
+        return cosines(self._seen_by_item[items])
+
+    @cached_property
+    def _seen_by_item(self) -> csr_array:
+        return csr_array(self.seen.matrix().T)
+
+    @property
+    def _item_vectors(self) -> Tensor | None:
+        vectors = getattr(getattr(self.scorer, "base", self.scorer), "items", None)
+        return vectors if isinstance(vectors, Tensor) else None
+
+    def _similarities(self, items: Ints) -> Tensor:
+        """Return the cosines of items' vectors with those of all; without vectors, scores of the history of one."""
+        if not isinstance(getattr(self.scorer, "items", None), Tensor):
+            return self.score_histories([[one] for one in self.bundle.items.external(items).tolist()])[0]
+        units = F.normalize(self.vectors("items"), dim=1)
+        return units[torch.from_numpy(items).to(units.device)] @ units.T
+
+    def _content_similarities(self, items: Ints, view: str) -> Tensor:
+        """Return the cosines of items' content with that of all, -inf for those without it."""
+        features = self.bundle.without_unused_content().features
+        if view not in features.names:
+            known = ", ".join(features.names) or "none, since its model uses no content"
+            raise ConfigError(f"unknown view {view!r}{nearest(view, features.names)}; the model's modalities: {known}")
+        present = features.present[view]
+        for item in items[~present[items]][:1]:
+            raise DataError(f"item {str(self.bundle.items.ids[item])!r} has no content {view}")
+        units = F.normalize(torch.from_numpy(np.asarray(features.values[view], dtype=np.float32)), dim=1)
+        return (units[torch.from_numpy(items)] @ units.T).masked_fill(~torch.from_numpy(present), -torch.inf)
+
+    def _tabulate(self, lists: TopK, ids: pa.Array, offset: int = 0) -> pa.Table:
+        rows, places = (lists.items[:, offset:] >= 0).nonzero()
+        places += offset
         columns = {
             "user_id": ids.take(pa.array(lists.users[rows])),
             "item_id": self._item_ids.take(pa.array(lists.items[rows, places])),

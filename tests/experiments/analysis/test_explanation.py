@@ -22,6 +22,7 @@ from gtcrec.models.gtc.explain import ContentView
 from gtcrec.models.gtc.interest_filter import InterestFilter
 from gtcrec.models.gtc.latent_filter import LatentFilter
 from gtcrec.models.gtc.model import GTC
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 
 Trained = Callable[[str], Run]
@@ -100,7 +101,7 @@ def test_what_reranking_moved_is_a_part_of_its_own(trained: Trained) -> None:
             assert one.parts[-1].value == pytest.approx(0, abs=1e-5)
         moved += abs(one.parts[-1].value)
     assert moved > 1e-3
-    (best,) = TrainedModel.of_run(run).recommend(np.array([3]), 1).to_pylist()
+    (best,) = TrainedModel.of_run(run).recommend(np.array([3]), ListRequest(1)).to_pylist()
     (one,) = explain(run, user, [best["item_id"]]).items
     assert one.rank == 1
     assert one.score == pytest.approx(best["score"], abs=1e-6)
@@ -116,7 +117,7 @@ def test_ranks_are_places_among_the_items_that_were_not_met(trained: Trained, na
         assert (found.n_seen, found.n_unseen) == (len(met), 40 - len(met))
         assert np.flatnonzero([one.seen for one in found.items]).tolist() == met.tolist()
         unmet = sorted((one for one in found.items if not one.seen), key=lambda one: -one.score)
-        lists = TrainedModel.of_run(run).recommend(np.array([user]), len(unmet))
+        lists = TrainedModel.of_run(run).recommend(np.array([user]), ListRequest(len(unmet)))
         assert [one.item for one in unmet] == lists.column("item_id").to_pylist()
         for place, one in enumerate(unmet, 1):
             assert one.rank <= place

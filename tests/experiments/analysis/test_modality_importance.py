@@ -19,6 +19,7 @@ from gtcrec.experiments.analysis.modality_importance import KINDS, Kind, modalit
 from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
 from gtcrec.reporting.run_record import read_run_record
+from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.types import Interactions, ItemFeatures, Scorer
 
@@ -168,12 +169,12 @@ def test_a_model_that_has_content_alone_to_go_by_loses_much(cold: Path, tmp_path
 def test_knocking_out_leaves_the_run_as_it_was(runs: Mapping[str, Run]) -> None:
     run = Run.load(runs["gtc"].folder)
     users = np.arange(5)
-    before = TrainedModel.of_run(run).recommend(users, 5)
+    before = TrainedModel.of_run(run).recommend(users, ListRequest(5))
     first, second = modality_importance(run, ["ndcg@20"], seed=1), modality_importance(run, ["ndcg@20"], seed=1)
     assert first == second
     assert modality_importance(run, ["ndcg@20"], seed=2).losses != first.losses
     for one in (Run.load(run.folder), run):
-        assert TrainedModel.of_run(one).recommend(users, 5) == before
+        assert TrainedModel.of_run(one).recommend(users, ListRequest(5)) == before
 
 
 def test_a_run_without_content_is_refused(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

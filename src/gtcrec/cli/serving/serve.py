@@ -1,0 +1,114 @@
+"""`gtcrec serve`: answer over HTTP with a run, and with newer ones as they come."""
+
+import importlib.util
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gtcrec.cli.options import Device
+from gtcrec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gtcrec.serving.http import ServerConfig
+
+__all__ = ["serve"]
+
+Served = Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a folder of runs whose newest is served.")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Its first line is what clients send as X-API-Key.")]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="RUN:SHARE", help="Another run for this share of the users; repeatable."),
+]
+
+
+def serve(
+    folder: Served,
+    host: Annotated[str, typer.Option("--host", help="Other addresses than loopback need a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8000,
+    key_file: KeyFile = None,
+    events: Annotated[
+        Path | None, typer.Option("--events", help="The SQLite file of events; RUN.events.db if not given.")
+    ] = None,
+    variant: Variants = None,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Requests a second of one client; 0: no limit.")] = 0.0,
+    reload_seconds: Annotated[
+        float, typer.Option("--reload-seconds", min=0, help="How often to look for a newer run; 0: never.")
+    ] = 2.0,
+    device: Device = None,
+) -> None:
+    """Serve a run over HTTP until Ctrl-C: lists, similar items, events, metrics."""
+    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not importlib.util.find_spec(name)]:
+        raise ConfigError(f'{missing[0]} is not installed; pip install "gtcrec[serve]"')
+    from gtcrec.serving.http import ServerConfig
+
+    variants, key = tuple(map(_split_share, variant or ())), _read_key(key_file)
+    limits = {"rate": rate, "reload_seconds": reload_seconds}
+    _run(ServerConfig(folder, variants, host, port, key, events, device, **limits))
+
+
+def _run(config: "ServerConfig") -> None:
+    import gc
+    import logging
+
+    import uvicorn
+
+    from gtcrec.cli.console import say
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("gtcrec").setLevel(logging.INFO)
+    with _listen(config.host, config.port) as listening:
+        from gtcrec.serving.http import create_app
+
+        app = create_app(config)
+        for one in app.state.variants:
+            run = one.live.current()
+            say(f"{one.name}: {run.folder}, version {run.version}, {one.share:.0%} of users")
+        say(f"events: {config.events_path}")
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        say(f"http://{host}:{listening.getsockname()[1]} answers until Ctrl-C", style="bold")
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # an address holds a user's id
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+        gc.collect()
+        gc.freeze()  # a full collection would else go through all modules, and stop the answers for a tenth of a second
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, before the run is loaded. Raises `ConfigError` when the system refuses."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+
+
+def _read_key(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected a key of ASCII characters in the first line") from error
+    if not lines or not lines[0].strip():
+        raise ConfigError(f"{path}: expected a key in the first line, found none")
+    return lines[0].strip()
+
+
+def _split_share(text: str) -> tuple[Path, float]:
+    """Return the run and the share of RUN:SHARE; the last colon divides them.
+
+    >>> _split_share("runs/gtc-1:0.2")
+    (PosixPath('runs/gtc-1'), 0.2)
+    """
+    run, _, share = text.rpartition(":")
+    try:
+        return Path(run), float(share if run else "")
+    except ValueError:
+        raise typer.BadParameter(f"--variant: expected RUN:SHARE such as runs/gtc-1:0.2, found {text!r}") from None
