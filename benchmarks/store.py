@@ -126,6 +126,7 @@ def _run_files(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     report = {key: row[key] for key in ("model", "best_epoch", "epochs", "stop", "parameters")}
     report |= {"valid": valid, "test": {**test, "intervals": {}, "slices": slices}}
     metric = config["train"]["valid_metric"]
+    first = row["epochs"] - len(row["epoch_best"]) + 1  # 0 where the start was validated too
     epochs = zip(row["epoch_loss"], row["epoch_valid"], row["epoch_best"], strict=True)
     history = [
         {
@@ -134,10 +135,12 @@ def _run_files(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "valid": None if value is None else {metric: value},
             "best": best,
         }
-        for number, (loss, value, best) in enumerate(epochs, 1)
+        for number, (loss, value, best) in enumerate(epochs, first)
     ]
     columns = zip(*(row[f"epoch_{key}"] for key in _TIMES), strict=True)
-    timings = [{"epoch": n, **_without_none(dict(zip(_TIMES, one, strict=True)))} for n, one in enumerate(columns, 1)]
+    timings = [
+        {"epoch": n, **_without_none(dict(zip(_TIMES, one, strict=True)))} for n, one in enumerate(columns, first)
+    ]
     yield "config.yaml", yaml.safe_dump(config, sort_keys=False)
     for name, value in {"data": facts, "environment": environment, "report": report}.items():
         yield f"{name}.json", json.dumps(value)

@@ -10,7 +10,7 @@ from benchmarks.paths import CONFIGS, RESULTS, RUNS, TUNED
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig
 from gtcrec.experiments.benchmark.tables import tables
 
-PLANS = {"linear": "l3ae.md", "maskdiff": "maskdiff.md", "mended": "mended.md", "start": "start.md"}
+PLANS = {"gtc": "gtc.md", "linear": "l3ae.md", "mended": "mended.md", "start": "start.md"}
 """A plan's name -> its page."""
 
 

@@ -73,7 +73,7 @@ def test_a_models_line_shows_it_in_the_list_the_readme_and_the_docs(monkeypatch,
     assert "toy         one line" in capsys.readouterr().out
     reference = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "reference.py"))
     assert "| `toy` | one line |" in reference["models_table"]()
-    assert "### toy\n\nOne line.\n\n| key | default | meaning |" in reference["settings_page"]()
+    assert "### toy\n\nOne line.\n\n| key | default | range | meaning |" in reference["settings_page"]()
 
 
 def test_an_entry_point_adds_a_model(offered):

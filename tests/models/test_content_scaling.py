@@ -76,7 +76,7 @@ def test_a_model_scores_by_the_content_that_its_setting_asks_for(
 
 def test_all_models_with_content_have_the_choice_but_those_whose_method_standardises_it() -> None:
     with_content = {name for name in models.list_models() if models.get_spec(name).uses_content}
-    assert with_content - set(MODELS) == {"gtc", "l3ae", "maskdiff"}
+    assert with_content - set(MODELS) == {"gtc", "l3ae"}
 
 
 @pytest.mark.parametrize(("name", "scaling"), [("vbpr", "raw"), ("contentknn", "standardized")])

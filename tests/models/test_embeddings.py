@@ -14,7 +14,7 @@ MODELS = ("lightgcn", "mgcn")
 
 
 def make(name, split, seed=3, init_weights=True, **settings):
-    config = models.make_config(name, {**SETTINGS, **settings})
+    config = models.make_config(name, {**SETTINGS, **settings}, "embedding" if name == "gtc" else "default")
     return models.build_model(name, split.train, split.features, config, seed, init_weights=init_weights)
 
 

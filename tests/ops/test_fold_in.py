@@ -20,7 +20,9 @@ SMALL = {"embedding_dim": 8, "hidden_dim": 16, "num_prototypes": 2}
 
 
 def gtc(split, **settings):
-    return models.build_model("gtc", split.train, split.features, models.make_config("gtc", SMALL | settings), 0)
+    return models.build_model(
+        "gtc", split.train, split.features, models.make_config("gtc", SMALL | settings, "embedding"), 0
+    )
 
 
 def some_content(n, widths, seed=3):
@@ -125,7 +127,7 @@ def test_with_identity_dropout_an_item_without_training_pairs_is_what_its_neighb
 ):
     split = checkerboard()
     train = without_items(split, [3, 4])
-    config = models.make_config("gtc", SMALL | {"id_dropout": 0.5, "init": start})
+    config = models.make_config("gtc", SMALL | {"id_dropout": 0.5, "init": start}, "embedding")
     model = models.build_model("gtc", train, split.features, config, 0)
     identity = model.vectors()[1][:, :8]
     with torch.no_grad():

@@ -209,7 +209,7 @@ def test_what_cannot_be_sharded_is_refused_with_its_reason(checkerboard):
         ("init", "random", {}),
         ("condition", "user_history", {"init": "random", "condition": "item_id"}),
     ):
-        config = models.make_config("gtc", given or {}, "default" if given is None else "sampled")
+        config = models.make_config("gtc", given or {}, "embedding" if given is None else "sampled")
         with pytest.raises(
             ConfigError, match=rf"gtc: train\.embedding_sharding=row_wise needs {key}={wanted}, found {key}="
         ):

@@ -170,7 +170,7 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        return len(self.training.history)
+        return self.training.epochs_done
 
     def epochs(
         self, on_step: Callable[[int, int], None] = lambda done, steps: None, end_after: int = 0

@@ -1,6 +1,6 @@
 """What a model says of itself: its spec, and the base of its settings. Imports no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -98,6 +98,8 @@ class ModelSpec:
         Citation of the method, or "".
     small
         Settings that make it small and quick, for contract tests and examples.
+    choose_model
+        The class that a model with some settings is of, where that is not always `model`.
     """
 
     name: str
@@ -112,6 +114,7 @@ class ModelSpec:
     personalized: bool = True
     paper: str = ""
     small: Mapping[str, Any] = field(default_factory=dict)
+    choose_model: "Callable[[Any], type[nn.Module]] | None" = None
 
     @property
     def is_trained(self) -> bool:

@@ -32,7 +32,6 @@ _MATRIX_VIEWS = 4  # of other models that go over the graph
 # Matrices [batch, batch] of the contrast of a batch's users with each other, and its items.
 _CONTRASTS = {"simgcl": 2, "mgcn": 6, "smore": 4}
 # Of pairs that have something in common: their weights and their transpose, or powers of them, in float64 while made.
-_LINEAR = ("l3ae", "maskdiff")  # whose items are regressed on each other, pulled by content
 _PAIR_COPIES = {"itemknn": 2, "rp3beta": 2, "mmgf": 3}
 
 
@@ -123,6 +122,21 @@ class _Sizes:
         return self.train.n_users + self.train.n_items
 
     @property
+    def blended(self) -> bool:
+        """Whether the model is a GTC of several parts."""
+        return self.spec.name == "gtc" and bool(self.of("blend") != "none")
+
+    @property
+    def has_history(self) -> bool:
+        """Whether a network of masked diffusion is one of the parts."""
+        return self.blended and bool(self.of("history_weight"))
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether items are regressed on each other, pulled by content."""
+        return self.spec.name == "l3ae" or (self.blended and bool(self.of("linear_weight")))
+
+    @property
     def widths(self) -> list[int]:
         """Numbers of an item's content by modality; none of a model that reads no content."""
         return [x.shape[1] for x in self.features.values.values()] if self.spec.uses_content else []
@@ -139,10 +153,10 @@ class _Sizes:
     def weights(self) -> int:
         """How many numbers a model trains."""
         dim, wide, name = self.of("embedding_dim"), sum(self.widths), self.spec.name
-        if name == "maskdiff":
-            width, hidden = dim + sum(self._directions()), self.of("hidden_dim")
-            return int(self.train.n_items * (2 * dim + 1) + width**2 + 2 * hidden * (width + 1) + width)
         found = self.vectors() + wide * dim
+        if self.has_history:
+            width, hidden = dim + sum(self._directions("history_content_dim")), self.of("history_hidden_dim")
+            found += self.train.n_items * (2 * dim + 1) + width**2 + 2 * hidden * (width + 1) + width
         if name == "vbpr":
             groups = 1 if self.of("content_projection") == "joined" else len(self.widths)
             found += self.train.n_users * groups * self.of("content_dim")
@@ -172,14 +186,15 @@ class _Sizes:
         found = (copies + (self.spec.name == "vbpr")) * _FLOAT * self.train.n_items * sum(self.widths)
         if self.spec.name == "lgmrec":
             found += _FLOAT * self.nodes * sum(w for w in self.widths if w <= _WIDE)
-        if self.spec.name == "maskdiff":
-            found += _FLOAT * self.train.n_items * sum(self._directions()) + _PAIR * len(self.train)
+        if self.has_history:
+            wide = sum(self._directions("history_content_dim"))
+            found += _FLOAT * self.train.n_items * wide + _PAIR * len(self.train)
         if self.spec.name == "gtc":
             found += _FLOAT * (2 * self.train.n_users + self.train.n_items) * sum(self._directions())
         return int(found)
 
-    def _directions(self) -> list[int]:
-        return [min(self.of("content_dim"), width, self.train.n_items) for width in self.widths]
+    def _directions(self, setting: str = "content_dim") -> list[int]:
+        return [min(self.of(setting), width, self.train.n_items) for width in self.widths]
 
     def pairs(self) -> int:
         """Bytes of sparse matrices of items or users that have something in common, as they are held."""
@@ -191,8 +206,8 @@ class _Sizes:
             most = self.of(kept) or self.train.n_items
             found = min(_entries_of_square(self.train.matrix().T.tocsr()), self.train.n_items * most)
             found += self.train.n_items * self.of("num_neighbors") if name == "contentknn" else 0
-        elif name == "maskdiff" or (name == "l3ae" and self.of("candidates") == "local"):
-            found = self.train.n_items * self.of("num_candidates")
+        elif self.is_linear and self.of("candidates", "local") == "local":
+            found = self.train.n_items * (self.of("num_candidates") or self.of("linear_candidates"))
         else:
             return 0
         return int(_PAIR * found * _PAIR_COPIES.get(name, 1))
@@ -200,15 +215,15 @@ class _Sizes:
     def building(self) -> int:
         """Bytes that pass while a model is built."""
         found = 0
-        if self.widths and (self.of("num_item_neighbors") or self.spec.name in ("contentknn", *_LINEAR)):
-            widest = sum(self.widths) if self.spec.name in ("contentknn", *_LINEAR) else max(self.widths)
+        if self.widths and (self.of("num_item_neighbors") or self.is_linear or self.spec.name == "contentknn"):
+            widest = sum(self.widths) if self.is_linear or self.spec.name == "contentknn" else max(self.widths)
             block = min(_SEARCH_ROWS, self.train.n_items)
-            found = 3 * _FLOAT * self.train.n_items * (widest + (block if self.spec.name not in _LINEAR else 0))
+            found = 3 * _FLOAT * self.train.n_items * (widest + (block if self.spec.name != "l3ae" else 0))
         if self.spec.name == "lgmrec" and self.widths:
             found = _FLOAT * self.nodes * max(self.widths)
-        if self.spec.name in ("ials", "maskdiff") or self.of("init") == "als":
+        if self.spec.name == "ials" or self.of("init") == "als":
             found += 4 * _FLOAT * _SOLVED_AT_ONCE + 2 * _PAIR * len(self.train) + self.matrix
-        if self.spec.name in ("ease", *_LINEAR):
+        if self.spec.name == "ease" or self.is_linear:
             found += 4 * 2 * _PAIR * len(self.train)
         return int(found)
 
@@ -219,8 +234,9 @@ class _Sizes:
         found = views * self.matrix + _FLOAT * batch * (12 * self.of("embedding_dim") + 3 * sum(self.widths))
         found += 24 * len(self.train)  # the order of the pairs, and the places of a user's negatives
         found += _CONTRASTS.get(name, 0) * _FLOAT * batch**2
-        if name == "maskdiff":
-            found += 5 * _FLOAT * self.train.n_items * min(self.of("diffusion_users"), self.train.n_users)
+        if self.has_history:
+            items = min(self.of("history_items"), self.train.n_items)
+            found += 5 * _FLOAT * items * min(self.of("history_users"), self.train.n_users)
         if name == "diffmm":
             m, users = len(self.widths), self.train.n_users
             rows = min(self.of("denoising_batch_size"), math.ceil(batch * users / max(len(self.train), 1)))

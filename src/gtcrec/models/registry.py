@@ -34,10 +34,6 @@ MODELS: dict[str, tuple[str, str]] = {
     "vbpr": ("gtcrec.models.multimodal.vbpr", "matrix factorisation with factors of each content"),
     "freedom": ("gtcrec.models.multimodal.freedom", "LightGCN on a pruned graph plus a frozen item graph of content"),
     "bm3": ("gtcrec.models.multimodal.bm3", "LightGCN and content pulled together by dropout, without negatives"),
-    "maskdiff": (
-        "gtcrec.models.multimodal.maskdiff",
-        "a linear part, and masked diffusion of histories guided by content",
-    ),
     "mgcn": ("gtcrec.models.multimodal.mgcn", "content that behaviour purifies and fuses, one view a modality"),
     "lgmrec": (
         "gtcrec.models.multimodal.lgmrec",
@@ -45,7 +41,7 @@ MODELS: dict[str, tuple[str, str]] = {
     ),
     "diffmm": ("gtcrec.models.multimodal.diffmm", "user-item graphs that diffusion rebuilds for each modality"),
     "smore": ("gtcrec.models.multimodal.smore", "contents filtered and fused in the frequency domain"),
-    "gtc": ("gtcrec.models.gtc.model", "user-aware diffusion filtering of content and total correlation of views"),
+    "gtc": ("gtcrec.models.gtc.model", "a linear part, an embedding, and a diffusion that filters content by user"),
 }
 """Name -> the module that holds its `SPEC`, and one line about it."""
 
@@ -225,7 +221,8 @@ def build_model(
 
             features = standardize_features(features)
         torch.manual_seed(seed)
-        return spec.model(config, train, features, **options)
+        model_class = spec.choose_model(config) if spec.choose_model else spec.model
+        return model_class(config, train, features, **options)
 
 
 WAY_OUT = "a smaller catalogue (data.k_core), a smaller embedding_dim or another model needs less"

@@ -110,9 +110,20 @@ class Training:
             )
         self.optimizers: list[torch.optim.Optimizer] = []
         if self.dense:
-            self.optimizers.append(torch.optim.Adam(self.dense, lr=config.learning_rate, fused=True))
+            self.optimizers.append(torch.optim.Adam(self._rate_groups(), lr=config.learning_rate, fused=True))
         if self.rows:
             self.optimizers.append(RowwiseAdam(self.rows, lr=config.learning_rate))
+
+    def _rate_groups(self) -> list[dict[str, Any]]:
+        """The dense parameters by what of the learning rate they are trained at, a group each."""
+        others = self.hooks.learning_rate_factors() if self.hooks else []
+        dense = {id(p) for p in self.dense}
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in some if id(p) in dense], "factor": factor} for some, factor in others
+        ]
+        taken = {id(p) for group in groups for p in group["params"]}
+        rest = {"params": [p for p in self.dense if id(p) not in taken], "factor": 1.0}
+        return [group for group in (rest, *groups) if group["params"]]
 
     @property
     def parameters(self) -> int:
@@ -124,6 +135,11 @@ class Training:
     def best(self) -> Epoch | None:
         """The epoch with the best validation so far."""
         return next((epoch for epoch in reversed(self.history) if epoch.best), None)
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs were trained; epoch 0, the start, is none."""
+        return self.history[-1].number if self.history else 0
 
     @property
     def stop(self) -> str:
@@ -175,7 +191,7 @@ class Training:
             raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
         for place, optimizer in enumerate(self.optimizers):
             state = optimizer.state_dict()
-            count = len(state["param_groups"][0]["params"])
+            count = sum(len(group["params"]) for group in state["param_groups"])
             slots = {index: checkpoint.strip_prefix(f"optimizer/{place}/{index}", tensors) for index in range(count)}
             optimizer.load_state_dict({**state, "state": {i: slot for i, slot in slots.items() if slot}})
         return facts
@@ -195,7 +211,7 @@ class Training:
             left = 0.96 ** (done / 50)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * left
+                group["lr"] = self.config.learning_rate * left * group.get("factor", 1.0)
 
     def step(self, batch: Batch, share: float, rng: torch.Generator, workers: ProcessGroup) -> dict[str, Tensor]:
         """Take one step on this worker's part of a batch; returns each loss term, and their sum, times `share`.
@@ -224,6 +240,8 @@ class Training:
         assert self.hooks is not None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             terms = self.hooks.loss(batch, rng)
+        if not terms:
+            return {}
         terms = {name: value.float() for name, value in terms.items()}
         total = torch.stack([value for name, value in terms.items() if not name.startswith("log.")]).sum()
         return terms | {"total": total}
@@ -252,11 +270,18 @@ def epochs(
     if training.optimizers:
         batches = Batches(split.train, config.batch_size, config.seed, warm_only=config.negative_items == "warm")
     _check_workers_agree(training, workers)
-    if training.history and not training.stop and (reason := end_early(len(training.history))):
+    if not training.history and training.hooks and training.hooks.evaluates_start() and len(split.valid):
+        clock = Clock()
+        spent = clock.lap("train")  # nothing
+        start = _measure_validation(training, split, evaluation, workers)
+        spent |= clock.lap("eval")
+        _record_epoch(training, 0, {}, start, total_cost(spent, workers), True, "")
+        yield training.history[-1]
+    if training.epochs_done and not training.stop and (reason := end_early(training.epochs_done)):
         _end_at_last_epoch(training, split, evaluation, workers, reason)
         yield training.history[-1]
     while not training.stop:
-        number = len(training.history) + 1
+        number = training.epochs_done + 1
         clock = Clock()
         losses = _train_epoch(training, batches, number, on_step, workers) if batches else {}
         spent = clock.lap("train")
@@ -285,7 +310,7 @@ def fit(model: nn.Module, split: Split, config: TrainConfig) -> Training:
 def _check_workers_agree(training: Training, workers: ProcessGroup) -> None:
     """Make sure that all workers are at the same epoch with the same weights."""
     if workers.size > 1:
-        assert_equal_across_ranks("epochs done", len(training.history), workers)
+        assert_equal_across_ranks("epochs done", training.epochs_done, workers)
         equal = [*training.dense, *([] if training.sharded else training.rows)]
         assert_equal_across_ranks("their weights", tensor_digest(equal), workers)
 
@@ -343,6 +368,8 @@ def _measure_validation(
 ) -> Mapping[str, float]:
     """Mean metrics over the validation users, of whom each worker takes a part, or of sharded tables its items."""
     config = training.config
+    if training.hooks:
+        training.hooks.calibrate(split.valid)
     metrics = tuple(dict.fromkeys((config.valid_metric, *evaluation.metrics)))
     users = validation_users(split, evaluation, config.valid_users, config.seed)
 
@@ -383,6 +410,8 @@ def _record_epoch(
         stop = "nothing to train"
     elif can_judge and (number - best_number) // config.valid_every >= config.patience:
         stop = f"no better {metric} in {config.patience} validations"
+    elif number and not losses:
+        stop = "nothing left to train"
     elif number >= config.epochs:
         stop = f"all {config.epochs} epochs done"
     else:

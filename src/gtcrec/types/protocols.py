@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from gtcrec.types.arrays import Floats, Ints
-from gtcrec.types.data import ItemFeatures
+from gtcrec.types.data import Interactions, ItemFeatures
 
 __all__ = ["AddsItems", "Batch", "FoldsIn", "Scorer", "ScoresNewItems", "ScoringModel", "SolvesItems", "TrainableModel"]
 
@@ -48,6 +48,18 @@ class TrainableModel(Protocol):
     def refresh(self) -> None:
         """Recompute from the weights what steps hold fixed; training calls it before an epoch."""
         return
+
+    def evaluates_start(self) -> bool:
+        """Whether the model is validated before the first epoch too, as epoch 0, which may be the best."""
+        return False
+
+    def calibrate(self, valid: Interactions) -> None:
+        """Choose by held-out interactions what no gradient reaches; training calls it before a validation."""
+        return
+
+    def learning_rate_factors(self) -> "list[tuple[list[torch.nn.Parameter], float]]":
+        """Return the parameters that are trained at another rate, and times what of `train.learning_rate`."""
+        return []
 
     def sparse_parameters(self) -> "list[torch.nn.Parameter]":
         """Return the parameters whose gradients are row-sparse."""

@@ -18,24 +18,24 @@ from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.analysis.explanation import ScoreContribution, explain
 from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
+from gtcrec.models.gtc.embedding_model import EmbeddingGTC
 from gtcrec.models.gtc.explain import ContentView
 from gtcrec.models.gtc.interest_filter import InterestFilter
 from gtcrec.models.gtc.latent_filter import LatentFilter
-from gtcrec.models.gtc.model import GTC
 from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 
 Trained = Callable[[str], Run]
 SMALL = ["epochs=2", "embedding_dim=8", "batch_size=256", "learning_rate=0.02"]
 VARIANTS = {
-    "liked": [],
-    "one prototype": ["num_prototypes=1"],
-    "liked off": ["filter=off"],
-    "identity": ["condition=item_id", "num_prototypes=3"],
-    "audience": ["condition=item_audience", "num_prototypes=3", "num_content_layers=2"],
-    "audience off": ["condition=item_audience", "filter=off"],
-    "refined": ["condition=item_id", "attention_refinement=true", "modality_preference=learned"],
-    "bare": ["data.modalities=[]"],
+    "liked": ["preset=embedding"],
+    "one prototype": ["preset=embedding", "num_prototypes=1"],
+    "liked off": ["preset=embedding", "filter=off"],
+    "identity": ["preset=embedding", "condition=item_id", "num_prototypes=3"],
+    "audience": ["preset=embedding", "condition=item_audience", "num_prototypes=3", "num_content_layers=2"],
+    "audience off": ["preset=embedding", "condition=item_audience", "filter=off"],
+    "refined": ["preset=embedding", "condition=item_id", "attention_refinement=true", "modality_preference=learned"],
+    "bare": ["preset=embedding", "data.modalities=[]"],
     "reranked": ["preset=plain", "pair_diffusion_weight=0.7", "rerank_top_n=5"],
 }
 SCORED = [name for name in VARIANTS if name != "reranked"]
@@ -67,8 +67,8 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return run
 
 
-def gtc(run: Run) -> GTC:
-    assert isinstance(run.model, GTC)
+def gtc(run: Run) -> EmbeddingGTC:
+    assert isinstance(run.model, EmbeddingGTC)
     return run.model
 
 
@@ -227,7 +227,7 @@ def test_kept_and_nearest_by_hand(trained: Trained, monkeypatch: pytest.MonkeyPa
         ContentView("image", 0.5, mix, parts, only, y, x, image),
         ContentView("text", 0.5, mix, parts, with_text, y, text, None),
     ]
-    monkeypatch.setattr(GTC, "explain_content", lambda *_: views)
+    monkeypatch.setattr(EmbeddingGTC, "explain_content", lambda *_: views)
     (one,) = explain(run, run.dataset.users.ids[user], run.dataset.items.ids[met[:1]], nearest=9).items
     # (3, 0) of (3, 4): share 9 / 25, and 4 of 5 is missing; (0, 5): share 20 / 25, and (-2.4, 1.8) is aside.
     assert astuple(one.retained[0]) == ("image", pytest.approx((0.36, 0.8)), pytest.approx((0.8, 0.6)))

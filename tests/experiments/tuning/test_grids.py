@@ -258,7 +258,6 @@ def test_a_study_that_is_there_keeps_its_space_and_its_metric(
 # Alike for all models.
 
 LATENT = ["ials", "bpr", "lightgcn", "simgcl", "vbpr", "freedom", "bm3", "mgcn", "lgmrec", "diffmm", "smore", "gtc"]
-LATENT += ["maskdiff"]
 CONTENT = ["contentknn", "mmgf", "vbpr", "freedom", "bm3", "mgcn", "lgmrec", "diffmm", "smore"]
 
 

@@ -83,7 +83,7 @@ def colours(split):
 def cold_model(split, init_weights=True, **settings):
     features = colours(split)
     train = split.train.where(~np.isin(split.train.items, COLD))
-    config = models.make_config("gtc", SETTINGS | settings)
+    config = models.make_config("gtc", SETTINGS | settings, "embedding")
     return models.build_model("gtc", train, features, config, 0, init_weights=init_weights), features
 
 

@@ -12,8 +12,8 @@ from torch.distributions import Normal
 from gtcrec import models
 from gtcrec.data import split as cut
 from gtcrec.data.synthetic.ground_truth import disjoint_interests
+from gtcrec.models.gtc.config import GTCConfig
 from gtcrec.models.gtc.interest_filter import Interest, ModalityInterestFilter
-from gtcrec.models.gtc.model import GTCConfig
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions
 
@@ -125,7 +125,7 @@ def test_training_sees_each_user_as_one_who_has_not_met_the_liked_item(echo, che
         "gtc",
         split.train,
         split.features,
-        models.make_config("gtc", {"embedding_dim": 8, "leave_one_out": not echo}),
+        models.make_config("gtc", {"embedding_dim": 8, "leave_one_out": not echo}, "embedding"),
         0,
     )
     users, items = torch.from_numpy(split.train.users[:50]), torch.from_numpy(split.train.items[:50])
@@ -259,7 +259,7 @@ def test_prototypes_recover_the_planted_relevance_and_serve_the_user_better():
     for prototypes in (1, 8):
         given = {"embedding_dim": 8, "hidden_dim": 16, "num_prototypes": prototypes, "content_weight": 1.0, "reg": 1e-2}
         given |= {"num_layers": 1, "num_item_neighbors": 0, "alignment": "none"}
-        model = models.build_model("gtc", split.train, split.features, models.make_config("gtc", given), 0)
+        model = models.build_model("gtc", split.train, split.features, models.make_config("gtc", given, "embedding"), 0)
         found[prototypes] = fit(model, split, config).best.valid["ndcg@10"]
         spreads[prototypes] = model.content["content"].interest(torch.arange(600)).spread.detach().numpy()
     own, shared = (

@@ -111,7 +111,7 @@ def test_a_reranking_scorer_is_a_snapshot(side, checkerboard):
 
 def test_without_pairs_in_training_a_rerank_is_refused():
     with pytest.raises(ConfigError) as error:
-        models.make_config("gtc", {"rerank_top_n": 10})
+        models.make_config("gtc", {"rerank_top_n": 10}, "embedding")
     needs = "filter=trained and pair_diffusion_weight > 0, which trains what it asks"
     assert str(error.value) == f"gtc: rerank_top_n needs {needs}"
 

@@ -23,6 +23,13 @@ BASELINE = "full"
 GRID: Mapping[str, tuple[str, tuple[str, ...]]] = {
     BASELINE: ("GTC as configured", ()),
     "untrained": ("as it starts, before training", ("epochs=1", "learning_rate=1e-12")),
+    "linear": ("the linear part alone", ("embedding_weight=0", "history_weight=0")),
+    "embedding": ("the embedding part alone", ("linear_weight=0", "history_weight=0")),
+    "history": ("the history diffusion alone", ("linear_weight=0", "embedding_weight=0")),
+    "no-linear": ("without the linear part", ("linear_weight=0",)),
+    "no-embedding": ("without the embedding part", ("embedding_weight=0",)),
+    "no-history": ("without the history diffusion", ("history_weight=0",)),
+    "untrained-history": ("a history diffusion that is never trained", ("diffusion_weight=0",)),
     "random-start": ("embeddings from random", ("init=random",)),
     "no-content": ("interactions alone", ("data.modalities=[]",)),
     "no-filter": ("content as it is", ("filter=off",)),

@@ -12,13 +12,14 @@ from torch.nn import functional as F
 from gtcrec.errors import ConfigError
 from gtcrec.experiments.model_bundle import ModelBundle
 from gtcrec.experiments.run import Run
-from gtcrec.models.gtc.explain import ContentView, ExplainableModel
+from gtcrec.models.gtc.explain import ContentView, ExplainableModel, ExplainsContent, SumsParts
 from gtcrec.types import Floats, Ints, Scorer
 
 __all__ = [
     "Explanation",
     "HistoryItem",
     "ItemExplanation",
+    "LikedItem",
     "ModalityPreference",
     "RetainedContent",
     "Retention",
@@ -40,7 +41,8 @@ class ModalityPreference:
 class ScoreContribution:
     """One summand of a score, and its share of the summands' absolute values in per cent.
 
-    `view` is "identity", a modality, or "rerank": what re-ranking the best items pair by pair added.
+    `view` is "identity", a modality, or "rerank": what re-ranking the best items pair by pair added. Of a GTC of
+    several parts it is "linear", or a part and what of the item it reads, such as "history: text".
     """
 
     view: str
@@ -81,11 +83,20 @@ class HistoryItem:
 
 
 @dataclass(frozen=True)
+class LikedItem:
+    """A training item of the user and what it adds to a score by the linear part's weights."""
+
+    item: Any
+    title: str
+    value: float
+
+
+@dataclass(frozen=True)
 class ItemExplanation:
     """The explanation of one item; `rank` is 1 + the number of unseen items that score higher, `seen` is in training.
 
     `parts` add up to `score`; there are none for models whose score is no inner product. `retained` and `nearest` are
-    empty for models without content. `title` is "" where the data have none.
+    empty for models without content, `because` for models without a linear part, `title` where the data have none.
     """
 
     item: Any
@@ -96,6 +107,7 @@ class ItemExplanation:
     parts: tuple[ScoreContribution, ...]
     retained: tuple[RetainedContent, ...]
     nearest: tuple[HistoryItem, ...]
+    because: tuple[LikedItem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,18 +147,21 @@ def explain_scores(
     scores = scorer(torch.from_numpy(index))[0].double().cpu().numpy()  # [n_items]
     others = np.delete(scores, seen)
     views: list[ContentView] = []
-    if isinstance(model, ExplainableModel):
+    if isinstance(model, ExplainsContent):
         views = model.explain_content(int(index[0]), torch.from_numpy(np.concatenate([asked, seen])))
     parts, near = (
         _score_contributions(model, index, asked, scores[asked], views),
         _nearest_history(bundle, views, asked, seen, nearest),
     )
+    because = _liked_most(bundle, model, int(index[0]), asked, nearest)
     explanations = []
     for place, (item, title) in enumerate(_ids_and_titles(bundle, asked)):
         score = float(scores[asked[place]])
         rank, known = 1 + int((others > score).sum()), bool((seen == asked[place]).any())
         explanations.append(
-            ItemExplanation(item, title, score, rank, known, parts[place], _retained(views, place), near[place])
+            ItemExplanation(
+                item, title, score, rank, known, parts[place], _retained(views, place), near[place], because[place]
+            )
         )
     preferences = tuple(ModalityPreference(one.modality, one.weight, tuple(one.mix.tolist())) for one in views)
     (external,) = bundle.users.external(index).tolist()
@@ -165,7 +180,10 @@ def _score_contributions(
 ) -> list[tuple[ScoreContribution, ...]]:
     """The summands of the scores [n] of the items asked for."""
     summands: list[tuple[str, Floats]] = []
-    if isinstance(model, ExplainableModel):
+    if isinstance(model, SumsParts):
+        named = model.score_parts(int(user[0]), torch.from_numpy(asked))
+        summands = [(name, values.double().cpu().numpy()) for name, values in named.items()]
+    elif isinstance(model, ExplainableModel):
         content = [(one.modality, one.parts[: len(asked)].double().cpu().numpy()) for one in views]
         pairs = torch.from_numpy(user.repeat(len(asked))), torch.from_numpy(asked)
         with torch.no_grad():
@@ -183,6 +201,20 @@ def _score_contributions(
         )
         for n in range(len(asked))
     ]
+
+
+def _liked_most(
+    bundle: ModelBundle, model: nn.Module, user: int, asked: Ints, count: int
+) -> list[tuple[LikedItem, ...]]:
+    """For each item asked for the liked ones that add most to its score, but itself."""
+    if not isinstance(model, SumsParts):
+        return [()] * len(asked)
+    liked = np.sort(bundle.seen.items_of(user))
+    names, found = _ids_and_titles(bundle, liked), []
+    for item, row in zip(asked, model.linear_shares(user, torch.from_numpy(asked)).double().numpy(), strict=True):
+        order = [int(j) for j in np.argsort(-row, kind="stable") if row[j] > 0 and liked[j] != item][:count]
+        found.append(tuple(LikedItem(*names[j], value=float(row[j])) for j in order))
+    return found
 
 
 def _retained(views: Sequence[ContentView], place: int) -> tuple[RetainedContent, ...]:

@@ -87,7 +87,7 @@ def importance_tables(found: ModalityImportance, metrics: Sequence[str]) -> list
 
 
 def explanation_tables(found: Explanation) -> list[Table]:
-    """Return a table of the items, and for each that has parts one of those and one of the history items near it."""
+    """Return a table of the items, and for each what it is liked for: liked items, parts, near items of the history."""
     rows = [
         _text_cells(str(one.item), f"{one.score:.4f}", str(one.rank), "seen" if one.seen else "", one.title)
         for one in found.items
@@ -99,6 +99,9 @@ def explanation_tables(found: Explanation) -> list[Table]:
     made = [Table(title, "", ("item", "score", "rank", "", "title"), tuple(rows), (0, 3, 4))]
     for one in found.items:
         name = f"{one.item} {one.title}".rstrip()
+        if one.because:
+            liked = tuple(_text_cells(str(n.item), f"{n.value:+.4f}", n.title) for n in one.because)
+            made.append(Table(f"{name}, because of", "", ("liked item", "adds to the score", "title"), liked, (0, 2)))
         if one.parts:
             made.append(_parts_table(one, {each.modality: each for each in found.preferences}, name))
         if one.nearest:
@@ -114,7 +117,8 @@ def _parts_table(one: ItemExplanation, preferences: Mapping[str, ModalityPrefere
     rows = []
     for place, part in enumerate(one.parts):
         cells = [part.view, f"{part.value:+.4f}", f"{part.percent:.1f}%"]
-        preference = preferences.get(part.view) if place else None  # the first is the identity, whatever its name
+        view = part.view.removeprefix("embedding: ")
+        preference = preferences.get(view) if place else None  # the first is the identity, whatever its name
         if preference:
             content = retained.get(preference.modality)
             order = sorted(enumerate(preference.prototypes, 1), key=lambda pair: -pair[1])

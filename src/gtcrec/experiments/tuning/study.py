@@ -298,7 +298,7 @@ def _train_trial(plan: TuningPlan, split: TuningSplit, trial: Trial, trials: Tri
     spread = None if error or pruned else _standard_error(model, split, config, metric)
     seconds, top = round(time.perf_counter() - began, 3), training.best
     value = top.valid[metric] if top and not error else None
-    return Outcome(value, top.number if top else None, len(training.history), seconds, pruned, error, spread)
+    return Outcome(value, top.number if top else None, training.epochs_done, seconds, pruned, error, spread)
 
 
 def _standard_error(model: nn.Module, split: TuningSplit, config: RunConfig, metric: str) -> float | None:

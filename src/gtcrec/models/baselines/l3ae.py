@@ -111,12 +111,12 @@ class L3AE(nn.Module):
     def scorer(self) -> Scorer:
         if self.config.candidates == "all":
             return lambda users: self.fold_in(self._histories[users.cpu().numpy()])  # nothing changes B
-        return SparseScorer(self._histories, self._local_weights())
+        return SparseScorer(self._histories, self.local_weights())
 
     def fold_in(self, history: csr_array) -> Tensor:
         if self.config.candidates == "all":
             return score_histories(self.b, history)
-        return SparseScorer(history, self._local_weights()).of(history)
+        return SparseScorer(history, self.local_weights()).of(history)
 
     def score_new_items(self, history: csr_array, features: ItemFeatures) -> Tensor:
         """Return the scores [b, n] of items that came after training, by histories [b, n_items] and their content."""
@@ -124,7 +124,8 @@ class L3AE(nn.Module):
             return score_histories(self.profiles, history) @ self.content.new_targets(features).T.to(self.profiles)
         return SparseScorer(history, self._sparse_weights(*self.local.solve_new(features))).of(history)
 
-    def _local_weights(self) -> csr_array:
+    def local_weights(self) -> csr_array:
+        """B of the local form, [n_items, n_items]; not to be changed."""
         if self._kept is None:
             self._kept = self._sparse_weights(self.chosen.cpu().numpy(), self.weights.cpu().numpy())
         return self._kept

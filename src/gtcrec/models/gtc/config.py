@@ -15,6 +15,8 @@ __all__ = ["PRESETS", "SPACE", "GTCConfig", "check_combinations", "check_shardab
 class GTCConfig(ModelConfig):
     """Settings of GTC; where a default is the paper's, section 5 of it says so, the rest is chosen on validation."""
 
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"blend": "none"}
+
     removed_settings: ClassVar[Mapping[str, Any]] = {
         "schedule": "linear",
         "prediction": "noise",
@@ -92,6 +94,36 @@ class GTCConfig(ModelConfig):
     rerank_top_n: int = Field(0, ge=0, description="best items of a user to filter once more, pair by pair; 0: none")
     alignment_weight: float = Field(0.01, ge=0, description="of the alignment loss")
     reg: float = Field(1e-4, ge=0, description="of the L2 term on the embeddings")
+    train_embedding: bool = Field(True, description="false: the embedding part stays at its start")
+    blend: Literal["none", "fixed", "validation"] = Field(
+        "none",
+        description="parts of the score beside the embedding: a linear one and a masked diffusion of histories, with "
+        "fixed weights or weights that validation chooses; none: the embedding part alone",
+    )
+    linear_weight: float = Field(1.0, ge=0, description="of the linear part in a blend; 0: it is left out")
+    embedding_weight: float = Field(1.0, ge=0, description="of the embedding part in a blend; 0: it is left out")
+    history_weight: float = Field(2.0, ge=0, description="of the history diffusion in a blend; 0: it is left out")
+    part_patience: int = Field(
+        10, ge=1, description="validations without a better one before a part of a blend is trained no more"
+    )
+    linear_content_weight: float = Field(
+        40.0, gt=0, description="beta of the linear part: the pull to the weights of content"
+    )
+    linear_content_reg: float = Field(1.0, gt=0, description="gamma of the linear part: of squared weights of content")
+    linear_user_exponent: float = Field(0.5, ge=0, description="a of the linear part: n items weigh n^-a")
+    linear_candidates: int = Field(200, ge=1, description="items that each item is regressed on in the linear part")
+    history_content_dim: int = Field(
+        64, ge=1, description="directions of each modality that the history diffusion sees"
+    )
+    history_hidden_dim: int = Field(256, ge=1, description="width of the history diffusion's network")
+    history_dropout: float = Field(0.2, ge=0, lt=1, description="of the history diffusion's hidden layer")
+    history_rate: float = Field(
+        0.15, gt=0, description="of the history diffusion's learning rate, as a share of train.learning_rate"
+    )
+    history_users: int = Field(256, ge=1, description="users of a step's batch whose histories are partly hidden")
+    history_items: int = Field(
+        20_000, ge=1, description="items of a step's cross-entropy; of larger catalogues so many are drawn"
+    )
 
     @property
     def filter_level(self) -> int:
@@ -104,6 +136,14 @@ class GTCConfig(ModelConfig):
             raise ValueError(
                 "modality_preference=learned needs condition=item_id or item_audience, found condition=user_history"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_blend(self) -> "GTCConfig":
+        if self.blend != "none" and not (self.linear_weight or self.embedding_weight or self.history_weight):
+            raise ValueError(f"blend={self.blend} needs a part, found linear_, embedding_ and history_weight 0")
+        if self.blend != "none" and self.rerank_top_n:
+            raise ValueError(f"rerank_top_n needs blend=none, found blend={self.blend}")
         return self
 
     @model_validator(mode="after")
@@ -134,17 +174,30 @@ SPACE: SearchSpace = {
     "als_reg": LEAST_SQUARES_REG,
     "num_layers": (0, 1, 2),
     "item_graph_weight": (0.1, 0.3, 1.0),
-    "content_weight": (0.1, 0.3, 1.0),
+    "linear_content_weight": (10.0, 20.0, 40.0, 80.0, 160.0),
+    "linear_content_reg": (0.3, 1.0, 3.0),
+    "linear_user_exponent": (0.25, 0.5, 0.75, 1.0),
+    "history_dropout": (0.0, 0.2, 0.5),
     "alignment_weight": (1e-3, 1e-2, 0.05),
     "reg": (1e-5, 1e-4, 1e-3, 1e-2),
 }
 
-_DEFAULT = {"init": "als", "embedding_dim": 128, "num_layers": 1, "item_graph_weight": 0.3}
+_START = {"init": "als", "embedding_dim": 128, "num_layers": 1, "item_graph_weight": 0.3}
+_BLENDED = _START | {"blend": "validation", "filter": "off"}
 
 PRESETS: Presets = {
-    "default": (_DEFAULT, {"learning_rate": 2e-3}),
+    "default": (_BLENDED, {"learning_rate": 2e-3, "patience": 15}),
+    # Closed forms only: nothing is trained but the weights of two parts.
+    "linear": (
+        _BLENDED
+        | {"num_layers": 0, "num_item_neighbors": 0, "alignment": "none"}
+        | {"train_embedding": False, "history_weight": 0.0},
+        {},
+    ),
+    # The embedding part alone: one inner product, which an index and other systems take.
+    "embedding": (_START, {"learning_rate": 2e-3}),
     # For catalogues that a step must not look through.
-    "sampled": (_DEFAULT | {"propagation": "sampled", "num_walks": 8}, {"learning_rate": 2e-3}),
+    "sampled": (_START | {"propagation": "sampled", "num_walks": 8}, {"learning_rate": 2e-3}),
     # Every setting as declared: all that is known of users and items is learned step by step.
     "plain": ({}, {}),
     # The paper's words: each item filtered for its audience, the denoiser trained and conditioned on the user.
@@ -193,6 +246,8 @@ def check_shardable(config: GTCConfig) -> None:
         "condition": "user_history",
         "attention_refinement": False,
         "rerank_top_n": 0,
+        "blend": "none",
+        "train_embedding": True,
     }
     for key, expected in needs.items():
         if getattr(config, key) != expected:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["ContentView", "ExplainableModel", "FilteredContent"]
+__all__ = ["ContentView", "ExplainableModel", "ExplainsContent", "FilteredContent", "SumsParts"]
 
 
 class FilteredContent(NamedTuple):
@@ -42,16 +42,34 @@ class ContentView:
 
 
 @runtime_checkable
-class ExplainableModel(Protocol):
+class ExplainsContent(Protocol):
+    """What a model offers that says what a user keeps of items' content."""
+
+    def explain_content(self, user: int, items: Tensor) -> list[ContentView]:
+        """Return each modality of `items` int64 [n] in the scores of `user`."""
+        ...
+
+
+@runtime_checkable
+class SumsParts(ExplainsContent, Protocol):
+    """What a model offers whose score is a sum of named parts."""
+
+    def score_parts(self, user: int, items: Tensor) -> dict[str, Tensor]:
+        """Return the summands [n] of the scores of `items` int64 [n], by name."""
+        ...
+
+    def linear_shares(self, user: int, items: Tensor) -> Tensor:
+        """Return what each item of the user's history, ascending, adds to the scores of `items`, [n, history]."""
+        ...
+
+
+@runtime_checkable
+class ExplainableModel(ExplainsContent, Protocol):
     """What a model offers whose score is a sum over the views of an item."""
 
     @property
     def reranks(self) -> bool:
         """Whether the scorer orders a user's best items once more, by scores that are not this sum."""
-        ...
-
-    def explain_content(self, user: int, items: Tensor) -> list[ContentView]:
-        """Return each modality of `items` int64 [n] in the scores of `user`."""
         ...
 
     def pair_scores(self, users: Tensor, items: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a trained GTC answers with: vectors, scorers, new items and users, and the parts of a score.
 
-The functions are methods of `model.GTC`, which lists them.
+The functions are methods of `embedding_model.EmbeddingGTC`, which lists them.
 """
 
 import copy
@@ -20,7 +20,7 @@ from gtcrec.ops.scorers import DotScorer, RerankingScorer, ShardedScorer
 from gtcrec.types import ItemFeatures, Scorer
 
 if TYPE_CHECKING:
-    from gtcrec.models.gtc.model import GTC
+    from gtcrec.models.gtc.embedding_model import EmbeddingGTC
 
 __all__ = [
     "add_items",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 @torch.no_grad()
-def vectors(model: "GTC") -> tuple[Tensor, Tensor]:
+def vectors(model: "EmbeddingGTC") -> tuple[Tensor, Tensor]:
     """Return user vectors [n_users, d] and item vectors [n_items, d] whose inner product is the score.
 
     d = dim + the content filter's widths: the filter's dependence on the user folds into the user vector. Of several
@@ -56,7 +56,7 @@ def vectors(model: "GTC") -> tuple[Tensor, Tensor]:
     return users, items
 
 
-def scorer(model: "GTC") -> Scorer:
+def scorer(model: "EmbeddingGTC") -> Scorer:
     """Return a snapshot of the model's scores; with `rerank` each user's best items are filtered pair by pair."""
     if model.workers.size > 1:
         return ShardedScorer(*vectors(model), model.n_users, model.n_items, model.workers)
@@ -66,19 +66,19 @@ def scorer(model: "GTC") -> Scorer:
     return RerankingScorer(base, conditioned_scores(model), model.views.r.sides()[0], model.config.rerank_top_n)
 
 
-def reranks(model: "GTC") -> bool:
+def reranks(model: "EmbeddingGTC") -> bool:
     """Whether the scorer orders a user's best items once more, pair by pair."""
     return bool(model.config.rerank_top_n and model.content)
 
 
-def pair_scores(model: "GTC", users: Tensor, items: Tensor) -> Tensor:
+def pair_scores(model: "EmbeddingGTC", users: Tensor, items: Tensor) -> Tensor:
     """Return the scores [b] of pairs, each item filtered for its own user, views summed one by one."""
     users, items = (side.to(model.views.users.device) for side in (users, items))
     return model.score(model.encode(users, items), users, torch.arange(len(items), device=items.device))
 
 
 @torch.no_grad()
-def conditioned_scores(model: "GTC") -> Callable[[Tensor, Tensor], Tensor]:
+def conditioned_scores(model: "EmbeddingGTC") -> Callable[[Tensor, Tensor], Tensor]:
     """Return a snapshot of the scores [b, n] of users [b] with items [b, n], filtered pair by pair, equation 11."""
     batch, weights, content = model.encode_all(), model.weights.clone(), copy.deepcopy(model.content)
     assert content is not None
@@ -98,7 +98,7 @@ def conditioned_scores(model: "GTC") -> Callable[[Tensor, Tensor], Tensor]:
 
 
 @torch.no_grad()
-def add_items(model: "GTC", features: ItemFeatures) -> Tensor:
+def add_items(model: "EmbeddingGTC", features: ItemFeatures) -> Tensor:
     """Return the vectors [n, d] of new items by their content; their inner products with `vectors()` are the scores.
 
     Their identity is what their content neighbors give them and, with `id_dropout`, an embedding by content.
@@ -123,7 +123,7 @@ def add_items(model: "GTC", features: ItemFeatures) -> Tensor:
 
 
 @torch.no_grad()
-def new_users(model: "GTC", history: csr_array) -> Tensor:
+def new_users(model: "EmbeddingGTC", history: csr_array) -> Tensor:
     """Return the vectors [b, d] of new users by their history, a binary matrix [b, n_items].
 
     Their weights of the modalities are the mean of the training users'. Raises `ConfigError` with content and another
@@ -141,13 +141,13 @@ def new_users(model: "GTC", history: csr_array) -> Tensor:
 
 
 @torch.no_grad()
-def fold_in(model: "GTC", history: csr_array) -> Tensor:
+def fold_in(model: "EmbeddingGTC", history: csr_array) -> Tensor:
     """Return the scores [b, n_items] of new users by their history, as `new_users`; `rerank_top_n` does not apply."""
     return new_users(model, history) @ vectors(model)[1].T
 
 
 @torch.no_grad()
-def explain_content(model: "GTC", user: int, items: Tensor) -> list[ContentView]:
+def explain_content(model: "EmbeddingGTC", user: int, items: Tensor) -> list[ContentView]:
     """Return each modality of `items` int64 [n], n > 0, in the scores of `user`; none for a model without content."""
     if model.content is None:
         return []

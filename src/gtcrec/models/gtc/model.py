@@ -1,60 +1,47 @@
-"""GTC: user-aware filtering of content by conditional diffusion, and total correlation of the views.
+"""GTC: a linear item-item part, a collaborative embedding, and a masked diffusion of histories that filters content.
 
 After "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation"
-(arXiv 2604.03014); equations are numbered as in docs/method.md. Views of an item are its identity (a learned embedding)
-and each modality. The score is one inner product of a user and an item vector, the user's filter folded into it.
-
-Content enters the score by `interest_filter.InterestFilter` (condition `user_history`, the default) or
-`latent_filter.LatentFilter` (conditions `item_id` and `item_audience`, as in the paper).
+(arXiv 2604.03014); equations are numbered as in docs/method.md. With `blend=none` the embedding part is the
+model, whose score is one inner product (`embedding_model.EmbeddingGTC`).
 """
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gtcrec.models.base import ModelSpec
-from gtcrec.models.gtc import inference
-from gtcrec.models.gtc.cold_items import ColdItemRegressor
-from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig, check_combinations, check_shardable
-from gtcrec.models.gtc.graph_encoder import GraphEncoder, UserItemEmbeddings
-from gtcrec.models.gtc.interest_filter import InterestFilter
-from gtcrec.models.gtc.latent_filter import LatentFilter
-from gtcrec.models.modalities import module_keys
-from gtcrec.ops import losses
-from gtcrec.ops.sharded import RowShardedEmbedding, local_rows
-from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup
-from gtcrec.types import Batch, Interactions, ItemFeatures, TrainableModel
+from gtcrec.models.baselines.l3ae import L3AE, L3AEConfig
+from gtcrec.models.gtc.blending import Blend, InnerPart, choose_weights, mean_ndcg, standard_scores
+from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig, check_shardable
+from gtcrec.models.gtc.embedding_model import EmbeddingGTC
+from gtcrec.models.gtc.explain import ContentView
+from gtcrec.models.gtc.history_diffusion import HistoryDiffusion
+from gtcrec.models.gtc.kept_weights import KeptWeights
+from gtcrec.runtime.process_group import ProcessGroup
+from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableModel
 
 __all__ = ["GTC", "SPEC", "GTCConfig"]
 
-
-class EncodedBatch(NamedTuple):
-    """b users and a items, encoded."""
-
-    items: Tensor  # [a] which items
-    identity: UserItemEmbeddings
-    content: Any  # the content filter's own kind of batch
+_PARTS = ("linear", "embedding", "history")
+_LINEAR_SETTINGS = ("content_weight", "content_reg", "user_exponent")  # as L3AE has and searches them
 
 
 class GTC(nn.Module, TrainableModel):
-    """s(u, i) = <z_u, z_i> + sum_m w_um s_m(u, i); s_m is the content filter's score.
+    """s(u, i) = w_1 z(x_u B) + w_2 z(<z_u, z_i>) + w_3 z(<f(x_u), v_i> + b_i), z the standard score over the items.
 
-    Of several `workers` each holds its own rows of what is learned of users and items. With `init_weights` false,
-    nothing is solved for: saved weights are loaded next.
+    B are the item weights of `L3AE` in its local form, the second part is an `EmbeddingGTC`, the third a
+    `HistoryDiffusion`. Nothing passes between the parts but the data: each is trained by its own loss.
+
+    With `blend=validation` each trained part scores by its own best weights so far, and is trained no more after
+    `part_patience` validations without better ones: an embedding needs ten times the epochs of the network. The
+    weights of the parts are those of a grid that rank the validation items best, chosen anew at each validation.
     """
 
-    add_items = inference.add_items
-    explain_content = inference.explain_content
-    fold_in = inference.fold_in
-    new_users = inference.new_users
-    pair_scores = inference.pair_scores
-    reranks = property(inference.reranks)
-    scorer = inference.scorer
-    vectors = inference.vectors
+    part_weights: Tensor
 
     def __init__(
         self,
@@ -67,172 +54,191 @@ class GTC(nn.Module, TrainableModel):
         super().__init__()
         if workers:
             check_shardable(config)
-        self.workers = workers = workers or SINGLE_PROCESS
-        self.config = config
-        self.keys = module_keys(features.names)
-        self.n_users, self.n_items = train.n_users, train.n_items
-        check_combinations(config, self.n_items, len(self.keys))
-        self.views = GraphEncoder(config, train, features, workers, init_weights)
-        self.tables: list[RowShardedEmbedding] = []
-        if config.propagation == "sampled":
-            self.tables += [self.views.user_table, self.views.item_table]
-        self.content: InterestFilter | LatentFilter | None = None
-        if not self.keys:
-            return
-        if config.condition == "user_history":
-            self.content = InterestFilter(config, train, features, self.keys, workers)
-            self._add_cold_items(self.content, train, features, init_weights)
-        else:
-            self.content = LatentFilter(config, train, features, self.keys, self.views.r)
-        self.weights = nn.Parameter(torch.zeros(len(local_rows(train.n_users, workers)), len(self.keys)))
-        if config.propagation == "sampled":
-            self.tables.append(RowShardedEmbedding(self.weights, train.n_users, workers))
-        if config.alignment != "none":
-            self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
-
-    def _add_cold_items(
-        self, content: InterestFilter, train: Interactions, features: ItemFeatures, init_weights: bool
-    ) -> None:
-        """Add what gives items without an embedding of their own one by their content."""
-        config = self.config
-        if config.id_dropout and config.init == "als":
-            self.content_map = ColdItemRegressor(features, train.item_counts > 0, config.embedding_dim)
-            if init_weights:
-                self.content_map.solve(config.new_item_weight * self.views.items.data)
-        elif config.id_dropout:
-            widths = {key: content[m].y.shape[1] for m, key in self.keys.items()}
-            self.stand_ins = nn.ModuleDict(
-                {key: nn.Linear(w, config.embedding_dim, False) for key, w in widths.items()}
-            )
+        self.config, self.train_pairs = config, train
+        self.linear: L3AE | None = None
+        self.embedding: EmbeddingGTC | None = None
+        self.history: HistoryDiffusion | None = None
+        if config.linear_weight:
+            settings = {name: getattr(config, f"linear_{name}") for name in _LINEAR_SETTINGS}
+            local = {"candidates": "local", "num_candidates": config.linear_candidates}
+            linear = L3AEConfig(**local, neighbor_search=config.neighbor_search, **settings)
+            self.linear = L3AE(linear, train, features, init_weights)
+        if config.embedding_weight:
+            self.embedding = EmbeddingGTC(config, train, features, init_weights=init_weights)
+            self.embedding.requires_grad_(config.train_embedding)
+        if config.history_weight:
+            self.history = HistoryDiffusion(config, train, features, init_weights)
+            self.history.requires_grad_(config.diffusion_weight > 0)
+        self.kept = nn.ModuleDict()  # the best weights so far of each part that is trained
+        for name, part in (("embedding", self.embedding), ("history", self.history)):
+            if config.blend == "validation" and part is not None and any(p.requires_grad for p in part.parameters()):
+                self.kept[name] = KeptWeights(part, config.part_patience)
+        weights = [getattr(config, f"{name}_weight") for name in _PARTS]
+        self.register_buffer("part_weights", torch.tensor(weights, dtype=torch.float32))
 
     def refresh(self) -> None:
         """Recompute what the steps hold fixed; training calls it before an epoch."""
-        if self.config.propagation == "sampled":
-            self.views.refresh()
-        if self.content and self.config.content_refresh == "epoch":
-            self.content.refresh()
+        if self.embedding:
+            self.embedding.refresh()
 
-    def sharded_tables(self) -> list[RowShardedEmbedding]:
-        """Return the tables of which each worker holds its own rows."""
-        return self.tables
+    def learning_rate_factors(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the history diffusion's parameters, which learn more slowly."""
+        return [(list(self.history.parameters()), self.config.history_rate)] if self.history else []
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Return the tables of which a step touches few rows, with row-sparse gradients."""
-        return [table.local for table in self.tables]
-
-    def encode(self, users: Tensor, items: Tensor) -> EncodedBatch:
-        """Encode `users` int64 [b] over the graphs and filter the content of `items` int64 [a], current weights."""
-        identity = self.views.encode(users, items)
-        return EncodedBatch(items, identity, self.content.encode(identity, users, items) if self.content else None)
-
-    def encode_all(self) -> EncodedBatch:
-        """Encode all users and items whose rows lie here; their content only if the identity view needs it."""
-        users, items = (torch.arange(n, device=self.views.users.device) for n in (self.n_users, self.n_items))
-        return (
-            self.encode(users, items)
-            if self.config.attention_refinement
-            else EncodedBatch(items, self.views.encode_local(), None)
-        )
-
-    def identity_view(self, batch: EncodedBatch) -> Tensor:
-        """Return the identity view of the batch's items, [a, dim]; of items without an embedding, by their content."""
-        item, has_id = batch.identity.items, batch.identity.has_id_embedding
-        if has_id is not None and isinstance(self.content, InterestFilter):
-            if self.config.init == "als":
-                by_content = F.embedding(batch.items, self.content_map.of_items)
-            else:
-                y = {m: F.embedding(batch.items, self.content[m].y) for m in self.keys}
-                by_content = self.cold_item_embeddings(y)
-            item = item + torch.where(has_id[:, None], 0.0, by_content)
-        if not self.config.attention_refinement or not self.content:
-            return item
-        places = torch.arange(len(batch.items), device=item.device)
-        return item + _attend(item, self.content.aligned(batch.content, places))
-
-    def cold_item_embeddings(self, y: Mapping[str, Tensor]) -> Tensor:
-        """Return learned linear embeddings [a, dim] of items by their content y of each modality [a, W]."""
-        return torch.stack([self.stand_ins[key](y[m]) for m, key in self.keys.items()]).sum(dim=0)
-
-    def alignment_loss(self, batch: EncodedBatch, places: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Return the alignment loss of a sample of the items at `places`, equations 18 to 21.
-
-        Logged with it: the bound on the views' total correlation, its ceiling, both in nats, and the scale.
-        """
-        assert self.content is not None
-        config, kind = self.config, self.config.alignment
-        drawn = torch.randperm(len(places), generator=rng)[: config.alignment_batch_size or None]
-        places = places[drawn.to(places.device)]
-        # Entries of root-mean-square 1, so that the neutral element 1 of an absent view has their scale.
-        rows = [F.embedding(places, self.identity_view(batch)), *self.content.aligned(batch.content, places)]
-        views = [F.normalize(view, dim=1) * math.sqrt(config.embedding_dim) for view in rows]
-        scale = self.log_scale.exp().clamp(max=100.0) / config.embedding_dim
-        items = batch.items[places]
-        has = [torch.ones_like(items, dtype=torch.bool), *self.content.present(items)]
-        if kind == "n":
-            orders = [losses.derangement(len(items), rng).to(items.device) for _ in views]
-            loss = losses.total_correlation(views, scale, orders, has)
-        else:
-            kinds = {"pairwise": losses.pairwise, "n_squared": losses.n_squared, "chain": losses.chain}
-            loss = kinds[kind](views, scale, has)
-        ceiling = torch.tensor(losses.ceiling(kind, len(items), len(views), has))
-        logged = {"tc_bound_nats": ceiling.to(loss.device) - loss.detach(), "tc_ceiling_nats": ceiling}
-        logged["tc_scale"] = scale.detach()
-        return {"alignment": config.alignment_weight * loss, **{f"log.{name}": one for name, one in logged.items()}}
-
-    def view_weights(self, weights: Tensor) -> tuple[Tensor, ...]:
-        """Return the users' own weight w_um of each modality, [b] each, from rows of `weights`."""
-        return (2 * self.config.content_weight * torch.sigmoid(weights)).unbind(1)
-
-    def score(self, batch: EncodedBatch, users: Tensor, places: Tensor, positive: bool = False) -> Tensor:
-        """Return the scores [b] of the batch's users with its items at `places`, views summed one by one."""
-        score = (batch.identity.users * F.embedding(places, self.identity_view(batch))).sum(dim=1)
-        if self.content:
-            rows = self.tables[-1](users) if self.tables else F.embedding(users, self.weights)
-            parts = self.content.scores(batch.content, users, places, positive)
-            for weight, part in zip(self.view_weights(rows), parts, strict=True):
-                score = score + weight * part
-        return score
+        rows = self.embedding.sparse_parameters() if self.embedding else []
+        return [table for table in rows if table.requires_grad]
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Return the terms of equation 24: BPR, denoising, the pair term, alignment and L2, each weighted."""
-        config, (users, positives, negatives) = self.config, batch
-        aligns = bool(self.keys) and config.alignment != "none"
-        whole = aligns and not config.alignment_batch_size
-        sampled = torch.unique(torch.cat([positives, negatives])) if not whole else None
-        items = torch.arange(self.n_items, device=users.device) if sampled is None else sampled
-        identity = self.views.encode_step(users, items, rng)
-        content = self.content.encode_step(identity, users, items, positives) if self.content else None
-        encoded = EncodedBatch(items, identity, content)
-        positive_at, negative_at = torch.searchsorted(items, positives), torch.searchsorted(items, negatives)
-        better = self.score(encoded, users, positive_at, positive=True)
-        worse = self.score(encoded, users, negative_at)
-        embeddings = [identity.ego_users, *(F.embedding(at, identity.ego_items) for at in (positive_at, negative_at))]
-        embeddings += self.content.regularized(users) if self.content else []
-        terms = {"bpr": losses.bpr(better, worse), "reg": config.reg * losses.squared_norm(*embeddings)}
-        if aligns:
-            places = torch.searchsorted(items, items if whole else torch.unique(positives))
-            if len(places) > 1:  # an epoch's last batch may hold one pair, and one item has nothing to differ from
-                terms |= self.alignment_loss(encoded, places, rng)
-        if self.content and config.filter == "trained" and (config.diffusion_weight or config.pair_diffusion_weight):
-            terms |= self.content.denoising_loss(encoded.content, users, positive_at, rng)
+        """Return the embedding part's terms and, of the batch's users, the cross-entropy of hidden items."""
+        terms: dict[str, Tensor] = {}
+        if self.embedding and self.config.train_embedding and self._is_trained("embedding"):
+            terms |= self.embedding.loss(batch, rng)
+        if self.history and self.config.diffusion_weight and self._is_trained("history"):
+            terms["history"] = self.config.diffusion_weight * self.history.loss(batch.users, rng)
         return terms
 
+    def evaluates_start(self) -> bool:
+        """Whether the untrained model competes for the best epoch: it starts in closed form."""
+        return True
 
-def _attend(query: Tensor, keys: list[Tensor]) -> Tensor:
-    """Softmax attention of each item's query [n, d] over its own keys."""
-    stacked = torch.stack(keys, dim=1)  # [n, S, d]
-    weights = torch.einsum("nd,nsd->ns", query, stacked).div(math.sqrt(query.shape[1])).softmax(dim=1)
-    return torch.einsum("ns,nsd->nd", weights, stacked)
+    @torch.no_grad()
+    def calibrate(self, valid: Interactions) -> None:
+        """Keep each part's better weights and choose the weights of the parts, where the settings say so."""
+        if self.config.blend != "validation" or not len(valid):
+            return
+        self.part_weights.fill_(1.0)  # so that no part is left out below
+        for name, part in self._inner_parts(kept=False).items():
+            if name in self.kept:
+                self._kept_of(name).judge(self._part(name), mean_ndcg(part.scorer, self.train_pairs, valid))
+        parts: dict[str, Scorer] = {name: part.scorer for name, part in self._inner_parts().items()}
+        if self.linear:
+            known = self.linear.scorer()
+            parts["linear"] = lambda users: standard_scores(known(users).to(self.part_weights.device))
+        chosen = choose_weights(parts, self.train_pairs, valid)
+        self.part_weights.copy_(torch.tensor([chosen.get(name, 0.0) for name in _PARTS]))
+
+    @torch.no_grad()
+    def scorer(self) -> Scorer:
+        linear = self.linear.scorer() if self.linear and self._weights["linear"] else None
+        return Blend.join(self._inner_parts(), self._weights, linear)
+
+    @torch.no_grad()
+    def fold_in(self, history: csr_array) -> Tensor:
+        """Return the scores [b, n_items] of users by their histories, binary [b, n_items]."""
+        scores = torch.zeros(history.shape[0], self.train_pairs.n_items, device=self.part_weights.device)
+        for name, part in self._inner_parts(history).items():
+            scores += self._weights[name] * part.scaled_users @ part.items.T
+        if self.linear:
+            linear = self.linear.fold_in(history).to(scores.device)
+            scores += self._weights["linear"] * standard_scores(linear)
+        return scores
+
+    @torch.no_grad()
+    def score_new_items(self, history: csr_array, features: ItemFeatures) -> Tensor:
+        """Return the scores [b, n] of items that came after training, by histories [b, n_items] and their content."""
+        scores = torch.zeros(history.shape[0], features.n_items, device=self.part_weights.device)
+        for name, part in self._inner_parts(history).items():
+            new = self._new_item_vectors(name, features) - part.mean
+            scores += self._weights[name] * part.scaled_users @ new.T
+        if self.linear:
+            linear, known = (
+                one.to(scores.device)
+                for one in (self.linear.score_new_items(history, features), self.linear.fold_in(history))
+            )
+            scores += self._weights["linear"] * standard_scores(linear, known)
+        return scores
+
+    @torch.no_grad()
+    def score_parts(self, user: int, items: Tensor) -> dict[str, Tensor]:
+        """Return the summands [n] of the scores of `items` int64 [n] for a user, by name."""
+        found: dict[str, Tensor] = {}
+        items = items.to(self.part_weights.device)
+        if self.linear and self._weights["linear"]:
+            scores = standard_scores(self.linear.scorer()(torch.tensor([user])).to(items.device))[0]
+            found["linear"] = self._weights["linear"] * scores[items]
+        for name, part in self._inner_parts().items():
+            products = self._weights[name] * part.scaled_users[user] * part.items[items]
+            for block, columns in zip(part.blocks, torch.split(products, part.widths, dim=1), strict=True):
+                found[f"{name}: {block}"] = columns.sum(dim=1)
+        return found
+
+    @torch.no_grad()
+    def linear_shares(self, user: int, items: Tensor) -> Tensor:
+        """Return what each item of the user's history, ascending, adds to the scores of `items`, [n, history]."""
+        liked = np.sort(self.train_pairs.items_of(user))
+        if not self.linear or not self._weights["linear"]:
+            return torch.zeros(len(items), len(liked))
+        spread = self.linear.scorer()(torch.tensor([user])).std(correction=0).clamp(min=1e-12)
+        entries = self.linear.local_weights()[liked][:, items.cpu().numpy()].toarray()
+        return self._weights["linear"] * torch.from_numpy(entries).T / spread
+
+    def explain_content(self, user: int, items: Tensor) -> list[ContentView]:
+        """Return each modality of `items` int64 [n] in the embedding part's scores of `user`."""
+        if not self.embedding:
+            return []
+        with self._scoring("embedding"):
+            return self.embedding.explain_content(user, items)
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        return dict(zip(_PARTS, self.part_weights.tolist(), strict=True))
+
+    def _part(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def _is_trained(self, name: str) -> bool:
+        return name not in self.kept or not self._kept_of(name).is_final
+
+    def _kept_of(self, name: str) -> KeptWeights:
+        return self.kept[name]  # type: ignore[return-value]
+
+    def _scoring(self, name: str) -> AbstractContextManager[None]:
+        """Let a part have the weights that it scores by."""
+        return self._kept_of(name).swapped(self._part(name)) if name in self.kept else nullcontext()
+
+    def _inner_parts(self, history: csr_array | None = None, kept: bool = True) -> dict[str, InnerPart]:
+        """The parts that are inner products, for all users or for new ones by their history.
+
+        They score by the weights that were kept, or by those of the last step.
+        """
+        found = {}
+        for name in ("embedding", "history"):
+            part = self._part(name)
+            if part is None or not self._weights[name]:
+                continue
+            with self._scoring(name) if kept else nullcontext():
+                users, items = part.vectors()
+                users = users if history is None else part.new_users(history)
+                found[name] = InnerPart.standardized(users, items, part.blocks())
+        return found
+
+    def _new_item_vectors(self, name: str, features: ItemFeatures) -> Tensor:
+        part = self._part(name)
+        with self._scoring(name):
+            return part.add_items(features)  # type: ignore[no-any-return]
+
+
+def _choose_class(config: GTCConfig) -> type[nn.Module]:
+    return EmbeddingGTC if config.blend == "none" else GTC
 
 
 SPEC = ModelSpec(
     name="gtc",
     model=GTC,
+    choose_model=_choose_class,
     config=GTCConfig,
     paper="arXiv 2604.03014",
     presets=PRESETS,
     search_space=SPACE,
     supports_sharding=True,
     supports_deferred_init=True,
-    small={"embedding_dim": 8, "hidden_dim": 16},
+    small={
+        "embedding_dim": 8,
+        "hidden_dim": 16,
+        "history_hidden_dim": 16,
+        "linear_content_weight": 2.0,  # forty users pull less than thousands do
+        "linear_candidates": 20,
+    },
 )
