@@ -84,7 +84,7 @@ def create_app(config: ServerConfig) -> FastAPI:
     _answer_errors(app)
     if find_spec(_PAGE):
         page = import_module(f"{_PAGE}.router")
-        app.include_router(page.page_router(variants[0].live, events, config))
+        app.include_router(page.page_router(answering, events, config))
     return app
 
 
