@@ -176,6 +176,15 @@ def test_pages_work_without_script(browser: Any, listening: SimpleNamespace, use
     assert json.loads(page.context.request.get(f"{listening.url}/health/ready").text())["status"] == "ready"
 
 
+def test_the_page_of_the_api_shows_every_address(browser: Any, listening: SimpleNamespace) -> None:
+    page, problems = new_page(browser)
+    page.goto(f"{listening.url}/docs")
+    page.wait_for_selector("#swagger .opblock")
+    shown = page.eval_on_selector_all("#swagger .opblock-summary-path", "all => all.map(one => one.dataset.path)")
+    assert set(shown) == set(listening.app.openapi()["paths"])
+    assert problems == []
+
+
 def test_space_and_back_keys_keep_the_address_true(browser: Any, listening: SimpleNamespace, user: str) -> None:
     page, _ = new_page(browser)
     page.goto(f"{listening.url}/user?id={user}")

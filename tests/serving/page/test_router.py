@@ -127,6 +127,15 @@ def test_static_files_are_those_of_the_package(client: Any) -> None:
         assert client.get(f"/static/{name}").status_code == 404
 
 
+def test_the_page_of_the_api_has_its_own_files(client: Any) -> None:
+    page = client.get("/docs")
+    for address in re.findall(r'(?:src|href)="(/(?:static|docs)/[^"]+)"', page.text):
+        assert client.get(address).status_code == 200
+    assert "/docs/swagger-ui-bundle.js" in page.text
+    assert "script-src 'self';" in page.headers["content-security-policy"]
+    assert client.get("/docs/redoc.standalone.js").status_code == 404
+
+
 def test_a_model_without_parts_says_so(serve: Any, tmp_path: Path) -> None:
     catalog = gtcrec.data.make_catalog(n_users=30, n_items=25).dataset
     client = serve(gtcrec.Recommender("ease").fit(catalog).save(tmp_path / "ease"))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -58,13 +59,15 @@ class Catalogs:
 
     def __init__(self, images: Path | None) -> None:
         self._images = images
+        self._lock = Lock()  # pages ask from several threads
         self._made: WeakKeyDictionary[LoadedRun, Catalog] = WeakKeyDictionary()
 
     def of(self, run: LoadedRun) -> Catalog:
         """Return the catalog of a run."""
-        if run not in self._made:
-            self._made[run] = Catalog(run, self._images)
-        return self._made[run]
+        with self._lock:
+            if run not in self._made:
+                self._made[run] = Catalog(run, self._images)
+            return self._made[run]
 
 
 async def one_list(answering: Answering, user: str, n: int, look: Variant | None = None) -> ShownList:

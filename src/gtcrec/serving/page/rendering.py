@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Coroutine
 from functools import cache
 from importlib import resources
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from gtcrec.errors import GtcrecError
 from gtcrec.serving.http.answers import UnknownError
 
-__all__ = ["PageRoute", "render", "static_file"]
+__all__ = ["PageRoute", "api_page", "render", "static_file", "swagger_file"]
 
 _FOLDER = resources.files("gtcrec.serving.page")
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -50,7 +51,7 @@ class PageRoute(APIRoute):
                 status = 404 if isinstance(error, UnknownError) else 422
                 response = render("error.html", status=status, message=str(error))
             for name, value in _HEADERS.items():
-                response.headers[name] = value
+                response.headers.setdefault(name, value)
             return response
 
         return answer_in_words
@@ -62,6 +63,13 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
     return Response(text, status, {"Cache-Control": "no-store"}, "text/html; charset=utf-8")
 
 
+def api_page() -> Response:
+    """Return the page of the API. Swagger UI's style holds its pictures itself, as data."""
+    page = render("api.html", shown=swagger_file("swagger-ui.css") is not None)
+    page.headers["Content-Security-Policy"] = _POLICY.replace("img-src 'self'", "img-src 'self' data:")
+    return page
+
+
 @cache
 def static_file(name: str) -> tuple[bytes, str] | None:
     """Return a file of this package and its type, None for a name that it does not have."""
@@ -69,6 +77,15 @@ def static_file(name: str) -> tuple[bytes, str] | None:
         return None
     kind = _TYPES.get(name.rpartition(".")[2])
     return (_FOLDER.joinpath("static", name).read_bytes(), kind) if kind else None
+
+
+@cache
+def swagger_file(name: str) -> tuple[bytes, str] | None:
+    """Return a file of Swagger UI and its type; None where its package is not installed, and for other names."""
+    if name not in ("swagger-ui.css", "swagger-ui-bundle.js") or find_spec("fastapi_offline") is None:
+        return None
+    content = resources.files("fastapi_offline").joinpath("static", name).read_bytes()
+    return content, _TYPES[name.rpartition(".")[2]]
 
 
 @cache

@@ -19,7 +19,7 @@ from gtcrec.serving.page.catalog import Catalog
 from gtcrec.serving.page.item_map import color_columns, group_by, map_items, telling_column
 from gtcrec.serving.page.lists import Catalogs, find_cards, one_list, user_lists
 from gtcrec.serving.page.pictures import media_type
-from gtcrec.serving.page.rendering import PageRoute, render, static_file
+from gtcrec.serving.page.rendering import PageRoute, api_page, render, static_file, swagger_file
 from gtcrec.serving.page.score_parts import measure
 from gtcrec.serving.page.training_curves import HEIGHT, WIDTH, find_trainings, read_training
 
@@ -54,7 +54,7 @@ def page_router(answering: Answering, events: EventLog, config: ServerConfig) ->
 
 def _add_start(router: APIRouter, answering: Answering, catalogs: Catalogs) -> None:
     @router.get("/")
-    async def start() -> Response:
+    def start() -> Response:
         run = answering.variants[0].live.current()
         catalog = catalogs.of(run)
         people = [(user, catalog.history(user)) for user in catalog.some_users(_USERS)]
@@ -63,7 +63,7 @@ def _add_start(router: APIRouter, answering: Answering, catalogs: Catalogs) -> N
         return render("start.html", run=run, catalog=catalog, people=people_cards, popular=popular)
 
     @router.get("/search")
-    async def search(q: Annotated[str, Query(max_length=200)] = "") -> Response:
+    def search(q: Annotated[str, Query(max_length=200)] = "") -> Response:
         catalog = catalogs.of(answering.variants[0].live.current())
         text = q.strip()
         users = catalog.find_users(text, _FOUND) if text else []
@@ -80,7 +80,7 @@ def _add_user(router: APIRouter, answering: Answering, events: EventLog, catalog
         n: Length = 20,
     ) -> Response:
         run = answering.variant_of(id).live.current()
-        catalog = catalogs.of(run)
+        catalog = await asyncio.to_thread(catalogs.of, run)
         lists = await user_lists(answering, id, n, off or (), where.strip())
         history = catalog.history(id)
         since = events.user_items(id, basket=True)
@@ -115,7 +115,7 @@ def _add_compare(router: APIRouter, answering: Answering, catalogs: Catalogs) ->
                 variant = _variant(answering, name, person)
                 shown = await one_list(answering, person, _COMPARED, variant)
                 run_now = variant.live.current()
-                catalog, folder = catalogs.of(run_now), run_now.folder.name
+                catalog, folder = await asyncio.to_thread(catalogs.of, run_now), run_now.folder.name
                 sides.append(
                     {
                         "list": shown,
@@ -139,7 +139,7 @@ def _add_item(router: APIRouter, answering: Answering, catalogs: Catalogs) -> No
     @router.get("/item")
     async def item(id: Id, view: OptionalId = "", user: OptionalId = "") -> Response:
         run = answering.variants[0].live.current()
-        catalog, problem = catalogs.of(run), ""
+        catalog, problem = await asyncio.to_thread(catalogs.of, run), ""
         if id not in run.lists.items:
             raise UnknownError(f"item {id!r} is not known")
         try:
@@ -165,7 +165,7 @@ def _add_map(router: APIRouter, answering: Answering, catalogs: Catalogs) -> Non
     one_at_a_time = asyncio.Lock()
 
     @router.get("/map")
-    async def item_map(color: OptionalId = "") -> Response:
+    def item_map(color: OptionalId = "") -> Response:
         catalog = catalogs.of(answering.variants[0].live.current())
         columns = color_columns(catalog)
         chosen = color if color in columns else ""
@@ -175,12 +175,12 @@ def _add_map(router: APIRouter, answering: Answering, catalogs: Catalogs) -> Non
     @router.get("/map/points")
     async def points(color: OptionalId = "") -> Response:
         run = answering.variants[0].live.current()
-        catalog = catalogs.of(run)
+        catalog = await asyncio.to_thread(catalogs.of, run)
         async with one_at_a_time:
             if run not in maps:
                 maps[run] = await asyncio.to_thread(map_items, run.recommender, catalog)
-        items, places = maps[run]
-        return Response(json.dumps(_map_content(catalog, items, places, color)), media_type="application/json")
+        content = await asyncio.to_thread(_map_content, catalog, *maps[run], color)
+        return Response(json.dumps(content), media_type="application/json")
 
 
 def _add_watching(router: APIRouter, answering: Answering, events: EventLog) -> None:
@@ -210,11 +210,22 @@ def _add_files(router: APIRouter, answering: Answering, catalogs: Catalogs) -> N
 
     @router.get("/static/{name}")
     def static(name: str) -> Response:
-        found = static_file(name)
-        if found is None:
-            return Response("no such file", 404, media_type="text/plain")
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(found[0], headers=headers, media_type=found[1])
+        return _file(static_file(name), seconds=31_536_000)
+
+    @router.get("/docs")
+    def api() -> Response:
+        return api_page()
+
+    @router.get("/docs/{name}")
+    def swagger(name: str) -> Response:
+        return _file(swagger_file(name), seconds=3_600)
+
+
+def _file(found: tuple[bytes, str] | None, seconds: int) -> Response:
+    """Return a file with its type, which browsers may keep for some seconds; 404 for none."""
+    if found is None:
+        return Response("no such file", 404, media_type="text/plain")
+    return Response(found[0], headers={"Cache-Control": f"public, max-age={seconds}"}, media_type=found[1])
 
 
 def _map_content(catalog: Catalog, items: list[str], places: Any, color: str) -> Mapping[str, Any]:

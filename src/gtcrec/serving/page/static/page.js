@@ -69,7 +69,7 @@ async function postEvent(source, kind) {
 }
 
 const isOurs = (link) =>
-  link && link.origin === location.origin && !link.target && !link.hash && !/^\/(v1|static|picture|api)/.test(link.pathname);
+  link && link.origin === location.origin && !link.target && !link.hash && !/^\/(v1|static|picture|docs|openapi)/.test(link.pathname);
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-event]");
