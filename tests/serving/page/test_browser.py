@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gtcrec.runtime.locks import hold_lock
 from gtcrec.serving.http.experiments import assign
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -174,6 +176,26 @@ def test_pages_work_without_script(browser: Any, listening: SimpleNamespace, use
     assert "off=text" in page.url
     assert "where=price" in page.url
     assert json.loads(page.context.request.get(f"{listening.url}/health/ready").text())["status"] == "ready"
+
+
+def test_curves_of_a_running_training_grow_as_one_looks(browser: Any, listening: SimpleNamespace, shop: Path) -> None:
+    run = shop / "runs" / "next"
+    run.mkdir()
+    (run / "config.yaml").write_text("model: bpr\n")
+    history = run / "history.jsonl"
+    lines = [json.dumps({"epoch": n, "losses": {"bpr": 1 / n}, "valid": {"ndcg@20": n / 10}}) for n in (1, 2, 3)]
+    history.write_text("\n".join(lines[:2]))
+    page, problems = new_page(browser)
+    try:
+        with hold_lock(run):
+            page.goto(f"{listening.url}/training?run=next")
+            assert "In training: 2 epochs so far." in page.locator("#live").inner_text()
+            history.write_text("\n".join(lines))
+            page.get_by_text("In training: 3 epochs so far.").wait_for(timeout=20_000)
+            assert page.locator("figcaption", has_text="ndcg@20").inner_text().split()[-1] == "0.3000"
+    finally:
+        shutil.rmtree(run)
+    assert problems == []
 
 
 def test_the_page_of_the_api_shows_every_address(browser: Any, listening: SimpleNamespace) -> None:

@@ -31,7 +31,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Question:
-    """What a list is asked to be; as the parameters of `Recommender.recommend`."""
+    """What a list is asked to be; as the parameters of `Recommender.recommend`, and of `explain` if it is explained."""
 
     n: int = 10
     offset: int = 0
@@ -41,6 +41,7 @@ class Question:
     exclude_seen: bool = True
     diversity: float = 0.0
     explain: bool = False
+    nearest: int = 5
 
     @property
     def is_plain(self) -> bool:
@@ -95,7 +96,7 @@ class Answering:
             if user not in run.lists.users:
                 raise DataError(f"user {user!r} came after training: their lists have no explanation yet")
             names = [item for item, _ in ranked]
-            parts = await self._compute(lambda: run.recommender.explain(user, names)) if names else []
+            parts = await self._compute(lambda: run.recommender.explain(user, names, question.nearest)) if names else []
             for row, part in zip(answer["items"], parts, strict=True):
                 row["explanation"] = asdict(part)
         if look is None:

@@ -74,7 +74,7 @@ async def one_list(answering: Answering, user: str, n: int, look: Variant | None
     """Return a user's list, of their own variant unless another one is looked at. Raises as `Answering.for_user`."""
     shown = look or answering.variant_of(user)
     known = user in shown.live.current().lists.users
-    answer = await answering.for_user(user, Question(n, explain=known), look)
+    answer = await answering.for_user(user, Question(n, explain=known, nearest=1), look)
     return ShownList(
         user,
         answer["variant"],
@@ -97,7 +97,7 @@ async def user_lists(answering: Answering, user: str, n: int, off: Sequence[str]
     if not off and not where:
         return UserLists(whole, off, None, (), measure(whole.items), "")
     try:
-        question = Question(POOL if off else n, where=where or None, explain=whole.known)
+        question = Question(POOL if off else n, where=where or None, explain=whole.known, nearest=0)
         wide = await answering.for_user(user, question, look)
     except ConfigError as error:
         return UserLists(whole, off, None, (), measure(whole.items), str(error))
