@@ -57,7 +57,7 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.runtime: $(VENV)/.torch pyproject.toml constraints.txt
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[plot]"
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[plot,serve]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml constraints.txt

@@ -31,7 +31,12 @@ class TestDemo:
         return make
 
     def test_it_names_the_reports_and_succeeds_if_gtc_is_best(
-        self, fake: Any, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        fake: Any,
+        runs: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         score = {
             n: json.loads((runs / n / "report.json").read_text())["test"]["means"]["ndcg@20"]
@@ -44,6 +49,11 @@ class TestDemo:
         assert "paired tests against gtc" in shown
         assert f"{tmp_path / 'a' / 'comparison.html'}" in said
         assert f"gtc is better than popular and bpr on test ndcg@20: gtc {score[best]:.4f}, popular" in said
+        assert said.splitlines()[-1] == f"look at what it recommends, and why: gtcrec serve {tmp_path / 'a' / 'gtc'}"
+        monkeypatch.setattr("sys.argv", [".venv/bin/gtcrec", "demo"])
+        fake(best)
+        assert execute(["demo", "--out", str(tmp_path / "c")]) == 0
+        assert f"why: .venv/bin/gtcrec serve {tmp_path / 'c' / 'gtc'}" in capsys.readouterr().err
         fake(worst)
         assert execute(["demo", "--out", str(tmp_path / "b")]) == 1
         assert "error: gtc is not better than popular and bpr on test ndcg@20: gtc" in capsys.readouterr().err

@@ -132,7 +132,7 @@ def test_pages_join_without_gap_or_double(name, diversity):
 def test_diversity_makes_lists_less_alike(name):
     """By vectors (gtc), by content (l3ae) and by users (the others), the scores staying the model's."""
     model = fitted(name)
-    similarity = model._fitted()._similarity_among
+    similarity = model._fitted().cosines_among
     means = []
     for diversity in (0.0, 0.7):
         table = model.recommend("u0004", k=8, diversity=diversity)

@@ -1,5 +1,7 @@
 """`gtcrec demo`: a drawn catalog, four models, one comparison."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,3 +47,11 @@ def demo(
     if better := [name for name in ("popular", "bpr") if scores["gtc"] <= scores[name]]:
         raise GtcrecError(f"gtc is not better than {' and '.join(better)} on test ndcg@20: {shown}")
     say(f"gtc is better than popular and bpr on test ndcg@20: {shown}", style="green")
+    say(f"look at what it recommends, and why: {_own_command()} serve {out / 'gtc'}", style="bold")
+
+
+def _own_command() -> str:
+    """Return what starts this program: its name if a shell finds it by that, else its path."""
+    started, found = Path(sys.argv[0]), shutil.which("gtcrec")
+    is_found = found is not None and Path(found).resolve() == started.resolve()
+    return "gtcrec" if is_found or started.name != "gtcrec" else str(started)

@@ -12,7 +12,7 @@ from gtcrec.experiments.analysis.explanation import ItemExplanation, explain_sco
 from gtcrec.serving.inputs import as_list, as_lists
 from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
-from gtcrec.types import Scorer
+from gtcrec.types import Interactions, Scorer
 
 __all__ = ["Answering"]
 
@@ -241,6 +241,39 @@ class Answering:
         vectors: np.ndarray[Any, Any] = self._fitted().vectors(side).float().cpu().numpy()
         return vectors
 
+    @property
+    def interactions(self) -> Interactions:
+        """The training interactions by index, over all items; indices are places in `user_ids` and `item_ids`."""
+        return self._fitted().seen
+
+    def item_cosines(self, items: Any) -> np.ndarray[Any, Any]:
+        """Return how alike items are: the cosines of their vectors.
+
+        Of a model without vectors those of their content, or of their users if it uses no content.
+
+        Parameters
+        ----------
+        items : id or list of ids
+
+        Returns
+        -------
+        numpy.ndarray
+            Floats [n, n].
+
+        Raises
+        ------
+        DataError
+            For an id that the training did not have.
+
+        Examples
+        --------
+        >>> model = gtcrec.Recommender("ease").fit(gtcrec.data.make_catalog(n_users=60, n_items=40).dataset)
+        >>> model.item_cosines(["p0003", "p0004"]).shape
+        (2, 2)
+        """
+        trained = self._fitted()
+        return trained.cosines_among(trained.bundle.items.index(as_list(items)))
+
     def scorer(self) -> Scorer:
         """Return the scores as a function of user indices: int64 [b] -> float32 [b, n items]."""
         return self._fitted().scorer
@@ -259,6 +292,11 @@ class Answering:
     def item_columns(self) -> pa.Table:
         """The items table, a row an item: `item_id` (text), then title, category, price and what else the data have."""
         return self._fitted().item_columns
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the contents that the model uses, each a `view` of `similar_items`."""
+        return list(self._fitted().bundle.without_unused_content().features.names)
 
     def titles_of(self, items: Any) -> list[str]:
         """Return the titles of items by id, "" for one without; an empty list if the data have none."""

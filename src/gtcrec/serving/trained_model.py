@@ -248,9 +248,9 @@ class TrainedModel:
         n = min(request.end, len(self.bundle.items))
         length = max(n, POOL) if request.diversity else n
         lists = recommend(scorer, users, min(length, len(self.bundle.items)), [seen] if request.exclude_seen else [])
-        return diversify(lists, request.diversity, self._similarity_among, n) if request.diversity else lists
+        return diversify(lists, request.diversity, self.cosines_among, n) if request.diversity else lists
 
-    def _similarity_among(self, items: Ints) -> Floats:
+    def cosines_among(self, items: Ints) -> Floats:
         """Return the cosines among items, [p, p]: of their vectors, else of their contents, else of their users."""
         vectors = self._item_vectors
         if vectors is not None:

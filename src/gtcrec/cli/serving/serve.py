@@ -21,6 +21,10 @@ Variants = Annotated[
     list[str] | None,
     typer.Option("--variant", metavar="RUN:SHARE", help="Another run for this share of the users; repeatable."),
 ]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Where image paths of the items table begin; the data's folder if not given."),
+]
 
 
 def serve(
@@ -36,16 +40,17 @@ def serve(
     reload_seconds: Annotated[
         float, typer.Option("--reload-seconds", min=0, help="How often to look for a newer run; 0: never.")
     ] = 2.0,
+    images: Images = None,
     device: Device = None,
 ) -> None:
-    """Serve a run over HTTP until Ctrl-C: lists, similar items, events, metrics."""
+    """Serve a run over HTTP until Ctrl-C: a page to look at it, lists, similar items, events, metrics."""
     if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not importlib.util.find_spec(name)]:
         raise ConfigError(f'{missing[0]} is not installed; pip install "gtcrec[serve]"')
     from gtcrec.serving.http import ServerConfig
 
     variants, key = tuple(map(_split_share, variant or ())), _read_key(key_file)
     limits = {"rate": rate, "reload_seconds": reload_seconds}
-    _run(ServerConfig(folder, variants, host, port, key, events, device, **limits))
+    _run(ServerConfig(folder, variants, host, port, key, events, images, device, **limits))
 
 
 def _run(config: "ServerConfig") -> None:

@@ -31,7 +31,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Question:
-    """What a list is asked to be; as the parameters of `Recommender.recommend`."""
+    """What a list is asked to be; as the parameters of `Recommender.recommend`, and of `explain` if it is explained."""
 
     n: int = 10
     offset: int = 0
@@ -41,6 +41,7 @@ class Question:
     exclude_seen: bool = True
     diversity: float = 0.0
     explain: bool = False
+    nearest: int = 5
 
     @property
     def is_plain(self) -> bool:
@@ -78,12 +79,13 @@ class Answering:
         """Return the variant that answers a user, always the same."""
         return self.variants[assign(user, self._shares) if len(self.variants) > 1 else 0]
 
-    async def for_user(self, user: str, question: Question) -> dict[str, Any]:
+    async def for_user(self, user: str, question: Question, look: Variant | None = None) -> dict[str, Any]:
         """Return the answer for a user by id: of the training, or by the items of their events.
 
+        With `look` that variant answers instead of the user's own, and no experiment counts the list.
         Raises `UnknownError` for a user that neither knows, and as `Recommender.recommend`.
         """
-        variant = self.variant_of(user)
+        variant = look or self.variant_of(user)
         run = variant.live.current()
         if user in run.lists.users:
             ranked = await self._for_trained_user(run, user, question)
@@ -94,10 +96,11 @@ class Answering:
             if user not in run.lists.users:
                 raise DataError(f"user {user!r} came after training: their lists have no explanation yet")
             names = [item for item, _ in ranked]
-            parts = await self._compute(lambda: run.recommender.explain(user, names)) if names else []
+            parts = await self._compute(lambda: run.recommender.explain(user, names, question.nearest)) if names else []
             for row, part in zip(answer["items"], parts, strict=True):
                 row["explanation"] = asdict(part)
-        self._events.count_shown(variant.name, user)
+        if look is None:
+            self._events.count_shown(variant.name, user)
         return answer
 
     async def for_history(self, history: Sequence[str], question: Question) -> dict[str, Any]:
@@ -109,13 +112,16 @@ class Answering:
         ranked = await self._recommend(run, {"history": list(history)}, question.exclude, question)
         return _answer(variant, run, None, ranked, question.offset)
 
-    async def similar(self, item: str, n: int, where: str | None = None) -> dict[str, Any]:
-        """Return the items most similar to one. Raises `UnknownError` for an item that the run does not know."""
+    async def similar(self, item: str, n: int, where: str | None = None, view: str | None = None) -> dict[str, Any]:
+        """Return the items most similar to one, in a modality if `view` names one.
+
+        Raises `UnknownError` for an item that the run does not know.
+        """
         variant = self.variants[0]
         run = variant.live.current()
         if item not in run.lists.items:
             raise UnknownError(f"item {item!r} is not known")
-        options: dict[str, Any] = {} if where is None else {"where": where}
+        options = {name: value for name, value in (("where", where), ("view", view)) if value is not None}
         table = await self._compute(lambda: run.recommender.similar_items(item, k=n, **options))
         columns = (table[name].to_pylist() for name in ("similar_item_id", "rank", "score"))
         rows = [{"item": one, "rank": rank, "score": score} for one, rank, score in zip(*columns, strict=True)]

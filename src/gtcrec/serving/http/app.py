@@ -4,8 +4,6 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,11 +20,11 @@ from gtcrec.serving.http.gate import Gate
 from gtcrec.serving.http.live import LiveRun, LoadedRun
 from gtcrec.serving.http.metrics import Metrics
 from gtcrec.serving.http.routes import api_router, watching_router
+from gtcrec.serving.page.router import page_router
 
 __all__ = ["create_app"]
 
 _LOG = logging.getLogger(__name__)
-_PAGE = "gtcrec.serving.page"
 
 
 def create_app(config: ServerConfig) -> FastAPI:
@@ -74,7 +72,7 @@ def create_app(config: ServerConfig) -> FastAPI:
         version=gtcrec.__version__,
         description="Recommendations of a trained model.",
         lifespan=_lifespan(config, variants, events, metrics, executor),
-        docs_url=None,  # their pages load scripts from elsewhere
+        docs_url=None,  # its page loads scripts from elsewhere; ours is the router's of the pages
         redoc_url=None,
     )
     app.state.variants, app.state.events, app.state.metrics = variants, events, metrics
@@ -82,9 +80,7 @@ def create_app(config: ServerConfig) -> FastAPI:
     app.include_router(api_router(answering, events, metrics, config))
     app.include_router(watching_router(answering, metrics))
     _answer_errors(app)
-    if find_spec(_PAGE):
-        page = import_module(f"{_PAGE}.router")
-        app.include_router(page.page_router(variants[0].live, events, config))
+    app.include_router(page_router(answering, events, config))
     return app
 
 

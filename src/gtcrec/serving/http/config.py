@@ -26,6 +26,8 @@ class ServerConfig:
         What clients send as `X-API-Key`; none is asked for if empty.
     events : pathlib.Path, optional
         The SQLite file of the events; `RUN.events.db` beside the run if not given.
+    images : pathlib.Path, optional
+        Where the paths in the column `image` of the items table begin; the folder of the run's data if not given.
     device : str, optional
         "cpu", "cuda" or "cuda:N".
     max_body : int
@@ -59,6 +61,7 @@ class ServerConfig:
     port: int = 8000
     key: str = field(default="", repr=False)
     events: Path | None = None
+    images: Path | None = None
     device: str | None = None
     max_body: int = 1 << 20
     max_n: int = 1_000

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Response
 
 from gtcrec.errors import DataError, GtcrecError
 from gtcrec.serving.http import schemas
-from gtcrec.serving.http.answers import Answering, Question
+from gtcrec.serving.http.answers import Answering, Question, Variant
 from gtcrec.serving.http.config import ServerConfig
 from gtcrec.serving.http.events import Event, EventLog, NewItem
 from gtcrec.serving.http.experiments import compare_variants
 from gtcrec.serving.http.metrics import Metrics
 
-__all__ = ["api_router", "watching_router"]
+__all__ = ["api_router", "variant_states", "watching_router"]
 
 _FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Message, "description": text}
@@ -101,9 +101,10 @@ def _add_lists(router: APIRouter, answering: Answering, config: ServerConfig) ->
         n: N = None,
         k: K = None,
         where: Where = None,
+        view: Annotated[str | None, Query(max_length=1024, description="A modality to compare by alone.")] = None,
     ) -> Response:
         """Return the items most similar to one."""
-        return _json(await answering.similar(item, _length(n, k, config), where))
+        return _json(await answering.similar(item, _length(n, k, config), where, view))
 
 
 def _check_lists(asked: schemas.RecommendIn, config: ServerConfig) -> None:
@@ -146,15 +147,19 @@ def _add_events(
     @router.get("/experiments", response_model=schemas.Experiment)
     def experiments() -> dict[str, Any]:
         """Say what each run showed and what was clicked, with intervals that hold however often one looks."""
-        events.flush()
-        names = [variant.name for variant in answering.variants]
-        results = compare_variants(events.click_through(), names)
-        states = []
-        for variant in answering.variants:
-            run = variant.live.current()
-            state = {"name": variant.name, "run": run.folder.name, "version": run.version, "share": variant.share}
-            states.append(state | vars(results[variant.name]))
-        return {"variants": states}
+        return {"variants": variant_states(answering.variants, events)}
+
+
+def variant_states(variants: Sequence[Variant], events: EventLog) -> list[dict[str, Any]]:
+    """Return what `VariantState` holds, of each variant, up to now."""
+    events.flush()
+    results = compare_variants(events.click_through(), [variant.name for variant in variants])
+    states = []
+    for variant in variants:
+        run = variant.live.current()
+        state = {"name": variant.name, "run": run.folder.name, "version": run.version, "share": variant.share}
+        states.append(state | vars(results[variant.name]))
+    return states
 
 
 def _check_batch(entries: Sequence[Any], config: ServerConfig) -> None:
