@@ -21,6 +21,7 @@ from gtcrec.cli.data import data_app
 from gtcrec.cli.demo import demo
 from gtcrec.cli.listings import models_app, runs_app
 from gtcrec.cli.recommend import recommend
+from gtcrec.cli.serving.export import export
 from gtcrec.cli.serving.questions import similar, users
 from gtcrec.cli.serving.serve import serve
 from gtcrec.cli.train import evaluate, resume, stop, train
@@ -61,7 +62,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, train, resume, stop, evaluate, recommend, similar, users, serve, compare, tune, benchmark):
+for _command in (
+    demo,
+    train,
+    resume,
+    stop,
+    evaluate,
+    recommend,
+    similar,
+    users,
+    serve,
+    export,
+    compare,
+    tune,
+    benchmark,
+):
     app.command()(_command)
 for _group, _name in ((data_app, "data"), (analyze_app, "analyze"), (models_app, "models"), (runs_app, "runs")):
     app.add_typer(_group, name=_name)
