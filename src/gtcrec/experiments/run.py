@@ -35,6 +35,7 @@ from gtcrec.experiments.run_folder import (
     staged_results,
     write_per_user,
 )
+from gtcrec.experiments.trackers import track_epochs
 from gtcrec.reporting.html import write_run_report
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
@@ -196,13 +197,16 @@ class Run:
             training = epochs(
                 self.model, self.split, config, self.training, on_step, self.config.evaluate, workers, end_early
             )
-            for epoch in training:
-                if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
-                    self.training.save(self.folder / CHECKPOINT, {"files": files})
-                    if workers.is_main:
-                        self._stamp = self._read_stamp()
-                        self._write_history()
-                yield epoch
+            trackers = config.trackers if workers.is_main else ()
+            with track_epochs(trackers, self.config, self.folder, self.epochs_done) as track:
+                for epoch in training:
+                    if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
+                        self.training.save(self.folder / CHECKPOINT, {"files": files})
+                        if workers.is_main:
+                            self._stamp = self._read_stamp()
+                            self._write_history()
+                    track(epoch)
+                    yield epoch
             if writes and not self.finished:
                 self._finish()
 
