@@ -215,14 +215,21 @@ def data_uri(content: bytes, kind: str = "image/png") -> Markup:
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")  # base64 needs no escape
 
 
-def _write_plot(path: Path, draw: Any, history: list[dict[str, Any]]) -> tuple[Markup, Markup] | None:
-    """Write a plot to `path`; return it as data addresses for light and dark, or None if nothing to draw."""
+def _write_plot(path: Path, draw: Any, history: list[dict[str, Any]]) -> tuple[Markup, ...] | None:
+    """Write a plot to `path`; return it as data addresses, or None if nothing to draw.
+
+    They are for light and dark, then for both at the width of a phone, where panels stand one below the other.
+    """
     light: bytes = draw(history, figures.LIGHT) if figures.available() else b""
     if not light:
         return None
     with atomic_path(path) as temporary:
         temporary.write_bytes(light)
-    return data_uri(light), data_uri(draw(history, figures.DARK))
+    others = [
+        draw(history, figures.DARK),
+        *(draw(history, theme, columns=1) for theme in (figures.LIGHT, figures.DARK)),
+    ]
+    return tuple(map(data_uri, (light, *others)))
 
 
 def _format_setting(value: Any) -> str:
