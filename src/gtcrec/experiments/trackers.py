@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,17 +81,17 @@ def track_epochs(
         nonlocal finished
         finished = bool(epoch.stop)
         for name, tracker in list(trackers.items()):
-            attempt(name, lambda one=tracker: one.on_epoch_end(epoch))  # type: ignore[misc]
+            attempt(name, partial(tracker.on_epoch_end, epoch))
 
     for name in names:
-        made = attempt(name, lambda kind=_KINDS[name]: kind(config, folder, done))  # type: ignore[misc]
+        made = attempt(name, partial(_KINDS[name], config, folder, done))
         if made is not None:
             trackers[name] = made
     try:
         yield on_epoch_end
     finally:
         for name, tracker in list(trackers.items()):
-            attempt(name, lambda one=tracker: one.close(finished))  # type: ignore[misc]
+            attempt(name, partial(tracker.close, finished))
 
 
 class _TensorBoard:

@@ -71,6 +71,15 @@ def test_the_faiss_index_finds_the_best_items(runs, tmp_path):
     assert [ids[item] for item in found.ravel()] == expected
 
 
+def test_items_that_came_later_are_exported_too(runs, data, tmp_path):
+    content = {m: x[:1] for m, x in gtcrec.load_dataset(data).features.values.items()}
+    model = gtcrec.Recommender.load(runs("gtc")).add_items("new", content)
+    export_model(model.save(tmp_path / "model"), tmp_path / "out", ["vectors", "lists"])
+    assert json.loads((tmp_path / "out" / "item_ids.json").read_text())[-1] == "new"
+    users, items = (np.load(tmp_path / "out" / f"{side}_vectors.npy") for side in ("user", "item"))
+    np.testing.assert_allclose(users @ items[-1], model.score(model.user_ids, "new")[:, 0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["popular", "ease", "gtc"])
 def test_lists_as_trec_and_csv_are_those_of_recommend(name, runs, data, tmp_path):
     model = gtcrec.Recommender.load(runs(name))
