@@ -10,10 +10,10 @@ import gtcrec
 
 NAMES = {
     "Dataset", "GTC", "Interactions", "ItemFeatures", "Recommender", "Report", "Run", "Split",
-    "benchmark", "compare", "evaluate", "load_dataset", "split", "train", "tune",
+    "benchmark", "compare", "evaluate", "load_dataset", "show_items", "split", "train", "tune",
     "data", "evaluation", "experiments", "losses", "models", "serving", "testing",
 }  # fmt: skip
-FUNCTIONS = ["benchmark", "compare", "evaluate", "load_dataset", "split", "train", "tune"]
+FUNCTIONS = ["benchmark", "compare", "evaluate", "load_dataset", "show_items", "split", "train", "tune"]
 CLASSES = ["Dataset", "GTC", "Interactions", "ItemFeatures", "Recommender", "Report", "Run", "Split"]
 VERBS = [
     "fit",

@@ -13,6 +13,7 @@ from .experiments.run import Run as Run
 from .experiments.run import train as train
 from .experiments.tuning import tune as tune
 from .ops import losses as losses
+from .reporting.notebook import show_items as show_items
 from .serving.gtc import GTC as GTC
 from .serving.recommender import Recommender as Recommender
 from .types import Dataset as Dataset

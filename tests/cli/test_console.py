@@ -107,6 +107,48 @@ def test_a_count_is_told_in_about_ten_lines(capsys: pytest.CaptureFixture[str]) 
     assert len(lines) == 11
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the console's clock shows, the last of a list."""
+    shown = [0.0]
+    monkeypatch.setattr(console, "monotonic", lambda: shown[-1])
+    return shown
+
+
+def test_without_a_terminal_the_time_left_is_told_now_and_then(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.progress(4, "recall@20", done=1, best=0.5) as (after_epoch, after_step):
+        for seconds, step in ((10.0, 1), (40.0, 5), (60.0, 7), (90.0, 10)):
+            clock.append(seconds)
+            after_step(step, 10)
+        after_epoch(Epoch(2, {"bpr": 0.5}, {}, False, ""))
+        clock.append(120.0)
+        after_epoch(Epoch(3, {"bpr": 0.25}, {}, False, ""))
+        clock.append(240.0)
+        after_epoch(Epoch(4, {"bpr": 0.25}, {}, False, "all 4 epochs done"))
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 2/4  step 5 of 10, at most 0:03:20 left",
+        "epoch 2/4  step 10 of 10, at most 0:03:00 left",
+        "epoch 2/4  bpr 0.5000  not validated (best 0.5000)",
+        "epoch 3/4  bpr 0.2500  not validated (best 0.5000), at most 0:01:00 left",
+        "epoch 4/4  bpr 0.2500  not validated (best 0.5000)  all 4 epochs done",
+    ]
+
+
+def test_a_count_that_takes_long_is_told_between_its_tenths(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.counted("blocks") as on_block:
+        for done in range(101):
+            clock.append(31.0 * done)
+            on_block(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 101
+    assert lines[:2] == ["0 of 100 blocks", "1 of 100 blocks, about 0:51:09 left"]
+    assert lines[-1] == "100 of 100 blocks"
+
+
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_says_how_to_go_on(stop: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,20 @@ from gtcrec.cli.main import execute, main
 HEAVY = ("torch", "numpy", "scipy", "pyarrow", "matplotlib", "jinja2", "ray", "transformers", "PIL")
 COMMANDS = (
     *(f"data {verb}" for verb in ("list", "download", "describe", "synthesize", "export")),
-    *("train", "resume", "evaluate", "recommend", "similar", "users", "compare", "tune", "benchmark", "demo"),
+    *(
+        "train",
+        "resume",
+        "evaluate",
+        "recommend",
+        "similar",
+        "users",
+        "serve",
+        "export",
+        "compare",
+        "tune",
+        "benchmark",
+        "demo",
+    ),
     *(f"analyze {verb}" for verb in ("ablation", "missing-modalities", "importance", "explain")),
     *("models", "models list", "models show", "runs", "runs list", "runs show", "runs report"),
 )
@@ -32,6 +45,21 @@ assert not loaded, loaded
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--history" in done.stdout
+
+
+UNREAD = ("--help", "models", "data describe DATA --format json", "recommend RUN --all -k 40 --format csv")
+
+
+@pytest.mark.parametrize("words", UNREAD)
+def test_a_closed_pipe_is_quiet_and_has_the_exit_code_of_other_tools(words: str, data: Path, runs: Path) -> None:
+    places = {"DATA": str(data), "RUN": str(runs / "popular")}
+    line = [sys.executable, "-m", "gtcrec", *(places.get(word, word) for word in words.split())]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize(
@@ -118,16 +146,6 @@ def test_an_unexpected_exception_names_its_type(
     monkeypatch.setattr("gtcrec.experiments.run.Run.load", fail)
     assert execute(["evaluate", "x"]) == 1
     assert capsys.readouterr().err == "error: ZeroDivisionError: by [zero]; run with --debug for the traceback\n"
-
-
-def test_a_closed_pipe_is_quiet(data: Path) -> None:
-    line = [sys.executable, "-m", "gtcrec", "data", "describe", str(data), "--format", "json"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
 
 
 @pytest.mark.parametrize(

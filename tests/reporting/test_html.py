@@ -107,7 +107,7 @@ class Page(HTMLParser):
 def test_the_page_is_one_file_without_scripts_or_addresses(tmp_path: Path) -> None:
     page = Page(write_run_report(write_run(tmp_path / "run")))
     assert {"script", "link", "iframe"}.isdisjoint(page.tags)
-    assert len(page.addresses) == 4  # two plots, light and dark
+    assert len(page.addresses) == 8  # two plots, light and dark, wide and for a phone
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "@import" not in page.text
     assert "url(" not in page.text

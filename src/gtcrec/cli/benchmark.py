@@ -105,7 +105,10 @@ class _RunProgress:
     """Which runs have ended, and the best validation of each."""
 
     def __init__(self, out: Path, total: int, ended: set[Path]) -> None:
+        from gtcrec.cli.console import TimeLeft
+
         self.out, self.total, self.ended = out, total, ended
+        self.clock = TimeLeft(len(ended))
         self.best: dict[Path, float] = {}
         self.tasks: dict[Path, Any] = {}
 
@@ -122,7 +125,8 @@ class _RunProgress:
 
         shown = [run.folder.relative_to(self.out).as_posix(), event.get("ended", ""), self.take_in(run, event)]
         if "ended" in event:
-            say(f"{len(self.ended)}/{self.total}  {'  '.join(filter(None, shown))}")
+            left = self.clock.words(len(self.ended), self.total)
+            say(f"{len(self.ended)}/{self.total}  {'  '.join(filter(None, shown))}{left}")
 
     def start_bar(self, bar: Any) -> None:
         self.bar = bar

@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from gtcrec.training.trainer import Epoch
 
 __all__ = [
+    "TimeLeft",
     "counted",
     "json_text",
     "nested",
@@ -181,11 +184,12 @@ def progress(
 ) -> Iterator[tuple[Callable[["Epoch"], None], Callable[[int, int], None]]]:
     """Show a training on stderr; yields what to call after each epoch and after each step.
 
-    On a terminal a bar, with the time left if training does not stop early; elsewhere a line an epoch.
+    On a terminal a bar, with the time left if training does not stop early; elsewhere a line an epoch, and of long ones
+    a line now and then.
     """
     if not sys.stderr.isatty():
-        lines = _Lines(total, metric, best)
-        yield lines.epoch, lambda step, steps: None
+        lines = _Lines(total, metric, best, done)
+        yield lines.epoch, lines.step
         return
     from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -215,7 +219,7 @@ def progress(
 def counted(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a count on stderr; yields what to call with how many are done of how many.
 
-    On a terminal a bar with the time left; elsewhere about ten lines in all.
+    On a terminal a bar with the time left; elsewhere about ten lines in all, or more of them where that takes long.
     """
     if sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -225,7 +229,32 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
             task = bar.add_task("", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
-    yield lambda done, total: say(f"{done} of {total} {what}") if done % max(1, total // 10) == 0 else None
+    clock = TimeLeft()
+
+    def on_block(done: int, total: int) -> None:
+        left = clock.words(done, total)
+        if left or done % max(1, total // 10) == 0:
+            say(f"{done} of {total} {what}{left}")
+
+    yield on_block
+
+
+class TimeLeft:
+    """How long the rest will take, going by what this process has done so far; told now and then."""
+
+    def __init__(self, done: float = 0, every: float = 30.0) -> None:
+        """Start the clock; `done` was done before, and words come `every` so many seconds."""
+        self._first, self._every, self._start = done, every, monotonic()
+        self._last = self._start
+
+    def words(self, done: float, total: float, bound: str = "about") -> str:
+        """Return ", about 0:12:30 left", or "" if that was told lately or cannot be known yet."""
+        now, ours = monotonic(), done - self._first
+        if ours <= 0 or done >= total or now - self._last < self._every:
+            return ""
+        self._last = now
+        seconds = (now - self._start) / ours * (total - done)
+        return f", {bound} {timedelta(seconds=round(seconds))} left"
 
 
 class _Stopped(BaseException):
@@ -252,8 +281,9 @@ def resumable(way_on: str) -> Iterator[None]:
 class _Lines:
     """The words about an epoch, and the best value of the metric so far."""
 
-    def __init__(self, total: int, metric: str, best: float | None) -> None:
-        self.total, self.metric, self.best = total, metric, best
+    def __init__(self, total: int, metric: str, best: float | None, done: int = 0) -> None:
+        self.total, self.metric, self.best, self.done = total, metric, best, done
+        self.clock = TimeLeft(done)
 
     def losses(self, epoch: "Epoch") -> str:
         return "  ".join(f"{name.removeprefix('log.')} {value:.4f}" for name, value in epoch.losses.items())
@@ -265,5 +295,11 @@ class _Lines:
         return now + ("" if self.best is None else f" (best {self.best:.4f})")
 
     def epoch(self, epoch: "Epoch") -> None:
+        self.done = epoch.number
         words = [f"epoch {epoch.number}/{self.total}", self.losses(epoch), self.valid(epoch), epoch.stop]
-        say("  ".join(filter(None, words)))
+        left = "" if epoch.stop else self.clock.words(epoch.number, self.total, "at most")
+        say("  ".join(filter(None, words)) + left)
+
+    def step(self, step: int, steps: int) -> None:
+        if left := self.clock.words(self.done + step / steps, self.total, "at most"):
+            say(f"epoch {self.done + 1}/{self.total}  step {step} of {steps}{left}")

@@ -1,5 +1,7 @@
 """The command line: results on stdout, messages on stderr; exit codes 0 (done), 1 (error), 2 (usage).
 
+A reader such as `head` that closes the pipe ends a command without a word, with 141 as of other tools (128 + SIGPIPE).
+
 Nothing heavy is imported before a command runs, so that `--help` answers at once.
 """
 
@@ -21,6 +23,7 @@ from gtcrec.cli.data import data_app
 from gtcrec.cli.demo import demo
 from gtcrec.cli.listings import models_app, runs_app
 from gtcrec.cli.recommend import recommend
+from gtcrec.cli.serving.export import export
 from gtcrec.cli.serving.questions import similar, users
 from gtcrec.cli.serving.serve import serve
 from gtcrec.cli.train import evaluate, resume, stop, train
@@ -61,7 +64,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (demo, train, resume, stop, evaluate, recommend, similar, users, serve, compare, tune, benchmark):
+for _command in (
+    demo,
+    train,
+    resume,
+    stop,
+    evaluate,
+    recommend,
+    similar,
+    users,
+    serve,
+    export,
+    compare,
+    tune,
+    benchmark,
+):
     app.command()(_command)
 for _group, _name in ((data_app, "data"), (analyze_app, "analyze"), (models_app, "models"), (runs_app, "runs")):
     app.add_typer(_group, name=_name)
@@ -87,10 +104,11 @@ def execute(arguments: list[str]) -> int:
         app([word for word in arguments if word != "--debug"], prog_name="gtcrec")
         sys.stdout.flush()
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer and rich end so
+            return _end_unread()
         return end.code if isinstance(end.code, int) else 0
-    except BrokenPipeError:  # the reader, `head` for one, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+    except BrokenPipeError:
+        return _end_unread()
     except Exception as error:
         from gtcrec.cli.console import say
 
@@ -99,6 +117,14 @@ def execute(arguments: list[str]) -> int:
         say(f"error: {_error_line(error)}", style="red")
         return 1
     return 0
+
+
+def _end_unread() -> int:
+    """Let what is still to be written go nowhere, and return the exit code of an output that nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    return 128 + 13  # SIGPIPE, which not every system has
 
 
 def current_words(words: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from gtcrec.data import ReadConfig, SplitConfig, load
 from gtcrec.errors import ConfigError, config_error, nearest
 from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
+from gtcrec.experiments.trackers import require_trackers
 from gtcrec.models.base import ModelSpec
 from gtcrec.models.renamed import current_setting, has_setting, rename_settings
 from gtcrec.runtime.yaml_reader import parse_yaml, read_yaml
@@ -68,7 +69,7 @@ def load_config(
     `file` is YAML in the shape of a run folder's `config.yaml`. `assignments` are "key=value", `values` the same as key
     and value: a dotted key ("train.epochs"), "preset", or a bare key of the model's settings or of `train`.
     `stored` says that `file` is a run's: settings that it lacks came later, and leave the model as it was.
-    Raises `ConfigError` for an unknown key with the nearest known one.
+    Raises `ConfigError` for an unknown key with the nearest known one, and for a tracker that is not installed.
     """
     layers: dict[str, Any] = _read_layers(file) if file else {}
     name = _as_name(model or layers.get("model", "gtc"), f"{file}: model")
@@ -99,7 +100,7 @@ def load_config(
         "settings": settings.model_dump(mode="json"),
         "train": {**training, **layers["train"]},
     }
-    return _validated(whole, str(file) if file else "configuration")
+    return _validated(whole, str(file) if file else "configuration", stored)
 
 
 def dump_yaml(config: RunConfig) -> str:
@@ -194,10 +195,12 @@ def _find_section(
     raise ConfigError(f"unknown key {key!r}{nearest(key, known)}; {model} has: {', '.join(fields) or 'no settings'}")
 
 
-def _validated(whole: Mapping[str, Any], where: str) -> RunConfig:
+def _validated(whole: Mapping[str, Any], where: str, stored: bool) -> RunConfig:
     try:
         config = RunConfig.model_validate(whole)
     except ValidationError as error:
         raise config_error(error, where, RunConfig) from error
     parse(config.train.valid_metric, RANKING_METRICS)
+    if not stored:  # a finished run can be read without them
+        require_trackers(config.train.trackers)
     return config

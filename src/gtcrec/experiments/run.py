@@ -1,7 +1,6 @@
 """A run is a folder: its configuration, its training, its results, and the trained model, ready to recommend."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,14 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from gtcrec import data, models
 from gtcrec.data.datasets import find_source
 from gtcrec.data.splits import require_test, require_validation
 from gtcrec.errors import DataError, RunError
-from gtcrec.evaluation.evaluator import evaluate_split, recommend, validation_users
+from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
 from gtcrec.experiments.item_weights import solve_in_blocks
@@ -27,6 +25,7 @@ from gtcrec.experiments.run_folder import (
     check_bound_files,
     describe_dataset,
     describe_environment,
+    describe_examples,
     history_files,
     make_run_folder,
     publish_results,
@@ -35,7 +34,9 @@ from gtcrec.experiments.run_folder import (
     staged_results,
     write_per_user,
 )
+from gtcrec.experiments.trackers import track_epochs
 from gtcrec.reporting.html import write_run_report
+from gtcrec.reporting.notebook import run_html
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
@@ -53,8 +54,6 @@ from gtcrec.training.trainer import Epoch, Training, epochs
 from gtcrec.types import Dataset, Report, Scorer, SolvesItems
 
 __all__ = ["Run", "train"]
-
-_EXAMPLES = 4  # users whose lists the report shows
 
 
 class Run:
@@ -196,13 +195,16 @@ class Run:
             training = epochs(
                 self.model, self.split, config, self.training, on_step, self.config.evaluate, workers, end_early
             )
-            for epoch in training:
-                if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
-                    self.training.save(self.folder / CHECKPOINT, {"files": files})
-                    if workers.is_main:
-                        self._stamp = self._read_stamp()
-                        self._write_history()
-                yield epoch
+            trackers = config.trackers if workers.is_main else ()
+            with track_epochs(trackers, self.config, self.folder, self.epochs_done) as track:
+                for epoch in training:
+                    if writes and (epoch.number % config.checkpoint_every == 0 or epoch.stop):
+                        self.training.save(self.folder / CHECKPOINT, {"files": files})
+                        if workers.is_main:
+                            self._stamp = self._read_stamp()
+                            self._write_history()
+                    track(epoch)
+                    yield epoch
             if writes and not self.finished:
                 self._finish()
 
@@ -305,32 +307,13 @@ class Run:
             publish_results(self.folder, staged)
 
     def _examples(self, found: Report, on: str) -> list[dict[str, Any]]:
-        """What the report shows of a few users, spread evenly over those evaluated."""
-        places = np.linspace(0, len(found.users) - 1, min(_EXAMPLES, len(found.users))).round().astype(int)
-        users = found.users[places]
-        lists = recommend(self.scorer, users, 8, [self.split.train])
         relevant = self.split.valid if on == "valid" else self.split.final_test()
-        return [
-            {
-                "user": self.dataset.users.ids[user : user + 1].tolist()[0],
-                "history": [self._describe_item(item) for item in self.split.train.items_of(user)[:8].tolist()],
-                "recommended": [
-                    {**self._describe_item(item), "score": score, "hit": item in relevant.items_of(user)}
-                    for item, score in zip(lists.items[row].tolist(), lists.scores[row].tolist(), strict=True)
-                    if item >= 0
-                ],
-            }
-            for row, user in enumerate(users.tolist())
-        ]
+        return describe_examples(self.folder, self.dataset, self.split.train, relevant, self.scorer, found.users)
 
-    def _describe_item(self, item: int) -> dict[str, Any]:
-        item_metadata = self.dataset.item_metadata
-        image = item_metadata.images[item] if item_metadata else None
-        return {
-            "item": self.dataset.items.ids[item : item + 1].tolist()[0],
-            "title": item_metadata.titles[item] if item_metadata else None,
-            "image": os.path.relpath(image, self.folder) if image else None,
-        }
+    def _repr_html_(self) -> str:
+        state = self.training.stop or f"{self.epochs_done} of at most {self.config.train.epochs} epochs done"
+        facts = [["model", self.config.model], ["data", self.dataset.name], ["folder", str(self.folder)]]
+        return run_html(self.folder, [*facts, ["training", state]], self.finished)
 
 
 def train(

@@ -15,11 +15,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from gtcrec.errors import RunError
+from gtcrec.evaluation.evaluator import recommend
 from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.reporting.html import write_run_report
 from gtcrec.reporting.run_record import read_run_record
@@ -37,7 +39,7 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.training.trainer import Epoch
-from gtcrec.types import Dataset
+from gtcrec.types import Dataset, Interactions, Ints, Scorer
 
 __all__ = [
     "CHECKPOINT",
@@ -45,6 +47,7 @@ __all__ = [
     "check_bound_files",
     "describe_dataset",
     "describe_environment",
+    "describe_examples",
     "history_files",
     "make_run_folder",
     "publish_results",
@@ -58,6 +61,7 @@ __all__ = [
 
 CHECKPOINT = "checkpoint.safetensors"
 STOP_REQUEST = ".stop"  # the file that asks the process that trains a run to end it
+_EXAMPLES = 4  # users whose lists the report shows
 _BOUND = ("config.yaml", "data.json", "environment.json")
 _SHOWN = (*_BOUND, "history.jsonl", "timings.jsonl")  # what the page of a run reads beside its results
 
@@ -213,3 +217,33 @@ def describe_environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def describe_examples(
+    folder: Path, dataset: Dataset, train: Interactions, relevant: Interactions, scorer: Scorer, users: Ints
+) -> list[dict[str, Any]]:
+    """What the report shows of a few users, spread evenly over `users`, who were evaluated on `relevant`."""
+
+    def describe(item: int) -> dict[str, Any]:
+        item_metadata = dataset.item_metadata
+        image = item_metadata.images[item] if item_metadata else None
+        return {
+            "item": dataset.items.ids[item : item + 1].tolist()[0],
+            "title": item_metadata.titles[item] if item_metadata else None,
+            "image": os.path.relpath(image, folder) if image else None,
+        }
+
+    places = np.linspace(0, len(users) - 1, min(_EXAMPLES, len(users))).round().astype(int)
+    lists = recommend(scorer, users[places], 8, [train])
+    return [
+        {
+            "user": dataset.users.ids[user : user + 1].tolist()[0],
+            "history": [describe(item) for item in train.items_of(user)[:8].tolist()],
+            "recommended": [
+                {**describe(item), "score": score, "hit": item in relevant.items_of(user)}
+                for item, score in zip(lists.items[row].tolist(), lists.scores[row].tolist(), strict=True)
+                if item >= 0
+            ],
+        }
+        for row, user in enumerate(users[places].tolist())
+    ]

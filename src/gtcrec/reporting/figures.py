@@ -55,10 +55,11 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
+def curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT, columns: int = COLUMNS) -> bytes:
     """Draw the validation metrics over the epochs: a panel a metric, a line a cut-off, the best epoch marked.
 
-    `history` is `history.jsonl`. Returns PNG bytes, or b"" if fewer than two epochs were validated.
+    `history` is `history.jsonl`; `columns` panels stand side by side. Returns PNG bytes, or b"" if fewer than two
+    epochs were validated.
     """
     valid = [line for line in history if line.get("valid")]
     if len(valid) < 2:
@@ -87,13 +88,14 @@ def curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
             ax.set_title(f"best epoch {best}", loc="right", color=theme.ink, fontsize=7.5)
         ax.set_ylim(bottom=0)
 
-    return _draw_panels(families, draw, theme)
+    return _draw_panels(families, draw, theme, columns)
 
 
-def losses(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
+def losses(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT, columns: int = COLUMNS) -> bytes:
     """Draw a panel for each loss term over the epochs, then for each quantity that is only logged (`log.*`).
 
-    `history` is `history.jsonl`. Returns PNG bytes, or b"" if there are fewer than two epochs.
+    `history` is `history.jsonl`; `columns` panels stand side by side. Returns PNG bytes, or b"" if there are fewer than
+    two epochs.
     """
     if len(history) < 2:
         return b""
@@ -106,24 +108,24 @@ def losses(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> bytes:
         if name.startswith("log."):
             ax.set_title("logged, not in the loss", loc="right", color=theme.logged, fontsize=7.5)
 
-    return _draw_panels(names, draw, theme)
+    return _draw_panels(names, draw, theme, columns)
 
 
-def _draw_panels(names: Sequence[str], draw: Callable[[Any, str], None], theme: Theme) -> bytes:
-    """Lay out one panel a name, two a row, and return the PNG."""
+def _draw_panels(names: Sequence[str], draw: Callable[[Any, str], None], theme: Theme, columns: int) -> bytes:
+    """Lay out one panel a name, `columns` a row, and return the PNG."""
     if not names:
         return b""
     from matplotlib.ticker import MaxNLocator
 
-    rows = math.ceil(len(names) / COLUMNS)
-    figure = _new_figure((PANEL[0] * COLUMNS, PANEL[1] * rows), theme)
+    rows = math.ceil(len(names) / columns)
+    figure = _new_figure((PANEL[0] * columns, PANEL[1] * rows), theme)
     for place, name in enumerate(names):
-        ax = _add_axes(figure, (rows, COLUMNS), place, name.removeprefix("log."), theme, "y")
+        ax = _add_axes(figure, (rows, columns), place, name.removeprefix("log."), theme, "y")
         ax.spines["bottom"].set(visible=True, color=theme.faint)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         draw(ax, name)
-        if place >= len(names) - COLUMNS:
+        if place >= len(names) - columns:
             ax.set_xlabel("epoch", color=theme.ink, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})  # equal histories give equal bytes
@@ -276,10 +278,21 @@ def points(
         ax.plot(x, mark.value, "o", color=colour, markersize=5)
         ax.annotate(mark.name, (x, mark.value), (5, 3), textcoords="offset points", color=colour, fontsize=7.5)
     if logarithmic:
-        ax.set_xscale("log")
+        _draw_log_axis(ax, [x for x, _ in marks])
     ax.margins(x=0.12)
     ax.set_xlabel(label, color=theme.ink, fontsize=8)
     return _svg_bytes(figure)
+
+
+def _draw_log_axis(ax: Any, values: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with plain numbers at its ticks: 10^x would be set in a font of mathematics."""
+    from matplotlib.ticker import LogLocator
+
+    narrow = max(values) < 100 * min(values)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    ax.xaxis.set_major_formatter("{x:,.10g}")
+    ax.minorticks_off()
 
 
 def _svg_bytes(figure: Any) -> bytes:

@@ -39,7 +39,7 @@ from gtcrec.reporting.run_record import (
 from gtcrec.reporting.tables import Cell, Table
 from gtcrec.runtime.files import atomic_path, write_text
 
-__all__ = ["data_uri", "fill_template", "write_comparison_page", "write_run_report"]
+__all__ = ["data_uri", "fill_template", "image_uri", "write_comparison_page", "write_run_report"]
 
 MAX_IMAGE_BYTES = 1 << 20
 SHOWN_USERS = 4
@@ -190,7 +190,7 @@ def _config_sections(config: Mapping[str, Any]) -> list[tuple[str, dict[str, Any
 
 def _example_cards(user: ExampleUser, folder: Path) -> dict[str, Any]:
     def card(item: ExampleItem) -> dict[str, Any]:
-        picture = _image_uri(folder / item.image) if item.image else None
+        picture = image_uri(folder / item.image) if item.image else None
         return {**item.model_dump(), "title": item.title or str(item.item), "picture": picture}
 
     return {
@@ -201,7 +201,7 @@ def _example_cards(user: ExampleUser, folder: Path) -> dict[str, Any]:
     }
 
 
-def _image_uri(path: Path) -> Markup | None:
+def image_uri(path: Path) -> Markup | None:
     """Return an image as a data address, or None if it has gone, is over 1 MiB, or is no PNG, JPEG or GIF."""
     if not path.is_file() or path.stat().st_size > MAX_IMAGE_BYTES:
         return None
@@ -215,14 +215,21 @@ def data_uri(content: bytes, kind: str = "image/png") -> Markup:
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")  # base64 needs no escape
 
 
-def _write_plot(path: Path, draw: Any, history: list[dict[str, Any]]) -> tuple[Markup, Markup] | None:
-    """Write a plot to `path`; return it as data addresses for light and dark, or None if nothing to draw."""
+def _write_plot(path: Path, draw: Any, history: list[dict[str, Any]]) -> tuple[Markup, ...] | None:
+    """Write a plot to `path`; return it as data addresses, or None if nothing to draw.
+
+    They are for light and dark, then for both at the width of a phone, where panels stand one below the other.
+    """
     light: bytes = draw(history, figures.LIGHT) if figures.available() else b""
     if not light:
         return None
     with atomic_path(path) as temporary:
         temporary.write_bytes(light)
-    return data_uri(light), data_uri(draw(history, figures.DARK))
+    others = [
+        draw(history, figures.DARK),
+        *(draw(history, theme, columns=1) for theme in (figures.LIGHT, figures.DARK)),
+    ]
+    return tuple(map(data_uri, (light, *others)))
 
 
 def _format_setting(value: Any) -> str:

@@ -34,6 +34,7 @@ from gtcrec.training.cost import Clock, total_cost
 from gtcrec.training.divergence import require_finite_loss, require_finite_weights
 from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.training.sampling import Batches, Negatives
+from gtcrec.training.tracker_names import Trackers
 from gtcrec.types import Batch, Split, TrainableModel
 
 __all__ = ["Epoch", "Negatives", "TrainConfig", "Training", "epochs", "fit"]
@@ -65,6 +66,7 @@ class TrainConfig(BaseModel):
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the loss; weights stay float32")
     seed: int = Field(0, ge=0, description="of the weights, the batches and the negatives")
+    trackers: Trackers = Field((), description="told of each epoch; each needs the extra of its name")
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from gtcrec.errors import DataError, nearest_id
 from gtcrec.types.arrays import Floats, Ints, Masks, pair_keys
+from gtcrec.types.display import html_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -309,8 +309,7 @@ class Dataset:
         for m in self.features.names:
             present = int(self.features.present[m].sum())
             cells.append((f"content: {m}", f"{self.features.values[m].shape[1]} wide, {present:,} items have it"))
-        body = "".join(f"<tr><td>{escape(name)}</td><td>{text}</td></tr>" for name, text in cells)
-        return f"<b>{escape(self.name)}</b><table>{body}</table>"
+        return html_table(cells, caption=self.name)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gtcrec.types.arrays import Floats, Ints
+from gtcrec.types.display import html_table, show_html
 
 __all__ = ["Report", "ReportContext", "TopK"]
 
@@ -101,3 +102,35 @@ class Report:
         shown = [name for name in self.means if name.endswith("@20")] or list(self.means)
         on = f"on={self.context.on!r}, " if self.context.on else ""
         return f"Report({on}users={len(self.users)}, {', '.join(f'{name}={self[name]:.4f}' for name in shown)})"
+
+    def _repr_html_(self) -> str:
+        cuts = list(dict.fromkeys(name.partition("@")[2] for name in (*self.means, *self.lists)))
+        rows = []
+        for kind in dict.fromkeys(name.partition("@")[0] for name in (*self.means, *self.lists)):
+            rows.append([kind, *(self._cell(f"{kind}@{cut}" if cut else kind) for cut in cuts)])
+        title = f"{self.context.on or 'report'}, {len(self.users):,} users, mean and 95 % interval"
+        html = html_table(rows, ["metric", *(f"@{cut}" if cut else "" for cut in cuts)], title)
+        if not self.slices:
+            return html
+        columns = list(dict.fromkeys(name for means in self.slices.values() for name in means))
+        slices = [
+            [group, *(f"{means[name]:.4g}" if means.get(name) is not None else "–" for name in columns)]
+            for group, means in self.slices.items()
+        ]
+        return f"{html}<details><summary>slices</summary>{html_table(slices, ['group', *columns])}</details>"
+
+    def _cell(self, name: str) -> str:
+        value = self.means.get(name, self.lists.get(name))
+        if value is None:
+            return ""
+        low, high = self.intervals.get(name, (None, None))
+        return f"{value:.4f}" + ("" if low is None else f" ({low:.4f} to {high:.4f})")
+
+    def show(self) -> None:
+        """Display metrics and slices: in the notebook that this is called from, else in the browser.
+
+        Examples
+        --------
+        Call `report.show()` in a cell. What a report is as the last value of a cell is the same.
+        """
+        show_html(self._repr_html_())

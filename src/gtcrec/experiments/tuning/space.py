@@ -25,6 +25,7 @@ _EQUAL_FOR_ALL = (
     "device",
     "embedding_sharding",
     "seed",
+    "trackers",
 )
 
 
