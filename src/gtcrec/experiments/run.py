@@ -93,7 +93,7 @@ class Run:
     ) -> None:
         self.config = config
         self.folder = folder
-        self.dataset = dataset
+        self.dataset, self.encoders = dataset, config.data.load_encoders(dataset)
         self.workers = workers
         self.split = data.split(dataset, config.split)
         require_validation(self.split)
@@ -226,6 +226,7 @@ class Run:
             self.split.train,
             self.split.features,
             item_columns=self.dataset.item_metadata and self.dataset.item_metadata.table(),
+            encoders=self.encoders,
         )
 
     @cached_property
