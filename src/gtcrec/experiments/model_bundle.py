@@ -37,6 +37,7 @@ __all__ = [
     "load_module",
     "read_bundle",
     "read_vectors",
+    "read_weights",
     "renew_bundle",
     "stored_ids",
     "with_ids",
@@ -88,6 +89,11 @@ class ModelBundle:
     def trained_features(self) -> ItemFeatures:
         """The content of the items that the training had."""
         return _rows(self.features, slice(self.seen.n_items))
+
+    @property
+    def trained_items(self) -> Vocabulary:
+        """The ids of the items that the training had."""
+        return Vocabulary(self.items.ids[: self.seen.n_items], self.items.word)
 
     @property
     def added_features(self) -> ItemFeatures:
@@ -236,21 +242,28 @@ def load_module(folder: Path, bundle: ModelBundle, weights_sum: str) -> "nn.Modu
 
     Raises `RunError` when the weights are missing, damaged, exchanged or of another model.
     """
-    from gtcrec.runtime.process_group import SINGLE_PROCESS
-    from gtcrec.training import checkpoint
-
     path = folder / WEIGHTS
     if not path.exists() or sha256(path) != weights_sum:
         raise RunError(f"{path}: no longer the weights that were opened: expected the sha256 sum {weights_sum}")
     model = bundle.build()
-    rows = {id(p) for p in model.sparse_parameters()} if isinstance(model, TrainableModel) else set()
-    sharded = {name for name, p in model.named_parameters() if id(p) in rows}
-    weights, _ = checkpoint.load_shards(path, sharded.__contains__, SINGLE_PROCESS)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(read_weights(path, model))
     except RuntimeError as error:
         raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
     return model
+
+
+def read_weights(path: Path, model: "nn.Module") -> "dict[str, Tensor]":
+    """Return the saved weights of a model like `model`, whole, however many workers wrote them.
+
+    Raises `RunError` when a file is missing or damaged.
+    """
+    from gtcrec.runtime.process_group import SINGLE_PROCESS
+    from gtcrec.training import checkpoint
+
+    rows = {id(p) for p in model.sparse_parameters()} if isinstance(model, TrainableModel) else set()
+    sharded = {name for name, p in model.named_parameters() if id(p) in rows}
+    return checkpoint.load_shards(path, sharded.__contains__, SINGLE_PROCESS)[0]
 
 
 def read_vectors(folder: Path) -> StoredVectors | None:

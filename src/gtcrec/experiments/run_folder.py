@@ -9,17 +9,20 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from gtcrec.errors import RunError
+from gtcrec.evaluation.evaluator import recommend
 from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.reporting.html import write_run_report
 from gtcrec.reporting.run_record import read_run_record
@@ -37,7 +40,7 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.training.trainer import Epoch
-from gtcrec.types import Dataset
+from gtcrec.types import Dataset, Interactions, Ints, Scorer, Split
 
 __all__ = [
     "CHECKPOINT",
@@ -45,6 +48,7 @@ __all__ = [
     "check_bound_files",
     "describe_dataset",
     "describe_environment",
+    "describe_examples",
     "history_files",
     "make_run_folder",
     "publish_results",
@@ -58,18 +62,26 @@ __all__ = [
 
 CHECKPOINT = "checkpoint.safetensors"
 STOP_REQUEST = ".stop"  # the file that asks the process that trains a run to end it
+_EXAMPLES = 4  # users whose lists the report shows
 _BOUND = ("config.yaml", "data.json", "environment.json")
 _SHOWN = (*_BOUND, "history.jsonl", "timings.jsonl")  # what the page of a run reads beside its results
 
 
-def make_run_folder(folder: Path, texts: Mapping[str, str]) -> None:
-    """Make a folder with these files, whole or not at all. The caller holds its lock and knows that it is empty."""
+def make_run_folder(
+    folder: Path, texts: Mapping[str, str], writers: Mapping[str, Callable[[Path], None]] = MappingProxyType({})
+) -> None:
+    """Make a folder with these files, whole or not at all. The caller holds its lock and knows that it is empty.
+
+    `writers` write files of other kinds, by name.
+    """
     sweep_stale(folder.resolve().parent, folder.resolve().name, alone=True)
     fresh = temporary_path(folder.resolve())
     make_folder(fresh)
     try:
         for name, text in texts.items():
             write_text(fresh / name, text)
+        for name, write in writers.items():
+            write(fresh / name)
         with writing(folder):
             fresh.replace(folder.resolve())
             fsync_path(folder.resolve().parent)
@@ -213,3 +225,33 @@ def describe_environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def describe_examples(
+    scorer: Scorer, split: Split, dataset: Dataset, users: Ints, relevant: Interactions, folder: Path
+) -> list[dict[str, Any]]:
+    """What the report shows of a few users, spread evenly over `users`, those evaluated on `relevant` interactions."""
+    users = users[np.linspace(0, len(users) - 1, min(_EXAMPLES, len(users))).round().astype(int)]
+    lists = recommend(scorer, users, 8, [split.train])
+
+    def describe(item: int) -> dict[str, Any]:
+        metadata = dataset.item_metadata
+        image = metadata.images[item] if metadata else None
+        return {
+            "item": dataset.items.ids[item : item + 1].tolist()[0],
+            "title": metadata.titles[item] if metadata else None,
+            "image": os.path.relpath(image, folder) if image else None,
+        }
+
+    return [
+        {
+            "user": dataset.users.ids[user : user + 1].tolist()[0],
+            "history": [describe(item) for item in split.train.items_of(user)[:8].tolist()],
+            "recommended": [
+                {**describe(item), "score": score, "hit": item in relevant.items_of(user)}
+                for item, score in zip(lists.items[row].tolist(), lists.scores[row].tolist(), strict=True)
+                if item >= 0
+            ],
+        }
+        for row, user in enumerate(users.tolist())
+    ]
