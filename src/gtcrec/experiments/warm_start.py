@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gtcrec import models
 from gtcrec.errors import ConfigError, RunError
 from gtcrec.experiments.config import RunConfig
 from gtcrec.experiments.model_bundle import WEIGHTS, ModelBundle, is_bundle, read_bundle, read_weights
@@ -37,6 +38,11 @@ class WarmStart:
         folder = Path(folder)
         if not config.spec.is_trained:
             raise ConfigError(f"init_from: {config.model} is computed anew from the data, so it starts from nothing")
+        if getattr(models.make_config(config.model, config.settings, config.preset), "init", "") == "als":
+            raise ConfigError(
+                "init_from: init=als solves the first weights from all data of today, which older ones would replace; "
+                "leave init_from out, or set init=random in both runs"
+            )
         if config.train.embedding_sharding == "row_wise":
             raise ConfigError("init_from: expected train.embedding_sharding=none, found row_wise")
         if not is_bundle(folder) or not (folder / WEIGHTS).exists():
