@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gtcrec.errors import WriteError
+from gtcrec.errors import DataError, WriteError
 from gtcrec.runtime import replacement
-from gtcrec.runtime.replacement import exchange_folders, renewed_folder, restore_folder
+from gtcrec.runtime.files import write_manifest
+from gtcrec.runtime.replacement import exchange_folders, read_unchanged, renewed_folder, restore_folder
 
 
 def folder_of(place: Path, text: str) -> Path:
@@ -52,6 +53,38 @@ def test_a_reader_finds_a_folder_at_every_moment(tmp_path: Path) -> None:
     reader.join()
     assert missing == []
     assert (place / "b.txt").read_text() == "199"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_read_of_two_folders_is_read_again(tmp_path: Path, fails: bool) -> None:
+    place, new = folder_of(tmp_path / "data", "former"), folder_of(tmp_path / ".data.next", "new")
+    for folder in (place, new):
+        write_manifest(folder, ["a.txt", "b.txt"])
+    calls = []
+
+    def read() -> tuple[str, str]:
+        first = (place / "a.txt").read_text()
+        calls.append(first)
+        if len(calls) == 1:
+            exchange_folders(new, place)
+            if fails:
+                raise DataError("b.txt does not go with a.txt")
+        return first, (place / "b.txt").read_text()
+
+    assert read_unchanged(place, read) == ("new", "new")
+    assert calls == ["former", "new"]
+
+
+def test_an_error_of_a_folder_that_stays_is_raised_at_once(tmp_path: Path) -> None:
+    calls = []
+
+    def read() -> None:
+        calls.append(1)
+        raise DataError("damaged")
+
+    with pytest.raises(DataError, match="damaged"):
+        read_unchanged(folder_of(tmp_path / "data", "former"), read)
+    assert calls == [1]
 
 
 def test_after_a_kill_between_two_renames_the_former_folder_comes_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A folder in the place of another: a reader finds the former or the new one, never a mixture of both.
+"""A folder in the place of another: who looks finds the former or the new one, never a mixture of both.
 
 Linux exchanges two folders in one step (`renameat2`, Linux 3.15). Where the system or the file system lacks that, two
 renames take its place: for a moment nothing stands at the path, and after a kill in it the next writer puts the former
@@ -9,13 +9,16 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from gtcrec.runtime.files import fsync_path, link_or_copy, sweep_stale, writing
+from gtcrec.runtime.files import MANIFEST, fsync_path, link_or_copy, sweep_stale, writing
 
-__all__ = ["exchange_folders", "renewed_folder", "restore_folder"]
+__all__ = ["exchange_folders", "read_unchanged", "renewed_folder", "restore_folder"]
+
+Found = TypeVar("Found")
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 _LACKING = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
@@ -70,6 +73,30 @@ def renewed_folder(place: Path) -> Iterator[Path]:
         exchange_folders(fresh, place)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def read_unchanged(folder: Path, read: Callable[[], Found]) -> Found:
+    """Return what `read` makes of the files of a folder; it is called again where these were replaced meanwhile.
+
+    The folder's manifest tells. Raises what `read` raises of a folder that stays.
+    """
+    while True:
+        before = _manifest_bytes(folder)
+        try:
+            found = read()
+        except Exception:  # files of two folders may fail in any way
+            if _manifest_bytes(folder) == before:
+                raise
+            continue
+        if _manifest_bytes(folder) == before:
+            return found
+
+
+def _manifest_bytes(folder: Path) -> bytes | None:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except (OSError, ValueError):  # no such path, or one that the system does not take
+        return None
 
 
 def _former(place: Path) -> Path:

@@ -29,6 +29,7 @@ from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
+from gtcrec.runtime.replacement import read_unchanged
 from gtcrec.serving.diversity import POOL, cosines, diversify, side_by_side
 from gtcrec.serving.inputs import join_item_columns
 from gtcrec.serving.list_request import ListRequest
@@ -75,8 +76,10 @@ class TrainedModel:
             from gtcrec.experiments.run import Run
 
             return cls.of_run(Run.load(folder, data, device))
-        bundle, place = read_bundle(folder), find_device(device or "cpu")
-        weights_sum, vectors = sha256(folder / WEIGHTS), read_vectors(folder)
+        place = find_device(device or "cpu")
+        bundle, weights_sum, vectors = read_unchanged(
+            folder, lambda: (read_bundle(folder), sha256(folder / WEIGHTS), read_vectors(folder))
+        )
 
         def load() -> nn.Module:
             return load_module(folder, bundle, weights_sum).to(place)

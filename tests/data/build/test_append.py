@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,31 @@ def test_the_same_tables_again_change_nothing(tmp_path: Path) -> None:
     assert append(out, items, events, image_root=shop.folder, on_stage=said.append) == first
     assert said == [f"{out}: these tables were appended already"]
     assert (out / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is Linux's")
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08])
+def test_a_reader_meanwhile_gets_one_day_or_the_next(two_days: Path, tmp_path: Path, delay: float) -> None:
+    """Reading takes longer than an exchange, so that some reads find files of both."""
+    days = [shutil.copytree(two_days / name, tmp_path / name) for name in ("data", "next")]
+    expected = [load(day).fingerprint for day in days]
+    exchange = threading.Timer(delay, replacement._exchange, days)
+    exchange.start()
+    found = load(days[0]).fingerprint
+    exchange.join()
+    assert found in expected
+    assert load(days[0]).fingerprint == expected[1]
+
+
+@pytest.fixture(scope="module")
+def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data`, built, and `next`, the same a day later."""
+    folder = tmp_path_factory.mktemp("days")
+    shop = GrowingShop(folder)
+    build(*shop.day(0), folder / "data", CONFIG, image_root=shop.folder)
+    shutil.copytree(folder / "data", folder / "next")
+    append(folder / "next", *shop.day(1), image_root=shop.folder)
+    return folder
 
 
 @pytest.mark.slow
