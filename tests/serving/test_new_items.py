@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from gtcrec.data.build.pipeline import BuildConfig, build
 from gtcrec.errors import DataError, RunError
 from gtcrec.experiments.model_bundle import read_bundle
 from gtcrec.runtime.files import check_manifest
+from gtcrec.serving.http.live import LiveRun
 from gtcrec.serving.new_items import add_items_to_folder
 
 NAMES = {"item_id": "sku", "title": "name", "image": "picture", "price": "price", "kind": "kind", "shape": "shape"}
@@ -106,6 +108,24 @@ def test_a_saved_recommender_takes_new_items_as_a_run_does(shop: Path, run: Path
     models = [gtcrec.Recommender.load(folder) for folder in (run, saved)]
     assert np.array_equal(*(model.score("u0001", model.item_ids) for model in models))
     shutil.rmtree(saved)
+
+
+def test_a_server_of_a_folder_of_runs_takes_the_new_items_of_the_newest_alone(
+    shop: Path, run: Path, tmp_path: Path
+) -> None:
+    """New items do not make an older run the newest."""
+    shutil.copytree(run, tmp_path / "runs" / "newer")
+    shutil.copytree(run, tmp_path / "runs" / "older")
+    for name, time in (("older", 1_000_000), ("newer", 2_000_000)):
+        os.utime(tmp_path / "runs" / name / "model.json", (time, time))
+    live = LiveRun(tmp_path / "runs")
+    add_items_to_folder(tmp_path / "runs" / "older", shop / "new.csv")
+    assert not live.reload()
+    add_items_to_folder(tmp_path / "runs" / "newer", shop / "new.csv")
+    assert live.reload()
+    assert set(NEW) <= set(live.current().recommender.item_ids)
+    assert live.current().folder.name == "newer"
+    shutil.rmtree(tmp_path / "runs")
 
 
 def test_the_run_can_still_be_evaluated(shop: Path, run: Path) -> None:

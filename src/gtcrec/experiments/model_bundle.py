@@ -6,6 +6,7 @@ users and items are kept too: they answer without the model. Importing this modu
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -185,7 +186,8 @@ def write_bundle(folder: Path, bundle: ModelBundle, weights: "Mapping[str, Tenso
 def renew_bundle(folder: Path, bundle: ModelBundle, scorer: Scorer) -> None:
     """Write a bundle in the place of the one in a folder, at once; its weights and other files stay.
 
-    Raises `RunError` when another process writes to the folder, or a file of it is damaged.
+    So does the time of its training, by which a server finds the newest of several runs. Raises `RunError` when another
+    process writes to the folder, or a file of it is damaged.
     """
     place = folder.resolve()
     with hold_lock(place), renewed_folder(place) as copy:
@@ -193,8 +195,9 @@ def renew_bundle(folder: Path, bundle: ModelBundle, scorer: Scorer) -> None:
             facts = check_manifest(copy)
         except DataError as error:
             raise _unreadable(folder, error) from error
-        before = facts.pop("files")
+        before, trained = facts.pop("files"), (copy / FACTS).stat()
         write_bundle_files(copy, bundle, scorer)
+        os.utime(copy / FACTS, ns=(trained.st_atime_ns, trained.st_mtime_ns))
         names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
         bundled = {FACTS, _USERS, _ITEMS, _SEEN, _CONTENT, _ENCODERS, *_VECTORS}
         write_manifest(copy, sorted(names & {*before, *bundled}), facts)
