@@ -86,9 +86,14 @@ def raw_shop(tmp_path_factory):
     write_csv(folder / "orders.csv", orders)
     kinds = [row["title"].split() for row in items]
     more = [{"categories": f"{a}|{c}", "brand": b, "price": f"{len(a + b)}.5"} for a, b, c, *_ in kinds]
-    write_csv(folder / "items.csv", [row | columns for row, columns in zip(items, more, strict=True)])
+    items = [row | columns for row, columns in zip(items, more, strict=True)]
+    write_csv(folder / "items.csv", items)
     later = [{**row, "item": name} for row, name in zip(items, ("mug-8", "tea-3"), strict=False)]
     write_csv(folder / "new_items.csv", later)
+    visits = [("zoe", "mug-8"), ("zoe", "mug-7"), ("zoe", "tea-2"), ("ann", "mug-8"), ("bob", "mug-8")]
+    last = max(int(row["timestamp"]) for row in clicks)
+    days = [{"user": user, "item": item, "timestamp": last + k} for k, (user, item) in enumerate(visits, 1)]
+    write_csv(folder / "new_clicks.csv", days)
     return folder
 
 

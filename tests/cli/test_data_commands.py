@@ -45,6 +45,8 @@ def test_a_file_keys_and_options_build_the_same_folder(shop: Path, capsys: pytes
     assert set(files_of(shop / "new/keys")) == {
         "interactions.parquet",
         "items.parquet",
+        "left_out_interactions.parquet",
+        "left_out_items.parquet",
         "numbers_feat.npy",
         "tags_feat.npy",
     }
@@ -124,3 +126,36 @@ def test_make_synthetic_prints_the_folder(tmp_path: Path, capsys: pytest.Capture
     assert execute(["data", "synthesize", str(tmp_path / "s"), "--users", "60", "--items", "40"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 's'}\n"
     assert (tmp_path / "s" / "interactions.csv").is_file()
+
+
+def append_line(shop: Path, *more: str) -> list[str]:
+    (shop / "day.csv").write_text("user_id,item_id,rating\nnew,a,5\nnew,b,4\n")
+    return ["data", "build", "--append", "--interactions", str(shop / "day.csv"), "--out", str(shop / "out"), *more]
+
+
+def test_append_adds_a_day_to_a_built_folder(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = ["--items", str(shop / "items.csv"), "--interactions", str(shop / "pairs.csv"), "--out", str(shop / "out")]
+    assert execute(["data", "build", *paths, "core=0", "tags=genre", "split.seed=3"]) == 0
+    assert "appended" not in capsys.readouterr().out
+    assert execute(append_line(shop, "core=0", "split.seed=3")) == 0
+    assert "| users that came in | 1 |" in capsys.readouterr().out
+    assert execute(append_line(shop)) == 0
+    assert "these tables were appended already" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["core=2"], "core: --append goes on as the folder was built, with 0, found 2"),
+        (["split.seed=4"], "split.seed: --append goes on as the folder was built, with 3, found 4"),
+        (["--out", "nowhere"], "nowhere: expected a folder of `gtcrec data build`, found another or none"),
+    ],
+)
+def test_append_refuses_other_settings(
+    shop: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    paths = ["--items", str(shop / "items.csv"), "--interactions", str(shop / "pairs.csv"), "--out", str(shop / "out")]
+    assert execute(["data", "build", *paths, "core=0", "tags=genre", "split.seed=3"]) == 0
+    capsys.readouterr()
+    assert execute(append_line(shop, *more)) == 1
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -16,8 +16,10 @@ from gtcrec.data.sources.huggingface import HuggingFaceConfig
 VERBS = {old: new for old, new in OLD_WORDS.items() if not old.startswith("-")}
 OPTIONS = {old: new for old, new in OLD_WORDS.items() if old.startswith("-")}
 LISTED = {
-    "": "demo train resume stop evaluate recommend similar users serve compare tune benchmark data analyze models runs",
+    "": "demo train resume stop evaluate recommend similar users serve export compare tune benchmark data items "
+    "analyze models runs",
     "data": "list download describe convert build encode synthesize export",
+    "items": "add",
     "analyze": "ablation missing-modalities importance explain",
     "models": "list show",
     "runs": "list show report check",

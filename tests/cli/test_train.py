@@ -211,3 +211,24 @@ def test_options_of_training_are_settings(data: Path, tmp_path: Path) -> None:
     assert execute(line) == 0
     train = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["train"]
     assert (train["epochs"], train["learning_rate"]) == (1, 0.0123)
+
+
+def test_a_start_from_another_run_is_said(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["train", str(data), "bpr", *SMALL, "--init-from", str(runs / "bpr")]
+    assert execute([*line, "--out", str(tmp_path / "run")]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"starting from {runs / 'bpr'}: 80 users and 0 new, 50 items and 0 new" in said
+    assert "warning" not in said
+    assert execute([*line, "--out", str(tmp_path / "other"), "split.seed=1"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"was trained on \d+ of \d+ interactions of the validation, which looks better than it is", said)
+
+
+def test_a_start_from_another_run_is_for_one_process(
+    data: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["train", str(data), "bpr", *SMALL, "--init-from", str(runs / "bpr"), "--engine", "ray", "--out", "run"]
+    assert execute(line) == 1
+    assert "error: --init-from is for --engine local, found --engine ray" in capsys.readouterr().err

@@ -234,6 +234,9 @@ def build(
         str, typer.Option("--interactions", metavar="FILE", help="The interactions table, of the same kinds.")
     ] = "",
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="The data folder to make.")] = "",
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to the folder: a day's interactions, its new and changed items.")
+    ] = False,
     file: ConfigFile = None,
     engine: Engine = "local",
     workers: WorkerCount = 1,
@@ -242,26 +245,34 @@ def build(
     """Make a data folder of an items table and an interactions table, and say what was left out and why.
 
     The file of --config may have the keys below, and items, interactions, out and image_root, the folder that image
-    paths are relative to (the items table's if not given).
+    paths are relative to (the items table's if not given). With --append one of the two tables is enough, and settings
+    are those of the folder; given ones must be equal.
     """
     from gtcrec.cli.console import counted, resumable, say, write_out
+    from gtcrec.data.build import append as appending
     from gtcrec.data.build.pipeline import build
     from gtcrec.data.build.report import write_report
     from gtcrec.runtime.block_jobs import choose_executor
 
-    paths, config = _read_build(file, words or (), {"items": items, "interactions": interactions, "out": out})
+    options = {"items": items, "interactions": interactions, "out": out}
+    paths, config = _read_build(file, words or (), options, append)
     prepare_parent(paths["out"])
     executor = choose_executor(engine, workers, ray_address, config.device)
     with resumable("the same command goes on with what is complete"), counted("batches") as on_block:
-        report = build(**paths, config=config, executor=executor, on_stage=say, on_block=on_block)
+        given: dict[str, Any] = {**paths, "executor": executor, "on_stage": say, "on_block": on_block}
+        report = appending.append(**given, device=config.device) if append else build(**given, config=config)
     write_out(write_report(report))
     say(f"built: {paths['out']}")
 
 
 def _read_build(
-    file: Path | None, words: Sequence[str], options: Mapping[str, str]
+    file: Path | None, words: Sequence[str], options: Mapping[str, str], append: bool
 ) -> "tuple[dict[str, Path], BuildConfig]":
-    """Return the paths and the configuration of a build: of its file, then KEY=VALUE, then options."""
+    """Return the paths and the configuration of a build: of its file, then KEY=VALUE, then options.
+
+    To append, the configuration is that of the folder. Raises `ConfigError` for a setting that differs from it.
+    """
+    from gtcrec.data.build.append import read_build_config
     from gtcrec.data.build.pipeline import BuildConfig
 
     known = [*_key_fields(BuildConfig), *_PATHS]
@@ -269,11 +280,23 @@ def _read_build(
     if others:
         raise typer.BadParameter(f"expected KEY=VALUE, found {others[0]!r}")
     values = {**_read_build_file(file), **settings, **{key: value for key, value in options.items() if value}}
-    for key in options:
+    for key in ("out",) if append else options:
         if not values.get(key):
             raise typer.BadParameter(f"missing option --{key}")
     paths = {key: Path(values.pop(key)) for key in _PATHS if key in values}
-    return paths, configure(BuildConfig, values)
+    config = configure(BuildConfig, values)
+    return paths, _same_config(read_build_config(paths["out"]), config, values) if append else config
+
+
+def _same_config(stored: "BuildConfig", asked: "BuildConfig", values: Mapping[str, Any]) -> "BuildConfig":
+    """Return how a folder was built, on the device that is asked for; every other setting must be equal."""
+    for key in values:
+        was, now = stored, asked
+        for name in key.split("."):
+            was, now = getattr(was, name), getattr(now, name)
+        if key != "device" and was != now:
+            raise ConfigError(f"{key}: --append goes on as the folder was built, with {was!r}, found {now!r}")
+    return stored.model_copy(update={"device": asked.device} if "device" in values else {})
 
 
 def _read_build_file(file: Path | None) -> dict[str, Any]:

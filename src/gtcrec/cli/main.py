@@ -24,6 +24,7 @@ from gtcrec.cli.demo import demo
 from gtcrec.cli.listings import models_app, runs_app
 from gtcrec.cli.recommend import recommend
 from gtcrec.cli.serving.export import export
+from gtcrec.cli.serving.items import items_app
 from gtcrec.cli.serving.questions import similar, users
 from gtcrec.cli.serving.serve import serve
 from gtcrec.cli.train import evaluate, resume, stop, train
@@ -80,7 +81,9 @@ for _command in (
     benchmark,
 ):
     app.command()(_command)
-for _group, _name in ((data_app, "data"), (analyze_app, "analyze"), (models_app, "models"), (runs_app, "runs")):
+for _group, _name in (
+    (data_app, "data"), (items_app, "items"), (analyze_app, "analyze"), (models_app, "models"), (runs_app, "runs"),
+):  # fmt: skip
     app.add_typer(_group, name=_name)
 
 

@@ -52,6 +52,9 @@ def train(
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="The same as epochs=N.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="The same as learning_rate=X.")] = None,
     device: Device = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", metavar="RUN", help="Start from the weights of this run of the model.")
+    ] = None,
     old_data: OldData = None,
     old_model: OldModel = None,
     old_settings: OldSettings = None,
@@ -72,14 +75,22 @@ def train(
         _print_needs(run_config, threads)
         return
     ray = _ray_cluster(engine, workers, ray_address, max_failures)
+    if ray and init_from:
+        raise ConfigError("--init-from is for --engine local, found --engine ray")
     prepare_parent(out)
     if ray and not run_config.spec.solves_items:
         _train_by_ray(run_config, out, ray, fresh=True)
         return
-    _train_new(run_config, out, threads, (engine, workers, ray_address) if ray else None)
+    _train_new(run_config, out, threads, (engine, workers, ray_address) if ray else None, init_from)
 
 
-def _train_new(config: "RunConfig", out: Path, threads: int | None, solve_by: tuple[Any, int, str] | None) -> None:
+def _train_new(
+    config: "RunConfig",
+    out: Path,
+    threads: int | None,
+    solve_by: tuple[Any, int, str] | None,
+    init_from: Path | None,
+) -> None:
     """Make a run and train it in this process, or in those of torchrun; `solve_by` says who solves blocks of items."""
     from gtcrec.experiments.run import Run
     from gtcrec.runtime.block_jobs import choose_executor
@@ -87,7 +98,9 @@ def _train_new(config: "RunConfig", out: Path, threads: int | None, solve_by: tu
 
     with init_process_group(config.train.device) as processes:
         use_threads(threads, processes.is_main)
-        run = Run.create(config, out, processes)
+        run = Run.create(config, out, processes, init_from)
+        if processes.is_main and init_from:
+            _say_start(run, init_from)
         run.executor = choose_executor(*solve_by) if solve_by else None
         train_here(run)
     if processes.is_main:
@@ -196,6 +209,21 @@ def train_here(run: "Run", end_after: int = 0) -> None:
     else:
         for _ in epochs():
             pass
+
+
+def _say_start(run: "Run", init_from: Path) -> None:
+    """Say what a run took over of another, and warn where its validation was trained on."""
+    from gtcrec.cli.console import say
+
+    found = run.started_from
+    counts = ", ".join(f"{found[word]['known']:,} {word} and {found[word]['new']:,} new" for word in ("users", "items"))
+    say(f"starting from {init_from}: {counts}")
+    if trained := found["validation"]["trained_on"]:
+        say(
+            f"warning: {init_from} was trained on {trained:,} of {found['validation']['interactions']:,} interactions "
+            "of the validation, which looks better than it is; split by time or by leave_one_out",
+            style="yellow",
+        )
 
 
 def _warn_of_no_test(run: "Run") -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gtcrec import models
 from gtcrec.data import ReadConfig, SplitConfig, load
+from gtcrec.data.features.item_encoders import ItemEncoders, read_folder_encoders
 from gtcrec.errors import ConfigError, config_error, nearest
 from gtcrec.evaluation.metrics import RANKING_METRICS, parse
 from gtcrec.evaluation.protocol import EvaluateConfig
@@ -35,6 +36,14 @@ class DataConfig(ReadConfig):
     def load(self) -> Dataset:
         """Read the data. Raises as `gtcrec.data.load`."""
         return load(self.path, self)
+
+    def load_encoders(self, dataset: Dataset) -> ItemEncoders:
+        """Read what encodes new items as the content of `dataset`, which `load` returned, was encoded.
+
+        Raises `DataError` for a file that cannot be read.
+        """
+        path = Path(self.path)
+        return read_folder_encoders(path if path.is_dir() else path.parent, dataset.features.names)
 
 
 class RunConfig(BaseModel):

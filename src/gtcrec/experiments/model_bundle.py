@@ -6,6 +6,7 @@ users and items are kept too: they answer without the model. Importing this modu
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,10 +20,14 @@ import pyarrow.parquet as pq
 from gtcrec import models
 from gtcrec.errors import DataError, RunError
 from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, make_folder, sha256, write_json, write_manifest
+from gtcrec.runtime.locks import hold_lock
+from gtcrec.runtime.replacement import renewed_folder
 from gtcrec.types import Floats, Interactions, Ints, ItemFeatures, Scorer, TrainableModel, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from gtcrec.data.features.item_encoders import ItemEncoders
 
 __all__ = [
     "FACTS",
@@ -33,6 +38,8 @@ __all__ = [
     "load_module",
     "read_bundle",
     "read_vectors",
+    "read_weights",
+    "renew_bundle",
     "stored_ids",
     "with_ids",
     "write_bundle",
@@ -42,6 +49,7 @@ __all__ = [
 WEIGHTS = "model.safetensors"
 FACTS, _USERS, _ITEMS, _SEEN, _CONTENT = "model.json", "users.parquet", "items.parquet", "seen.npz", "content.npz"
 _VECTORS = ("user_vectors.npy", "item_vectors.npy")
+_ENCODERS = "encoders.npz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +58,7 @@ class ModelBundle:
 
     `seen` are the training interactions; `features` the content of its items and, after these, of `n_added` items that
     came after training. `items` has the ids of all of them, `item_columns` a row each of the items table, if any.
+    `encoders` turn columns of new items into content, None where nothing is known of how the content was made.
     """
 
     model: str
@@ -61,12 +70,13 @@ class ModelBundle:
     features: ItemFeatures
     n_added: int = 0
     item_columns: pa.Table | None = None
+    encoders: "ItemEncoders | None" = None
 
     def without_unused_content(self) -> "ModelBundle":
         """Return the bundle without content if its model does not use any."""
         if models.get_spec(self.model).uses_content:
             return self
-        return replace(self, features=ItemFeatures(self.features.n_items))
+        return replace(self, features=ItemFeatures(self.features.n_items), encoders=None)
 
     @cached_property
     def titles(self) -> tuple[str, ...]:
@@ -80,6 +90,11 @@ class ModelBundle:
     def trained_features(self) -> ItemFeatures:
         """The content of the items that the training had."""
         return _rows(self.features, slice(self.seen.n_items))
+
+    @property
+    def trained_items(self) -> Vocabulary:
+        """The ids of the items that the training had."""
+        return Vocabulary(self.items.ids[: self.seen.n_items], self.items.word)
 
     @property
     def added_features(self) -> ItemFeatures:
@@ -153,6 +168,8 @@ def write_bundle_files(folder: Path, bundle: ModelBundle, scorer: Scorer) -> Non
     content = {f"values/{m}": bundle.features.values[m] for m in bundle.features.names}
     present = {f"present/{m}": bundle.features.present[m] for m in bundle.features.names}
     _write_arrays(folder / _CONTENT, content | present)
+    if bundle.encoders is not None and bundle.encoders.by_modality:
+        bundle.encoders.write(folder / _ENCODERS)
     _write_vectors(folder, scorer)
 
 
@@ -164,6 +181,26 @@ def write_bundle(folder: Path, bundle: ModelBundle, weights: "Mapping[str, Tenso
     checkpoint.save(folder / WEIGHTS, weights, {"model": bundle.model})
     write_bundle_files(folder, bundle, scorer)
     write_manifest(folder, sorted(path.name for path in folder.iterdir()))
+
+
+def renew_bundle(folder: Path, bundle: ModelBundle, scorer: Scorer) -> None:
+    """Write a bundle in the place of the one in a folder, at once; its weights and other files stay.
+
+    So does the time of its training, by which a server finds the newest of several runs. Raises `RunError` when another
+    process writes to the folder, or a file of it is damaged.
+    """
+    place = folder.resolve()
+    with hold_lock(place), renewed_folder(place) as copy:
+        try:
+            facts = check_manifest(copy)
+        except DataError as error:
+            raise _unreadable(folder, error) from error
+        before, trained = facts.pop("files"), (copy / FACTS).stat()
+        write_bundle_files(copy, bundle, scorer)
+        os.utime(copy / FACTS, ns=(trained.st_atime_ns, trained.st_mtime_ns))
+        names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+        bundled = {FACTS, _USERS, _ITEMS, _SEEN, _CONTENT, _ENCODERS, *_VECTORS}
+        write_manifest(copy, sorted(names & {*before, *bundled}), facts)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -197,6 +234,7 @@ def read_bundle(folder: Path) -> ModelBundle:
             _features(content, len(items)),
             facts["n_added_items"],
             items.drop_columns(["item_id"]) if items.num_columns > 1 else None,
+            _read_encoders(folder),
         )
     except (DataError, OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise _unreadable(folder, error) from error
@@ -207,21 +245,28 @@ def load_module(folder: Path, bundle: ModelBundle, weights_sum: str) -> "nn.Modu
 
     Raises `RunError` when the weights are missing, damaged, exchanged or of another model.
     """
-    from gtcrec.runtime.process_group import SINGLE_PROCESS
-    from gtcrec.training import checkpoint
-
     path = folder / WEIGHTS
     if not path.exists() or sha256(path) != weights_sum:
         raise RunError(f"{path}: no longer the weights that were opened: expected the sha256 sum {weights_sum}")
     model = bundle.build()
-    rows = {id(p) for p in model.sparse_parameters()} if isinstance(model, TrainableModel) else set()
-    sharded = {name for name, p in model.named_parameters() if id(p) in rows}
-    weights, _ = checkpoint.load_shards(path, sharded.__contains__, SINGLE_PROCESS)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(read_weights(path, model))
     except RuntimeError as error:
         raise RunError(f"{path}: weights of another model, or of another version's: {error}") from error
     return model
+
+
+def read_weights(path: Path, model: "nn.Module") -> "dict[str, Tensor]":
+    """Return the saved weights of a model like `model`, whole, however many workers wrote them.
+
+    Raises `RunError` when a file is missing or damaged.
+    """
+    from gtcrec.runtime.process_group import SINGLE_PROCESS
+    from gtcrec.training import checkpoint
+
+    rows = {id(p) for p in model.sparse_parameters()} if isinstance(model, TrainableModel) else set()
+    sharded = {name for name, p in model.named_parameters() if id(p) in rows}
+    return checkpoint.load_shards(path, sharded.__contains__, SINGLE_PROCESS)[0]
 
 
 def read_vectors(folder: Path) -> StoredVectors | None:
@@ -251,6 +296,15 @@ def read_vectors(folder: Path) -> StoredVectors | None:
 def stored_ids(column: pa.ChunkedArray) -> Any:
     """Return a column of ids as int64 or text."""
     return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=np.str_)
+
+
+def _read_encoders(folder: Path) -> "ItemEncoders | None":
+    """Read the encoders of a bundle; None in those of earlier versions and of models without content."""
+    if not (folder / _ENCODERS).is_file():
+        return None
+    from gtcrec.data.features.item_encoders import read_item_encoders
+
+    return read_item_encoders(folder / _ENCODERS)
 
 
 def _unreadable(folder: Path, error: Exception) -> RunError:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from gtcrec import data, models
 from gtcrec.data.datasets import find_source
 from gtcrec.data.splits import require_test, require_validation
-from gtcrec.errors import DataError, RunError
+from gtcrec.errors import RunError
 from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.evaluation.report_io import per_user_table, report_to_json
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
@@ -23,6 +23,7 @@ from gtcrec.experiments.run_folder import (
     CHECKPOINT,
     STOP_REQUEST,
     check_bound_files,
+    check_results,
     describe_dataset,
     describe_environment,
     describe_examples,
@@ -35,12 +36,12 @@ from gtcrec.experiments.run_folder import (
     write_per_user,
 )
 from gtcrec.experiments.trackers import track_epochs
+from gtcrec.experiments.warm_start import WarmStart
 from gtcrec.reporting.html import write_run_report
 from gtcrec.reporting.notebook import run_html
 from gtcrec.runtime.block_jobs import Executor
 from gtcrec.runtime.files import (
     MANIFEST,
-    check_manifest,
     json_text,
     require_empty,
     sweep_stale,
@@ -92,7 +93,7 @@ class Run:
     ) -> None:
         self.config = config
         self.folder = folder
-        self.dataset = dataset
+        self.dataset, self.encoders = dataset, config.data.load_encoders(dataset)
         self.workers = workers
         self.split = data.split(dataset, config.split)
         require_validation(self.split)
@@ -105,24 +106,49 @@ class Run:
             )
         self.training = Training(self.model, config.train)
         self.executor: Executor | None = None  # of what is done in blocks; this process if none is given
+        self.started_from: dict[str, Any] = {}  # what `create` found in the run whose weights it took over
         self._stamp: tuple[int, ...] = ()  # tells whether another process has replaced the checkpoint meanwhile
 
     @classmethod
-    def create(cls, config: RunConfig, folder: str | Path, workers: ProcessGroup = SINGLE_PROCESS) -> "Run":
-        """Start a run in a new or empty folder. Raises `RunError` when the folder holds something."""
+    def create(
+        cls,
+        config: RunConfig,
+        folder: str | Path,
+        workers: ProcessGroup = SINGLE_PROCESS,
+        init_from: str | Path | None = None,
+    ) -> "Run":
+        """Start a run in a new or empty folder, from the weights of the run `init_from` if given.
+
+        Raises `RunError` when the folder holds something, and as `WarmStart`.
+        """
         folder = Path(folder)
-        if not workers.is_main:
-            return cls(config, folder, config.data.load(), workers)
-        with hold_lock(folder):
-            require_empty(folder, hint="; name another, or go on with `gtcrec resume`")
+        with hold_lock(folder) if workers.is_main else nullcontext():
+            if workers.is_main:
+                require_empty(folder, hint="; name another, or go on with `gtcrec resume`")
+            start = WarmStart.read(init_from, config) if init_from else None
             run = cls(config, folder, config.data.load(), workers)
-            texts = {
-                "environment.json": json_text({**describe_environment(), "workers": workers.size}),
-                "data.json": json_text(describe_dataset(run.dataset, run.split.how)),
-                "config.yaml": dump_yaml(config),
-            }
-            make_run_folder(folder, texts)
+            about = describe_dataset(run.dataset, run.split.how)
+            if start:
+                run.started_from = start.apply(run.model, run.split)
+                about["started_from"] = run.started_from
+            if workers.is_main:
+                run._make_folder(about)
         return run
+
+    def _make_folder(self, about: dict[str, Any]) -> None:
+        """Write what says what is trained; with the weights of another run, also a checkpoint before any epoch."""
+        texts = {
+            "environment.json": json_text({**describe_environment(), "workers": self.workers.size}),
+            "data.json": json_text(about),
+            "config.yaml": dump_yaml(self.config),
+        }
+        if not self.started_from:
+            make_run_folder(self.folder, texts)
+            return
+        make_run_folder(
+            self.folder, texts | history_files([]), {CHECKPOINT: partial(self.training.save, facts={"files": texts})}
+        )
+        self._stamp = self._read_stamp()
 
     @classmethod
     def load(
@@ -137,14 +163,8 @@ class Run:
         Raises `RunError` when the folder is not a run, is damaged or was edited, or the data is not the run's.
         """
         folder = Path(folder)
-        if (folder / MANIFEST).exists():
-            try:
-                check_manifest(folder)
-            except DataError as error:
-                raise RunError(str(error)) from error
+        check_results(folder)
         trained = (folder / CHECKPOINT).exists()
-        if (folder / MANIFEST).exists() and not trained:
-            raise RunError(f"{folder}: only the results of this run were kept, not the trained model")
         config = read_stored_config(folder, path, device)
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
@@ -214,7 +234,9 @@ class Run:
         require_test(self.split)
         found = evaluate_split(self.scorer, self.split, "test", self.config.evaluate, self.config.train.seed)
         with self._writing():
-            self._write_report("test", found, self._examples(found, "test"))
+            relevant = self.split.final_test()
+            examples = describe_examples(self.scorer, self.split, self.dataset, found.users, relevant, self.folder)
+            self._write_report("test", found, examples)
         return found
 
     def bundle(self) -> ModelBundle:
@@ -228,6 +250,7 @@ class Run:
             self.split.train,
             self.split.features,
             item_columns=self.dataset.item_metadata and self.dataset.item_metadata.table(),
+            encoders=self.encoders,
         )
 
     @cached_property
@@ -280,7 +303,7 @@ class Run:
         config, seed = self.config.evaluate, self.config.train.seed
         users = validation_users(self.split, config, self.config.train.valid_users, seed)
         found = evaluate_split(self.scorer, self.split, "valid", config, seed, users=users)
-        examples = self._examples(found, "valid")
+        examples = describe_examples(self.scorer, self.split, self.dataset, found.users, self.split.valid, self.folder)
         if self.workers.is_main:
             self._write_history()  # again: a kill may have come between the checkpoint and its history
             write_bundle_files(self.folder, self.bundle(), self.scorer)
@@ -306,10 +329,6 @@ class Run:
             write_run_report(self.folder, staged=staged)
             publish_results(self.folder, staged)
 
-    def _examples(self, found: Report, on: str) -> list[dict[str, Any]]:
-        relevant = self.split.valid if on == "valid" else self.split.final_test()
-        return describe_examples(self.folder, self.dataset, self.split.train, relevant, self.scorer, found.users)
-
     def _repr_html_(self) -> str:
         state = self.training.stop or f"{self.epochs_done} of at most {self.config.train.epochs} epochs done"
         facts = [["model", self.config.model], ["data", self.dataset.name], ["folder", str(self.folder)]]
@@ -321,6 +340,7 @@ def train(
     model: str = "gtc",
     run_dir: str | Path | None = None,
     *,
+    init_from: str | Path | None = None,
     callbacks: Iterable[Callable[[Epoch], object]] = (),
     **settings: Any,
 ) -> Run:
@@ -334,6 +354,9 @@ def train(
         A name of the registry.
     run_dir : path, optional
         A new or empty folder; `runs/DATA-MODEL-TIME` if not given.
+    init_from : path, optional
+        A finished run or saved recommender of the same model, whose weights are the first ones; new users and items
+        keep those that they would have had.
     callbacks : iterable of callables
         Each is called with every `Epoch`, after its checkpoint is on disk.
     **settings
@@ -364,7 +387,7 @@ def train(
     """
     named = {key.replace("__", "."): value for key, value in settings.items()}
     config = load_config(str(find_source(data)), model, values=named)
-    run = Run.create(config, Path(run_dir) if run_dir else _new_run_folder(config))
+    run = Run.create(config, Path(run_dir) if run_dir else _new_run_folder(config), init_from=init_from)
     watchers = list(callbacks)
     for epoch in run.epochs():
         for watcher in watchers:

@@ -9,10 +9,11 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gtcrec.errors import RunError
+from gtcrec.errors import DataError, RunError
 from gtcrec.evaluation.evaluator import recommend
 from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.reporting.html import write_run_report
 from gtcrec.reporting.run_record import read_run_record
 from gtcrec.runtime.files import (
     MANIFEST,
+    check_manifest,
     fsync_path,
     link_or_copy,
     make_folder,
@@ -39,12 +41,13 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.training.trainer import Epoch
-from gtcrec.types import Dataset, Interactions, Ints, Scorer
+from gtcrec.types import Dataset, Interactions, Ints, Scorer, Split
 
 __all__ = [
     "CHECKPOINT",
     "STOP_REQUEST",
     "check_bound_files",
+    "check_results",
     "describe_dataset",
     "describe_environment",
     "describe_examples",
@@ -66,14 +69,21 @@ _BOUND = ("config.yaml", "data.json", "environment.json")
 _SHOWN = (*_BOUND, "history.jsonl", "timings.jsonl")  # what the page of a run reads beside its results
 
 
-def make_run_folder(folder: Path, texts: Mapping[str, str]) -> None:
-    """Make a folder with these files, whole or not at all. The caller holds its lock and knows that it is empty."""
+def make_run_folder(
+    folder: Path, texts: Mapping[str, str], writers: Mapping[str, Callable[[Path], None]] = MappingProxyType({})
+) -> None:
+    """Make a folder with these files, whole or not at all. The caller holds its lock and knows that it is empty.
+
+    `writers` write files of other kinds, by name.
+    """
     sweep_stale(folder.resolve().parent, folder.resolve().name, alone=True)
     fresh = temporary_path(folder.resolve())
     make_folder(fresh)
     try:
         for name, text in texts.items():
             write_text(fresh / name, text)
+        for name, write in writers.items():
+            write(fresh / name)
         with writing(folder):
             fresh.replace(folder.resolve())
             fsync_path(folder.resolve().parent)
@@ -207,6 +217,18 @@ def describe_dataset(dataset: Dataset, how: Any) -> dict[str, Any]:
     }
 
 
+def check_results(folder: Path) -> None:
+    """Raise `RunError` for results that are damaged, or were kept without the model that they are of."""
+    if not (folder / MANIFEST).exists():
+        return
+    try:
+        check_manifest(folder)
+    except DataError as error:
+        raise RunError(str(error)) from error
+    if not (folder / CHECKPOINT).exists():
+        raise RunError(f"{folder}: only the results of this run were kept, not the trained model")
+
+
 def describe_environment() -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("gtcrec", "torch", "numpy", "scipy", "pyarrow")}
     return {
@@ -220,30 +242,30 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_examples(
-    folder: Path, dataset: Dataset, train: Interactions, relevant: Interactions, scorer: Scorer, users: Ints
+    scorer: Scorer, split: Split, dataset: Dataset, users: Ints, relevant: Interactions, folder: Path
 ) -> list[dict[str, Any]]:
-    """What the report shows of a few users, spread evenly over `users`, who were evaluated on `relevant`."""
+    """What the report shows of a few users, spread evenly over `users`, those evaluated on `relevant` interactions."""
+    users = users[np.linspace(0, len(users) - 1, min(_EXAMPLES, len(users))).round().astype(int)]
+    lists = recommend(scorer, users, 8, [split.train])
 
     def describe(item: int) -> dict[str, Any]:
-        item_metadata = dataset.item_metadata
-        image = item_metadata.images[item] if item_metadata else None
+        metadata = dataset.item_metadata
+        image = metadata.images[item] if metadata else None
         return {
             "item": dataset.items.ids[item : item + 1].tolist()[0],
-            "title": item_metadata.titles[item] if item_metadata else None,
+            "title": metadata.titles[item] if metadata else None,
             "image": os.path.relpath(image, folder) if image else None,
         }
 
-    places = np.linspace(0, len(users) - 1, min(_EXAMPLES, len(users))).round().astype(int)
-    lists = recommend(scorer, users[places], 8, [train])
     return [
         {
             "user": dataset.users.ids[user : user + 1].tolist()[0],
-            "history": [describe(item) for item in train.items_of(user)[:8].tolist()],
+            "history": [describe(item) for item in split.train.items_of(user)[:8].tolist()],
             "recommended": [
                 {**describe(item), "score": score, "hit": item in relevant.items_of(user)}
                 for item, score in zip(lists.items[row].tolist(), lists.scores[row].tolist(), strict=True)
                 if item >= 0
             ],
         }
-        for row, user in enumerate(users[places].tolist())
+        for row, user in enumerate(users.tolist())
     ]

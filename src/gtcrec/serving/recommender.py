@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from gtcrec import models
+from gtcrec.data.features.item_encoders import ItemEncoders
 from gtcrec.errors import ConfigError, config_error
 from gtcrec.experiments.config import plain_value
 from gtcrec.experiments.model_bundle import ModelBundle, write_bundle
@@ -16,6 +17,7 @@ from gtcrec.runtime.files import require_empty
 from gtcrec.serving.answering import Answering
 from gtcrec.serving.configured import Configured
 from gtcrec.serving.inputs import as_list, as_split, check_new_items
+from gtcrec.serving.new_items import encode_content
 from gtcrec.serving.trained_model import TrainedModel
 from gtcrec.training import trainer
 from gtcrec.training.trainer import Epoch, TrainConfig
@@ -138,18 +140,24 @@ class Recommender(Configured, Answering):
         except ValidationError as error:
             raise config_error(error, "fit", TrainConfig.model_fields) from error
 
-    def add_items(self, item_ids: Any, item_features: Mapping[str, Any], *, item_columns: Any = None) -> Self:
+    def add_items(
+        self, item_ids: Any, item_features: Mapping[str, Any] | None = None, *, item_columns: Any = None
+    ) -> Self:
         """Take in items that came after training, by their content alone.
+
+        What `item_features` lacks is encoded of `item_columns` as the content of the training was, if a data folder of
+        `gtcrec data build` or `encode` was trained on.
 
         Parameters
         ----------
         item_ids : id or list of ids
             New ids.
-        item_features : mapping
-            Modality -> array float [n, width], rows in the order of `item_ids`; every modality of the training. A row
-            of zeros says that the item lacks that modality.
+        item_features : mapping, optional
+            Modality -> array float [n, width], rows in the order of `item_ids`. A row of zeros says that the item lacks
+            that modality.
         item_columns : pyarrow.Table or mapping, optional
-            Their columns of the items table, such as title and price, in the same order; null where not given.
+            Their columns of the items table, such as title and price, in the same order; null where not given. Images
+            are bytes, or paths inside the current folder.
 
         Returns
         -------
@@ -161,7 +169,7 @@ class Recommender(Configured, Answering):
         DataError
             For ids that are known already, content of another width or number, or columns of another type or length.
         RunError
-            For a model that cannot score items without interactions.
+            For a model that cannot score items without interactions, and columns that cannot be encoded.
 
         Examples
         --------
@@ -171,9 +179,13 @@ class Recommender(Configured, Answering):
         >>> model.add_items("new", {m: np.ones((1, w)) for m, w in width.items()}).score("u0001", "new").shape
         (1, 1)
         """
-        trained, ids = self._fitted(), as_list(item_ids)
-        features = check_new_items(ids, item_features, trained.bundle.items, trained.bundle.features)
+        trained, ids, content = self._fitted(), as_list(item_ids), item_features or {}
         columns = pa.table(item_columns) if isinstance(item_columns, Mapping) else item_columns
+        if columns is not None and not set(trained.bundle.features.names) <= set(content):
+            trained.require_adding()
+            encoders = trained.bundle.encoders or ItemEncoders()
+            content, _ = encode_content(trained.bundle, encoders.table(columns), content)
+        features = check_new_items(ids, content, trained.bundle.items, trained.bundle.features)
         self._trained = trained.add_items(ids, features, columns)
         return self
 

@@ -29,6 +29,7 @@ from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.ops.topk import recommend
 from gtcrec.runtime.files import sha256
 from gtcrec.runtime.process_group import find_device
+from gtcrec.runtime.replacement import read_unchanged
 from gtcrec.serving.diversity import POOL, cosines, diversify, side_by_side
 from gtcrec.serving.inputs import join_item_columns
 from gtcrec.serving.list_request import ListRequest
@@ -75,8 +76,10 @@ class TrainedModel:
             from gtcrec.experiments.run import Run
 
             return cls.of_run(Run.load(folder, data, device))
-        bundle, place = read_bundle(folder), find_device(device or "cpu")
-        weights_sum, vectors = sha256(folder / WEIGHTS), read_vectors(folder)
+        place = find_device(device or "cpu")
+        bundle, weights_sum, vectors = read_unchanged(
+            folder, lambda: (read_bundle(folder), sha256(folder / WEIGHTS), read_vectors(folder))
+        )
 
         def load() -> nn.Module:
             return load_module(folder, bundle, weights_sum).to(place)
@@ -103,7 +106,7 @@ class TrainedModel:
         """Scores [b, n items] of user indices int64 [b], items added later included; computed once."""
         if self._stored is not None:
             return self._stored
-        module = self._adding_module() if self.bundle.n_added else None
+        module = self.require_adding() if self.bundle.n_added else None
         if isinstance(module, AddsItems):
             with torch.no_grad():
                 users, items = module.vectors()
@@ -166,12 +169,18 @@ class TrainedModel:
         known = self.bundle.items
         return request.candidates(known.index, len(known), lambda: self.item_columns)
 
+    def require_adding(self) -> AddsItems | ScoresNewItems:
+        """Return the model; raises `RunError` for one that cannot score items which came after training."""
+        if not isinstance(self.module, AddsItems | ScoresNewItems):
+            raise RunError(f"{self.bundle.model} cannot score items that came after training")
+        return self.module
+
     def add_items(self, ids: list[Any], features: ItemFeatures, columns: pa.Table | None = None) -> "TrainedModel":
         """Return the model with new items after the others, scored by their content.
 
         `columns` are theirs of the items table, if known; raises `DataError` for one that cannot be joined to it.
         """
-        self._adding_module()
+        self.require_adding()
         later = replace(
             self.bundle,
             items=_extend(self.bundle.items, ids),
@@ -235,11 +244,6 @@ class TrainedModel:
             return scores
         new = self.module.score_new_items(history, self.bundle.added_features)
         return torch.cat([scores, new.detach().to(scores)], dim=1)
-
-    def _adding_module(self) -> AddsItems | ScoresNewItems:
-        if not isinstance(self.module, AddsItems | ScoresNewItems):
-            raise RunError(f"{self.bundle.model} cannot score items that came after training")
-        return self.module
 
     def _ranked(self, scorer: Scorer, users: Ints, request: ListRequest, seen: Interactions) -> TopK:
         """Return the lists of users from the first place on, items of `seen` left out if the request says so."""

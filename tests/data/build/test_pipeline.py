@@ -13,7 +13,7 @@ import pytest
 
 from gtcrec.cli.main import execute
 from gtcrec.data import SplitConfig, load, split
-from gtcrec.data.build import interactions, items, pipeline
+from gtcrec.data.build import interactions, items, left_out, pipeline
 from gtcrec.data.build.pipeline import BuildConfig, build
 from gtcrec.data.formats import tables as stream
 from gtcrec.errors import DataError
@@ -116,12 +116,12 @@ def test_the_size_of_the_parts_in_which_tables_are_read_changes_nothing(
     whole = {kind: build(*paths, tmp_path / kind / "whole", config) for kind, paths in forms.items()}
     for place, name, size in (
         (stream, "_BLOCK", 40), (interactions, "_PART", 2), (interactions, "_GROUP", 2), (items, "_IDS", 2),
-        (items, "_ROWS", 1), (items, "_GROUP", 1),
+        (items, "_ROWS", 1), (left_out, "_GROUP", 1),
     ):  # fmt: skip
         monkeypatch.setattr(place, name, size)
     for kind, paths in forms.items():
         assert build(*paths, tmp_path / kind / "out", config) == whole[kind]
-        for name in ("interactions", "items"):
+        for name in ("interactions", "items", "left_out_interactions", "left_out_items"):
             wanted = pq.read_table(tmp_path / kind / f"whole/{name}.parquet").to_pylist()
             assert rows(tmp_path / kind, name) == wanted
 

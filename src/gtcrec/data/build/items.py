@@ -1,6 +1,6 @@
 """The items of a build: which rows of the items table are in the catalogue, and the table that is written of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,21 +11,29 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
+from gtcrec.data.build.left_out import ITEMS, left_out_writer, parquet_writer
 from gtcrec.data.build.report import FilterReport
 from gtcrec.data.formats.columns import number_cells, read_ids, read_strings, read_texts
 from gtcrec.data.formats.item_metadata import find_inside, is_file
 from gtcrec.data.formats.tables import Table, TableFile
 from gtcrec.errors import DataError, shortened
-from gtcrec.runtime.files import atomic_path, link_or_copy
+from gtcrec.runtime.files import link_or_copy
 from gtcrec.types import Ints, Masks
 
-__all__ = ["ItemCatalog", "ItemColumns", "read_item_catalog", "write_items"]
+__all__ = [
+    "LOST",
+    "ItemCatalog",
+    "ItemColumns",
+    "convert_items",
+    "link_image",
+    "read_item_catalog",
+    "read_items",
+    "write_items",
+]
 
+LOST = "image files not found (the item stays)"
 _IDS, _ROWS = 1 << 18, 1 << 11  # rows of Parquet at a time: of ids, of all columns, where a text may be long
-_LOST = "image files not found (the item stays)"
-_GROUP = 1 << 26  # bytes of a row group that is written
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,30 +117,36 @@ def _refuse_duplicates(source: TableFile, item: str, keys: Any, codes: Any, new:
 def write_items(
     source: TableFile,
     columns: ItemColumns,
+    catalog: ItemCatalog,
     chosen: Masks,
     root: Path,
+    out: Path,
     folder: Path,
     dropped: FilterReport,
     contents: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Write `items.parquet`, the chosen rows in the table's order, and the images that they name into `images/`.
 
-    The columns are called as in the source, but the item, title and image `item_id`, `title` and `image`. Raises
-    `DataError` for a cell that is not what it should be, an image outside `root`, and where all images are missing or
-    all columns of a kind of `contents` are empty.
+    The columns are called as in the source, but the item, title and image `item_id`, `title` and `image`. The other
+    items of the catalog go to `left_out_items.parquet`; `out` is where `folder` will lie. Raises `DataError` for a cell
+    that is not what it should be, an image outside `root`, and where all images are missing or all columns of a kind
+    of `contents` are empty.
     """
-    schema = pa.schema(
-        [(name, pa.float64() if name in columns.numbers else pa.string()) for name in _written_names(source, columns)]
-    )
-    with (
-        atomic_path(folder / "items.parquet") as temporary,
-        pa.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
-    ):
-        filled: set[str] = set()
-        for group in _row_groups(source, columns, chosen, root, folder, dropped):
-            table = pa.concat_tables(group).select(schema.names).cast(schema).combine_chunks()
-            filled |= {name for name in schema.names if _holds_anything(table[name])}
-            writer.write_table(table)
+    schema = _written_schema(source, columns)
+    filled: set[str] = set()
+    with parquet_writer(folder / ITEMS, schema) as write, left_out_writer(folder, out, schema, root) as write_left_out:
+        n_written = 0
+        for part in source.batches(columns.read(), _ROWS, columns.joins):
+            keep = chosen[part.first : part.first + len(part)]
+            kept = convert_items(part, columns, keep, dropped, partial(link_image, part.place, root, folder))
+            filled |= {name for name in schema.names if _holds_anything(kept[name])}
+            write(kept)
+            left_out = catalog.chosen[part.first : part.first + len(part)] & ~keep
+            if left_out.any():
+                rest = Table(source, part.columns.filter(pa.array(left_out)))
+                before = n_written + np.cumsum(keep)[left_out]
+                write_left_out(convert_items(rest, columns, left_out[left_out], FilterReport(), _keep_path), before)
+            n_written += int(keep.sum())
         if columns.image and "image" not in filled:
             raise DataError(_no_image(source, columns, root, dropped))
         for kind, names in contents.items():
@@ -148,7 +162,7 @@ def _holds_anything(column: Any) -> bool:
 
 
 def _no_image(source: TableFile, columns: ItemColumns, root: Path, dropped: FilterReport) -> str:
-    lost, examples = dropped.found("items", _LOST)
+    lost, examples = dropped.found("items", LOST)
     if not lost:
         return f"{source.path}: {columns.image!r} names no image"
     return (
@@ -157,19 +171,9 @@ def _no_image(source: TableFile, columns: ItemColumns, root: Path, dropped: Filt
     )
 
 
-def _row_groups(
-    source: TableFile, columns: ItemColumns, chosen: Masks, root: Path, folder: Path,
-    dropped: FilterReport,
-) -> Iterator[list[pa.Table]]:  # fmt: skip
-    group: list[pa.Table] = []
-    for part in source.batches(columns.read(), _ROWS, columns.joins):
-        mask = chosen[part.first : part.first + len(part)]
-        group.append(_convert_batch(part, columns, mask, root, folder, dropped))
-        if sum(table.nbytes for table in group) > _GROUP:
-            yield group
-            group = []
-    if group:
-        yield group
+def _written_schema(source: TableFile, columns: ItemColumns) -> pa.Schema:
+    names = _written_names(source, columns)
+    return pa.schema([(name, pa.float64() if name in columns.numbers else pa.string()) for name in names])
 
 
 def _written_names(source: TableFile, columns: ItemColumns) -> list[str]:
@@ -182,18 +186,36 @@ def _written_names(source: TableFile, columns: ItemColumns) -> list[str]:
     return list(taken)
 
 
-def _convert_batch(
-    part: Table, columns: ItemColumns, mask: Masks, root: Path, folder: Path, dropped: FilterReport
+def read_items(source: TableFile, columns: ItemColumns, catalog: ItemCatalog, dropped: FilterReport) -> pa.Table:
+    """Return all items of a catalog as `items.parquet` has them, but the images' paths as the table has them."""
+    parts = [
+        convert_items(part, columns, catalog.chosen[part.first : part.first + len(part)], dropped, _keep_path)
+        for part in source.batches(columns.read(), joins=columns.joins)
+    ]
+    schema = _written_schema(source, columns)
+    return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
+
+
+def convert_items(
+    part: Table,
+    columns: ItemColumns,
+    mask: Masks,
+    dropped: FilterReport,
+    take_image: Callable[[int, str], str | None],
 ) -> pa.Table:
+    """Return the chosen rows of a part as `items.parquet` has them.
+
+    `take_image(row, path)` returns an image's path as written, None where there is no such file.
+    """
     made = {"item_id": read_ids(part, columns.item).cast(pa.string())}
     if columns.title:
         made["title"] = read_strings(part, columns.title)
     if columns.image:
         paths = _image_paths(part, columns)
-        images = [_link_image(part, row, path, root, folder) if mask[row] else "" for row, path in enumerate(paths)]
+        images = [take_image(row, path) if mask[row] and path else "" for row, path in enumerate(paths)]
         lost = np.array([image is None for image in images], dtype=np.bool_)
         about = partial(_row_example, part, cells=paths)
-        dropped.drop_invalid("items", _LOST, mask, lost, about)
+        dropped.drop_invalid("items", LOST, mask, lost, about)
         made["image"] = pa.array([image or "" for image in images], pa.string())
     for name in (*columns.texts, *columns.words):
         made.setdefault(name, read_strings(part, name, columns.joins.get(name)))
@@ -218,17 +240,16 @@ def _image_paths(part: Table, columns: ItemColumns) -> Sequence[str]:
     ]
 
 
-def _link_image(part: Table, row: int, path: str, root: Path, folder: Path) -> str | None:
-    """Put an image into the folder, as a second name of the file where the disk allows it; None if there is none.
+def link_image(describe_place: Callable[[int], str], root: Path, folder: Path, row: int, path: str) -> str | None:
+    """Put an image into `images/` of the folder, as a second name of the file where the disk allows it.
 
-    Return its path there, "" for no path.
+    Return its path there, None if there is no such file; an image that is there stays. Raises `DataError` for a path
+    outside `root`, with the place of the row.
     """
-    if not path:
-        return ""
     place = find_inside(root, path)
     if place is None or place == root:
         raise DataError(
-            f"image {shortened(path)} ({part.place(row)}) must be a path inside {root}; --image-root sets it"
+            f"image {shortened(path)} ({describe_place(row)}) must be a path inside {root}; --image-root sets it"
         )
     if not is_file(place):
         return None
@@ -237,3 +258,7 @@ def _link_image(part: Table, row: int, path: str, root: Path, folder: Path) -> s
     if not target.exists():
         link_or_copy(inside, target)
     return target.relative_to(folder).as_posix()
+
+
+def _keep_path(row: int, path: str) -> str:
+    return path

@@ -12,10 +12,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gtcrec.data.build.interactions import filter_pairs, read_interactions, write_interactions
+from gtcrec.data.build.interactions import (
+    INTERACTIONS,
+    LEFT_OUT,
+    InteractionSource,
+    filter_pairs,
+    read_interactions,
+    write_interactions,
+)
 from gtcrec.data.build.items import ItemColumns, read_item_catalog, write_items
+from gtcrec.data.build.left_out import ITEMS, LEFT_OUT_ITEMS
 from gtcrec.data.build.report import FilterReport, describe_unused, write_report
 from gtcrec.data.features.extract import EncodeConfig, encode
+from gtcrec.data.features.fitted import read_encoders
+from gtcrec.data.features.provenance import encoder_path
 from gtcrec.data.formats.columns import find_columns, find_item_column, require_columns
 from gtcrec.data.formats.tables import TableFile, open_table
 from gtcrec.data.splits import SplitConfig
@@ -34,9 +44,21 @@ from gtcrec.runtime.files import (
 )
 from gtcrec.runtime.locks import hold_lock
 
-__all__ = ["BuildConfig", "build"]
+__all__ = [
+    "FILES",
+    "BuildConfig",
+    "build",
+    "describe_sources",
+    "encode_missing_features",
+    "feature_configs",
+    "interaction_columns",
+    "is_begun",
+    "item_columns",
+    "missing_features",
+    "read_report",
+]
 
-_FILES = ["interactions.parquet", "items.parquet", "report.json", "report.md"]
+FILES = [INTERACTIONS, ITEMS, LEFT_OUT, LEFT_OUT_ITEMS, "report.json", "report.md"]
 
 
 class BuildConfig(BaseModel):
@@ -114,9 +136,9 @@ def build(
     """
     items, interactions, out = Path(items), Path(interactions), Path(out)
     item_file, interaction_file = open_table(items, config.encoding), open_table(interactions, config.encoding)
-    about, matrices = _build_facts(items, interactions, config), _feature_configs(config)
+    about, matrices = _build_facts(items, interactions, config), feature_configs(config)
     with hold_lock(out):
-        if _is_begun(out, about, matrices):
+        if is_begun(out, about, matrices):
             on_stage(f"{out}: the tables are there")
         else:
             root = items.parent if image_root is None else Path(image_root)
@@ -126,7 +148,12 @@ def build(
         except (ConfigError, DataError):  # an equal call could but fail again, and this folder would refuse another
             shutil.rmtree(out)
             raise
-    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return read_report(out)
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the report of a built folder."""
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return report
 
 
@@ -136,24 +163,32 @@ def encode_missing_features(
     executor: Executor | None,
     on_stage: Callable[[str], None],
     on_block: Callable[[int, int], None],
+    former: Path | None = None,
 ) -> None:
     """Encode the columns of `items.parquet` that a config names into `NAME_feat.npy`, those that are not there yet.
 
-    The manifest is renewed after each, so that a kill costs a batch. Raises what `encode` raises.
+    The manifest is renewed after each, so that a kill costs a batch. With a former folder its encoders are used again,
+    and its rows for equal contents. Raises what `encode` raises.
     """
-    for name in _missing_features(folder, matrices):
+    for name in missing_features(folder, matrices):
         on_stage(f"encoding {name}")
-        out = folder / _feature_file(name)
-        encoded = encode(folder / "items.parquet", out, matrices[name], executor=executor, on_block=on_block)
+        out, config, known = folder / _feature_file(name), matrices[name], dict[str, Any]()
+        if former:
+            known["fitted"] = read_encoders(encoder_path(former / out.name))[0][name]
+            known["reuse"] = None if config.kind in ("tags", "numbers") else former / out.name
+        encoded = encode(folder / ITEMS, out, config, executor=executor, on_block=on_block, **known)
         facts = check_manifest(folder)
         made = [one.name for one in folder.glob(f"{out.stem}.*") if one.is_file()]
         write_manifest(folder, [*facts.pop("files"), *made], facts)
         failed = len(encoded.failures)
         lost = f"; {failed:,} could not be read, see {name}_feat.json" if failed else ""
-        on_stage(f"{encoded.present:,} of {encoded.rows:,} items have {name}, {encoded.width} numbers each{lost}")
+        again = f" ({encoded.reused:,} as before)" if encoded.reused else ""
+        on_stage(
+            f"{encoded.present:,} of {encoded.rows:,} items have {name}, {encoded.width} numbers each{again}{lost}"
+        )
 
 
-def _missing_features(folder: Path, matrices: Mapping[str, EncodeConfig]) -> list[str]:
+def missing_features(folder: Path, matrices: Mapping[str, EncodeConfig]) -> list[str]:
     """Return which matrices the folder's manifest does not name; raises `DataError` for damage."""
     files = check_manifest(folder)["files"]
     return [name for name in matrices if _feature_file(name) not in files]
@@ -167,33 +202,34 @@ def _build_tables(
     item_file: TableFile, interaction_file: TableFile, image_root: Path, out: Path, config: BuildConfig,
     facts: Mapping[str, Any], on_stage: Callable[[str], None],
 ) -> None:  # fmt: skip
-    columns, item_columns = _interaction_columns(interaction_file, config), _item_columns(item_file, config)
+    columns, of_items = interaction_columns(interaction_file, config), item_columns(item_file, config)
     dropped = FilterReport()
     on_stage(f"reading {item_file.path}")
-    catalog = read_item_catalog(item_file, item_columns.item, config.duplicates, dropped)
+    catalog = read_item_catalog(item_file, of_items.item, config.duplicates, dropped)
     on_stage(f"{len(catalog.ids):,} items; reading {interaction_file.path}")
-    encoded = read_interactions(interaction_file, columns, catalog.ids, config.min_rating, dropped)
+    source = InteractionSource(interaction_file, columns)
+    encoded = read_interactions([source], catalog.ids, config.min_rating, dropped)
     read = {"interactions": encoded.n_read, "items": len(catalog.chosen)}
     on_stage(f"{encoded.n_read:,} interactions; filtering")
-    pairs = filter_pairs(encoded, catalog, interaction_file, config.core, config.split, dropped)
+    pairs = filter_pairs(encoded, catalog, interaction_file.path, config.core, config.split, dropped)
     del encoded
     on_stage(f"{len(pairs.rows):,} interactions kept; writing")
     with new_folder(out) as folder:
         write_interactions(pairs, folder)
         contents = {kind: getattr(config, kind) for kind in ("text", "tags", "category", "numbers")}
-        write_items(item_file, item_columns, pairs.chosen, image_root, folder, dropped, contents)
+        write_items(item_file, of_items, catalog, pairs.chosen, image_root, out, folder, dropped, contents)
         unused = {
             "interactions": describe_unused(interaction_file, columns.values(), "" if columns["time"] else "time"),
-            "items": describe_unused(item_file, item_columns.read()),
+            "items": describe_unused(item_file, of_items.read()),
         }
         report = {"read": read, "kept": pairs.counts(), "dropped": dropped.facts(), "unused": unused}
         write_json(folder / "report.json", report)
         write_text(folder / "report.md", write_report(report))
-        write_manifest(folder, _FILES, {"gtcrec": facts})
+        write_manifest(folder, FILES, {"gtcrec": facts})
         os.sync()  # images are copied without a sync each
 
 
-def _interaction_columns(source: TableFile, config: BuildConfig) -> dict[str, str]:
+def interaction_columns(source: TableFile, config: BuildConfig) -> dict[str, str]:
     """Return the interactions' column names by role, "" for none."""
     found = find_columns(source, lambda role: getattr(config, role), "--{}-col")
     if config.min_rating is not None and not found["rating"]:
@@ -201,7 +237,7 @@ def _interaction_columns(source: TableFile, config: BuildConfig) -> dict[str, st
     return found
 
 
-def _item_columns(source: TableFile, config: BuildConfig) -> ItemColumns:
+def item_columns(source: TableFile, config: BuildConfig) -> ItemColumns:
     columns = ItemColumns(
         find_item_column(source, config.item, config.items_item, "--items-item-col"),
         config.title or ("title" if "title" in source.names else ""),
@@ -215,7 +251,7 @@ def _item_columns(source: TableFile, config: BuildConfig) -> ItemColumns:
     return columns
 
 
-def _feature_configs(config: BuildConfig) -> dict[str, EncodeConfig]:
+def feature_configs(config: BuildConfig) -> dict[str, EncodeConfig]:
     """Return what is encoded of the items, by the matrix's name."""
     device = config.device
     kinds = {
@@ -229,15 +265,16 @@ def _feature_configs(config: BuildConfig) -> dict[str, EncodeConfig]:
 
 
 def _build_facts(items: Path, interactions: Path, config: BuildConfig) -> dict[str, Any]:
-    sources = {"items": items, "interactions": interactions}
-    return {
-        "build": config.model_dump(mode="json"),
-        "sources": {word: {"name": visible(path.name), "sha256": sha256(path)} for word, path in sources.items()},
-        "version": version("gtcrec"),
-    }
+    sources = describe_sources({"items": items, "interactions": interactions})
+    return {"build": config.model_dump(mode="json"), "sources": sources, "version": version("gtcrec")}
 
 
-def _is_begun(out: Path, about: Mapping[str, Any], matrices: Mapping[str, EncodeConfig]) -> bool:
+def describe_sources(paths: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Return the name and the sum of each table."""
+    return {word: {"name": visible(path.name), "sha256": sha256(path)} for word, path in paths.items()}
+
+
+def is_begun(out: Path, about: Mapping[str, Any], matrices: Mapping[str, EncodeConfig]) -> bool:
     """Whether `out` holds the tables of an equal call, but not all of its content; raises `DataError` if in use."""
     if is_empty(out):
         return False
@@ -247,6 +284,6 @@ def _is_begun(out: Path, about: Mapping[str, Any], matrices: Mapping[str, Encode
         made_of = None
     if made_of != about:
         require_empty(out, DataError, ", not built like this of these tables")
-    if not _missing_features(out, matrices):
+    if not missing_features(out, matrices):
         raise DataError(f"{out}: is there already, built like this of these tables")
     return True

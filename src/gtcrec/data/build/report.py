@@ -95,6 +95,9 @@ def write_report(facts: Mapping[str, Any]) -> str:
     lines = ["# What was built", "", "| | read | kept |", "|---|---:|---:|"]
     lines += [f"| {name} | {facts['read'].get(name, 0):,} | {facts['kept'][name]:,} |" for name in facts["read"]]
     lines += [f"| {name} | | {count:,} |" for name, count in facts["kept"].items() if name not in facts["read"]]
+    if appended := facts.get("appended"):
+        lines += ["", "## What was appended", "", "| | |", "|---|---:|"]
+        lines += [f"| {name} | {count:,} |" for name, count in appended.items()]
     lines += ["", "## What was left out", ""]
     unused = [
         f"Columns of the {table} that no setting names: {', '.join(map(_shown, columns))}."

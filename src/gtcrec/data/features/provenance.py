@@ -37,6 +37,7 @@ __all__ = [
     "Known",
     "earlier_matrices",
     "encoder_path",
+    "find_encoder_of",
     "prepare_record",
     "settle_record",
     "summarize_encoding",
@@ -171,6 +172,22 @@ def _keys_path(out: Path) -> Path:
 def encoder_path(out: Path) -> Path:
     """Return where the fitted encoder of a matrix lies."""
     return out.with_suffix(".encoder.npz")
+
+
+def find_encoder_of(out: Path) -> Path | None:
+    """Return where the fitted encoder of a matrix lies; None where there is none, or it belongs to another matrix.
+
+    In a folder with a manifest of ours, which has been verified, it belongs to the matrix.
+    """
+    place = encoder_path(out)
+    if not place.is_file() or has_manifest(out.parent):
+        return place if place.is_file() else None
+    try:
+        facts = json.loads(_record_path(out).read_text(encoding="utf-8"))
+        sums = {file: facts[of]["sha256"] for of, file in (("file", out), ("fitted", place))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return place if all(sha256(file) == expected for file, expected in sums.items()) else None
 
 
 def _pending_path(path: Path) -> Path:

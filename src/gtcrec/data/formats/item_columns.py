@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gtcrec.data.formats.columns import number_cells
 from gtcrec.data.formats.tables import Table
 from gtcrec.types import Ints
 
-__all__ = ["read_item_columns"]
+__all__ = ["read_item_columns", "read_new_columns"]
 
 _TEXT_COLUMNS = ("title", "image")  # whatever they look like
 _WHOLE, _NUMBER, _TRUTH = r"^-?\d{1,18}$", r"^-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$", r"^(?i:true|false)$"
@@ -34,6 +35,27 @@ def read_item_columns(table: Table, key: str, rows: Ints) -> tuple[pa.Table, dic
             column = _guess_type(column)
         columns[name] = column.take(places)
     return pa.table(columns), notes
+
+
+def read_new_columns(table: Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of new items that a data set's columns, as `read_item_columns` reads them, have.
+
+    What is text there is text here, and cells that are no number are null where numbers are expected. Columns that the
+    table lacks are null.
+    """
+    columns = {}
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        found = _plain_values(table.columns.column(name)) if name in table.names else None
+        if found is None:
+            columns[name] = pa.chunked_array([pa.nulls(len(table), kind)])
+        elif pa.types.is_string(kind):
+            columns[name] = found.cast(kind)
+        elif pa.types.is_floating(kind) and pa.types.is_string(found.type):
+            numbers, wrong = number_cells(table, name)
+            columns[name] = pa.chunked_array([pa.array(numbers, kind, mask=wrong | np.isnan(numbers))])
+        else:
+            columns[name] = _guess_type(found)
+    return pa.table(columns)
 
 
 def _plain_values(column: pa.ChunkedArray) -> pa.ChunkedArray | None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gtcrec.data.filters import Rows, drop_low_ratings, keep_k_core, mask_modalities, merge_duplicates
 from gtcrec.data.formats.columns import find_columns, read_labels, read_numbers, read_times
 from gtcrec.data.formats.ids import IdMap
+from gtcrec.data.formats.item_metadata import is_file
 from gtcrec.data.formats.mmrec import read_mmrec
 from gtcrec.data.formats.npy import choose_modalities, feature_files, read_features
 from gtcrec.data.formats.recbole import find_parts, is_atomic, read_atomic, read_item_file
@@ -18,6 +19,7 @@ from gtcrec.data.formats.tables import FORMATS, Table, TableFile, find_table, op
 from gtcrec.data.formats.tabular import read_tabular
 from gtcrec.errors import DataError, shortened, visible
 from gtcrec.runtime.files import MANIFEST, OWN_SUM, check_manifest, has_manifest
+from gtcrec.runtime.replacement import read_unchanged
 from gtcrec.types import Dataset, Interactions, Vocabulary
 
 __all__ = ["ReadConfig", "load", "rename_old_settings"]
@@ -92,7 +94,13 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
     >>> dataset.name, dataset.interactions.n_users, dataset.features.names
     ('shop', 30, ('image', 'text'))
     """
-    file = _find_interactions(Path(path))
+    place = Path(path)
+    folder = place.parent if is_file(place) else place
+    return read_unchanged(folder, lambda: _read(place, config))
+
+
+def _read(path: Path, config: ReadConfig) -> Dataset:
+    file = _find_interactions(path)
     sizes = _verified_sizes(file.path.parent)
     is_recbole = file.path.suffix == ".inter" and (is_atomic(file) or file.path.name.endswith(".train.inter"))
     source = read_atomic(file) if is_recbole else file
@@ -108,7 +116,7 @@ def load(path: str | Path, config: ReadConfig = _DEFAULT) -> Dataset:
     rows, merged = merge_duplicates(rows, table.place)
     features, absent = read_features(choose_modalities(files, config.modalities), ids.feature_rows, config.memory_map)
     dataset = Dataset(
-        name=_dataset_name(Path(path)),
+        name=_dataset_name(path),
         interactions=Interactions(rows.users, rows.items, len(ids.user_ids), len(ids.item_ids)),
         features=features,
         users=Vocabulary(ids.user_ids, "user"),
