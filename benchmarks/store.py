@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from gtcrec.experiments.worker import RESULTS as KEPT
+from gtcrec.experiments.execution.worker import RESULTS as KEPT
 from gtcrec.runtime.files import check_manifest, write_manifest
 from gtcrec.types import ReportContext
 

@@ -13,10 +13,10 @@ from benchmarks.blocks import Block, parse_table
 from benchmarks.paths import PAGES
 from gtcrec import models
 from gtcrec.experiments.run import Run
-from gtcrec.models.gtc.denoising import denoising_errors
+from gtcrec.models.gtc.embedding.denoising import denoising_errors
 from gtcrec.reporting.run_record import read_run_record
 
-SHARED = ["epochs=24", "valid_every=2", "patience=4"]
+SHARED = ["preset=embedding", "epochs=24", "valid_every=2", "patience=4"]
 BUDGETS = {"tiktok": ["als_reg=0.05", *SHARED], "ml100k": ["als_reg=0.02", *SHARED]}
 PARTS = [
     *("full", "untrained", "random-start", "no-content", "no-filter", "noise-only", "user-agnostic"),
@@ -39,7 +39,14 @@ def measure(data: Path, names: Sequence[str], runs: Path) -> dict[str, Block]:
 def measure_quick(runs: Path) -> dict[str, Block]:
     """The same of a tiny catalog, with few parts, one seed and one epoch."""
     data = quick_catalog(runs / "catalog")
-    return _blocks("quick", data, runs / "ablation", ["epochs=1"], ["full", "no-filter", "without-image"], SEEDS[:1])
+    return _blocks(
+        "quick",
+        data,
+        runs / "ablation",
+        ["preset=embedding", "epochs=1"],
+        ["full", "no-filter", "without-image"],
+        SEEDS[:1],
+    )
 
 
 def _blocks(

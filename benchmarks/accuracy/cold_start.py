@@ -33,7 +33,7 @@ SHORT = ["epochs=40", "patience=10", "learning_rate=0.002"]
 WARM_NEGATIVES = "negative_items=warm"
 COLD = [WARM_NEGATIVES, "id_dropout=0.5"]
 CREDITS, NEAR = "data.modalities=[credits]", "num_neighbors=1000"
-SOLVED = ["epochs=5", "learning_rate=0.002", *COLD, "als_reg=0.005", "new_item_weight=1.25"]
+SOLVED = ["preset=embedding", "epochs=5", "learning_rate=0.002", *COLD, "als_reg=0.005", "new_item_weight=1.25"]
 VBPR_REG = ["content_projection=separate", "reg_form=half_squares", "reg=0.01"]  # reg of 1e-5, 1e-3, 0.01 and 0.1
 # name -> (model, settings); the first is compared with all others
 MODELS = {
@@ -60,7 +60,7 @@ TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{
         f"gtc, als_reg {reg:g}, new_item_weight {weight:g}": (
             "gtc",
-            {"id_dropout": 0.5, "als_reg": reg, "new_item_weight": weight},
+            {"blend": "none", "id_dropout": 0.5, "als_reg": reg, "new_item_weight": weight},
         )
         for reg, weight in [(0.05, 1), (0.02, 1), (0.01, 1), (0.005, 1), (0.005, 1.25), (0.005, 1.5), (0.005, 2)]
     },
@@ -91,7 +91,7 @@ def measure(data: Path, runs: Path) -> dict[str, Block]:
 def measure_quick(runs: Path) -> dict[str, Block]:
     """The same of a tiny catalog, with three models, one seed and one epoch."""
     chosen = {
-        "gtc": ("gtc", ["epochs=1", *COLD]),
+        "gtc": ("gtc", ["preset=embedding", "epochs=1", *COLD]),
         "contentknn": ("contentknn", ["interaction_weight=0"]),
         "popular": ("popular", []),
     }

@@ -18,9 +18,9 @@ from benchmarks.paths import CONFIGS, RESULTS, ROOT
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig, BenchmarkPlan, plan, read_file
 from gtcrec.experiments.benchmark.results import Results, Row, read_tested, results
 from gtcrec.experiments.benchmark.tables import about, tables
+from gtcrec.experiments.execution.scheduler import train_runs
 from gtcrec.experiments.planned_run import PlannedRun
 from gtcrec.experiments.run_folder import read_stored_config
-from gtcrec.experiments.scheduler import train_runs
 from gtcrec.reporting.tables import Cell, Table, markdown_lines
 
 FILE = CONFIGS / "peers.yaml"

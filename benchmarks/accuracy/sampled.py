@@ -20,7 +20,7 @@ SETTINGS = {
 }
 SEEDS = (0, 1, 2)
 PRESETS = {  # the first is the whole that the other makes cheaper
-    "default": "`default`: embeddings over the whole graph at every step",
+    "embedding": "`embedding`: embeddings over the whole graph at every step",
     "sampled": "`sampled`: walks instead of the whole graph",
 }
 
@@ -46,7 +46,7 @@ def _measured(name: str, data: Path, settings: Sequence[str], seeds: Sequence[in
         for seed, folder in zip(seeds, folders, strict=True):
             train_run(data, folder, "gtc", [f"preset={preset}", *settings, f"seed={seed}"])
         values[preset] = np.mean([_per_user(folder) for folder in folders], axis=0)
-        rows.append([shown, str(len(seeds)), *_cells(folders, values[preset], values["default"], preset)])
+        rows.append([shown, str(len(seeds)), *_cells(folders, values[preset], values["embedding"], preset)])
     headers = (name, "seeds", METRIC, "to the whole", "interval", "best epoch", "CPU-s an epoch")
     return Block([f"Settings of both: {', '.join(settings)}."], headers, rows)
 
@@ -56,7 +56,7 @@ def _cells(folders: Sequence[Path], values: NDArray[np.float64], whole: NDArray[
     epochs = ", ".join(str(record.result.best_epoch) for record in records)
     seconds = np.median([line.train_cpu_seconds for record in records for line in record.timings])
     share, interval = "–", "–"
-    if preset != "default":
+    if preset != "embedding":
         low, high = bootstrap_interval(values - whole, np.random.default_rng(0))
         share = f"{(values.mean() / whole.mean() - 1) * 100:+.1f} %"
         interval = f"[{low / whole.mean() * 100:+.1f} %, {high / whole.mean() * 100:+.1f} %]"

@@ -21,7 +21,7 @@ from gtcrec.types import Batch, Interactions, Split
 
 # name -> (model, preset); the naive transcription is no model of the package
 CANDIDATES = {
-    "gtc": ("gtc", "default"),
+    "gtc": ("gtc", "embedding"),
     "gtc-released": ("gtc", "released"),
     "freedom": ("freedom", "default"),
     "lightgcn": ("lightgcn", "default"),

@@ -9,7 +9,7 @@ Result = dict[str, Any]
 Spread = dict[str, float]
 
 NAMES = {
-    "gtc": "GTC, `default`",
+    "gtc": "GTC, `embedding`",
     "gtc-released": "GTC, `released`",
     "freedom": "FREEDOM",
     "lightgcn": "LightGCN",

@@ -51,6 +51,7 @@ class TestDemo:
         assert f"gtc is better than popular and bpr on test ndcg@20: gtc {score[best]:.4f}, popular" in said
         assert said.splitlines()[-1] == f"look at what it recommends, and why: gtcrec serve {tmp_path / 'a' / 'gtc'}"
         monkeypatch.setattr("sys.argv", [".venv/bin/gtcrec", "demo"])
+        monkeypatch.setenv("PATH", "")
         fake(best)
         assert execute(["demo", "--out", str(tmp_path / "c")]) == 0
         assert f"why: .venv/bin/gtcrec serve {tmp_path / 'c' / 'gtc'}" in capsys.readouterr().err

@@ -7,10 +7,10 @@ import pytest
 from gtcrec.cli.main import execute
 from gtcrec.errors import DataError
 from gtcrec.experiments.config import load_config
+from gtcrec.experiments.execution.worker import train_and_measure
 from gtcrec.experiments.planned_run import PlannedRun
 from gtcrec.experiments.run import Run
 from gtcrec.experiments.tuning.study import plan, tune
-from gtcrec.experiments.worker import train_and_measure
 
 
 @pytest.fixture

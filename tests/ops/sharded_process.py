@@ -28,6 +28,7 @@ from gtcrec.types import Interactions  # noqa: E402
 SETTINGS = {
     "bpr": {"embedding_dim": 8, "sparse": True},
     "gtc": {
+        "blend": "none",
         "init": "random",
         "num_layers": 3,
         "item_graph_weight": 1.0,

@@ -8,7 +8,7 @@ import torch
 
 from gtcrec.errors import DataError
 from gtcrec.models.gtc.config import GTCConfig, noise_levels
-from gtcrec.models.gtc.denoising import denoising_errors, denoising_terms, sample_pairs
+from gtcrec.models.gtc.embedding.denoising import denoising_errors, denoising_terms, sample_pairs
 from gtcrec.ops import feature_transforms as content
 from gtcrec.ops.feature_transforms import ContentProjection, directions
 

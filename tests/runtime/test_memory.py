@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gtcrec.experiments import worker
+from gtcrec.experiments.execution import worker
 from gtcrec.runtime import memory
 
 SCRIPT = """

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gtcrec.experiments.scheduler import _cores_divided
+from gtcrec.experiments.execution.scheduler import _cores_divided
 from gtcrec.runtime import threads
 from gtcrec.runtime.threads import CpuTimes, available_cores, free_cores, read_cpu_times
 

@@ -18,7 +18,7 @@ def catalog():
 
 @pytest.fixture(scope="module")
 def fitted(catalog):
-    return gtcrec.GTC(embedding_dim=8, seed=1).fit(catalog, epochs=1, batch_size=256)
+    return gtcrec.GTC(preset="embedding", embedding_dim=8, seed=1).fit(catalog, epochs=1, batch_size=256)
 
 
 def test_the_items_table_starts_with_the_ids_and_survives_saving(fitted, catalog, tmp_path):
@@ -53,7 +53,7 @@ def test_a_folder_that_has_titles_alone_still_answers(fitted, tmp_path):
 
 def test_new_items_bring_their_columns(fitted, catalog):
     width = {m: x.shape[1] for m, x in catalog.features.values.items()}
-    model = gtcrec.GTC(embedding_dim=8, seed=1).fit(catalog, epochs=1, batch_size=256)
+    model = gtcrec.GTC(preset="embedding", embedding_dim=8, seed=1).fit(catalog, epochs=1, batch_size=256)
     content = {m: np.ones((1, w)) for m, w in width.items()}
     model.add_items("new", content)
     model.add_items("newer", content, item_columns={"title": ["A new mug"], "price": [3]})

@@ -35,7 +35,8 @@ def fitted(name):
     spec = gtcrec.models.get_spec(name)
     trains = name not in ("popular", "itemknn", "ease", "l3ae", "ials")
     sizes = {"embedding_dim": 8} if "embedding_dim" in spec.config.model_fields else {}
-    return gtcrec.Recommender(name, seed=1, **sizes).fit(catalog(), **(FAST if trains else {}))
+    preset = "embedding" if name == "gtc" else "default"  # whose score is an inner product
+    return gtcrec.Recommender(name, preset=preset, seed=1, **sizes).fit(catalog(), **(FAST if trains else {}))
 
 
 def rows(table):

@@ -23,7 +23,7 @@ def split(catalog):
 
 @pytest.fixture(scope="module")
 def fitted(split):
-    return gtcrec.GTC(embedding_dim=8, seed=1).fit(split, **FAST)
+    return gtcrec.GTC(embedding_dim=8, seed=1, preset="embedding").fit(split, **FAST)
 
 
 def rows(table):
@@ -74,7 +74,7 @@ def test_a_history_gets_a_table_of_the_same_columns_without_its_items(fitted):
 @pytest.mark.parametrize("rerank", [0, 5])
 def test_scores_of_histories_are_those_of_fold_in_with_the_vectors_of_items_kept(split, monkeypatch, rerank):
     trains_it = {"filter": "trained", "pair_diffusion_weight": 0.1}
-    model = gtcrec.GTC(embedding_dim=8, seed=1, rerank_top_n=rerank, **trains_it).fit(split, **FAST)
+    model = gtcrec.GTC(embedding_dim=8, seed=1, preset="embedding", rerank_top_n=rerank, **trains_it).fit(split, **FAST)
     trained = model._fitted()
     histories = [["p0001", "p0002"], ["p0003"]]
     expected = trained.module.fold_in(history_matrix([np.array([1, 2]), np.array([3])], 40))
@@ -135,7 +135,7 @@ def test_saving_refuses_a_folder_in_use(fitted, tmp_path):
 
 
 def test_new_items_are_scored_by_their_content_and_survive_saving(split, tmp_path):
-    model = gtcrec.GTC(embedding_dim=8, seed=1).fit(split, **FAST)
+    model = gtcrec.GTC(embedding_dim=8, seed=1, preset="embedding").fit(split, **FAST)
     before = model.score(model.user_ids, model.item_ids)
     twin = {m: split.features.values[m][[4]] for m in split.features.names}
     model.add_items("new-mug", twin)

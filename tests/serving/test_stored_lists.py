@@ -37,7 +37,8 @@ def saved(catalog, tmp_path_factory):
 
     def save(name: str, data=catalog) -> Path:
         if (name, data) not in folders:
-            model = gtcrec.Recommender(name, embedding_dim=8, seed=1).fit(data, **FAST)
+            preset = "embedding" if name == "gtc" else "default"  # whose score is an inner product
+            model = gtcrec.Recommender(name, preset=preset, embedding_dim=8, seed=1).fit(data, **FAST)
             folders[name, data] = model.save(tmp_path_factory.mktemp("saved") / name)
         return folders[name, data]
 
@@ -122,7 +123,7 @@ def test_damaged_vectors_are_named(catalog, tmp_path):
 
 
 def test_new_items_are_listed_with_their_titles(catalog, tmp_path):
-    model = gtcrec.GTC(embedding_dim=8, seed=1).fit(catalog, **FAST)
+    model = gtcrec.GTC(embedding_dim=8, seed=1, preset="embedding").fit(catalog, **FAST)
     content = {m: catalog.features.values[m][[4]] for m in catalog.features.names}
     folder = model.add_items("new-mug", content).save(tmp_path / "m")
     found = StoredLists.open(folder).recommend(["u0001"], ListRequest(41))

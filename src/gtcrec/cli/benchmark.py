@@ -70,7 +70,7 @@ def train_planned(
 ) -> "list[tuple[PlannedRun, str]]":
     """Train the runs under `out` and measure them on `on`; return those that failed and why."""
     from gtcrec.cli.console import resumable
-    from gtcrec.experiments.scheduler import train_runs
+    from gtcrec.experiments.execution.scheduler import train_runs
 
     with resumable(way_on), show_runs(runs, out, on) as on_event:
         return train_runs(runs, jobs, on_event, on, keep)

@@ -31,7 +31,7 @@ from gtcrec.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from gtcrec.experiments.config import RunConfig
-    from gtcrec.experiments.ray_trainer import Cluster
+    from gtcrec.experiments.execution.ray_trainer import Cluster
     from gtcrec.experiments.run import Run
     from gtcrec.training.trainer import Epoch, TrainConfig
 
@@ -297,14 +297,14 @@ def _ray_cluster(engine: str, workers: int, address: str, max_failures: int) -> 
                 f"--engine local is one process, found --workers {workers}; expected --engine ray, or torchrun"
             )
         return None
-    from gtcrec.experiments.ray_trainer import Cluster
+    from gtcrec.experiments.execution.ray_trainer import Cluster
 
     return Cluster(workers, address, max_failures)
 
 
 def _train_by_ray(config: "RunConfig", folder: Path, ray: "Cluster", fresh: bool = False) -> None:
     from gtcrec.cli.console import say
-    from gtcrec.experiments import ray_trainer
+    from gtcrec.experiments.execution import ray_trainer
     from gtcrec.runtime.files import require_empty
 
     if fresh:

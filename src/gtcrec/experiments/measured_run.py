@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gtcrec.errors import ConfigError, RunError, nearest
 from gtcrec.evaluation.comparison import SIGNIFICANT, BaselineComparison, compare_to_baseline, correct_together
 from gtcrec.evaluation.seed_variance import crossed_interval
+from gtcrec.experiments.execution.worker import COSTS
 from gtcrec.experiments.planned_run import Part, PlannedRun, check_folder, is_evaluated
-from gtcrec.experiments.worker import COSTS
 from gtcrec.reporting.run_record import EvaluationRecord, RunRecord, read_run_record
 from gtcrec.runtime.files import check_manifest
 from gtcrec.types import Floats

@@ -237,11 +237,7 @@ def epochs(
         batches = Batches(split.train, config.batch_size, config.seed, warm_only=config.negative_items == "warm")
     _check_workers_agree(training, workers)
     if not training.history and training.hooks and training.hooks.evaluates_start() and len(split.valid):
-        clock = Clock()
-        spent = clock.lap("train")  # nothing
-        start = _measure_validation(training, split, evaluation, workers)
-        spent |= clock.lap("eval")
-        _record_epoch(training, 0, {}, start, total_cost(spent, workers), True, "")
+        _validate_start(training, split, evaluation, workers)
         yield training.history[-1]
     if training.epochs_done and not training.stop and (reason := end_early(training.epochs_done)):
         _end_at_last_epoch(training, split, evaluation, workers, reason)
@@ -301,6 +297,14 @@ def _train_epoch(
             sums[name] = sums.get(name, torch.zeros(())) + value
         on_step(step + 1, batches.steps)
     return {name: value / batches.steps for name, value in _sum_over_workers(sums, workers).items()}
+
+
+def _validate_start(training: Training, split: Split, evaluation: EvaluateConfig, workers: ProcessGroup) -> None:
+    """Add the untrained model to the history, as epoch 0."""
+    clock = Clock()
+    spent = clock.lap("train")  # nothing
+    valid = _measure_validation(training, split, evaluation, workers)
+    _record_epoch(training, 0, {}, valid, total_cost(spent | clock.lap("eval"), workers), True, "")
 
 
 def _end_at_last_epoch(

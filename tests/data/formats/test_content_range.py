@@ -11,7 +11,7 @@ from gtcrec.data.features.extract import EncodeConfig, encode
 from gtcrec.data.formats.npy import feature_files, read_features
 from gtcrec.errors import DataError
 from gtcrec.models import build_model, make_config
-from gtcrec.models.gtc.cold_items import ColdItemRegressor
+from gtcrec.models.gtc.embedding.cold_items import ColdItemRegressor
 from gtcrec.ops.neighbors import content_neighbors, cosine_graph
 from gtcrec.types import Dataset, ItemFeatures
 

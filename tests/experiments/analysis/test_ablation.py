@@ -24,7 +24,7 @@ from gtcrec.reporting.run_comparison import compare_runs
 from gtcrec.reporting.run_record import read_run_record
 from helpers.bench import measured_run
 
-SMALL = ["epochs=2", "embedding_dim=8", "batch_size=512"]
+SMALL = ["preset=embedding", "epochs=2", "embedding_dim=8", "batch_size=512"]
 SET = [word for one in SMALL for word in ("--set", one)]
 METRICS = ("recall@20", "ndcg@5")
 

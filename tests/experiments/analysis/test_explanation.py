@@ -18,10 +18,10 @@ from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.analysis.explanation import ScoreContribution, explain
 from gtcrec.experiments.config import load_config
 from gtcrec.experiments.run import Run
-from gtcrec.models.gtc.embedding_model import EmbeddingGTC
+from gtcrec.models.gtc.embedding.interest_filter import InterestFilter
+from gtcrec.models.gtc.embedding.latent_filter import LatentFilter
+from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 from gtcrec.models.gtc.explain import ContentView
-from gtcrec.models.gtc.interest_filter import InterestFilter
-from gtcrec.models.gtc.latent_filter import LatentFilter
 from gtcrec.serving.list_request import ListRequest
 from gtcrec.serving.trained_model import TrainedModel
 

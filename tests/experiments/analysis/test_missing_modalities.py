@@ -14,9 +14,9 @@ from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, RunError
 from gtcrec.evaluation.statistics import holm
 from gtcrec.experiments.analysis.missing_modalities import compare_points, plan
+from gtcrec.experiments.execution.scheduler import WorkerPool
 from gtcrec.experiments.measured_run import MeasuredRun
 from gtcrec.experiments.run import Run
-from gtcrec.experiments.scheduler import WorkerPool
 from gtcrec.reporting import figures
 from gtcrec.reporting.run_record import read_run_record
 from helpers.bench import measured_run

@@ -151,7 +151,8 @@ def test_a_model_that_looks_at_no_content_loses_exactly_nothing(runs: Mapping[st
 
 def test_a_model_that_has_content_alone_to_go_by_loses_much(cold: Path, tmp_path: Path) -> None:
     # Neither the item graph nor the alignment may teach the items' embeddings their colour in training.
-    given = ["epochs=40", "dim=8", "batch_size=128", "learning_rate=0.02", "item_neighbours=0", "alignment=none"]
+    given = ["preset=embedding", "epochs=40", "dim=8", "batch_size=128", "learning_rate=0.02"]
+    given += ["item_neighbours=0", "alignment=none"]
     given.append("valid_metric=recall@20")  # at the best ndcg@20 noise finds nothing at all: no interval to see
     found = modality_importance(train(cold, "gtc", tmp_path / "run", given), ["recall@10"])
     # All 20 warm items of the user's colour are training's: the ten cold ones are left, and ten of the other colour.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gtcrec.data import write_catalog
-from gtcrec.experiments.worker import train_and_measure
+from gtcrec.experiments.execution.worker import train_and_measure
 from helpers.bench import planned, write_file
 
 

@@ -23,16 +23,16 @@ from gtcrec.cli.benchmark import show_runs
 from gtcrec.cli.main import execute
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig, plan, read_file
-from gtcrec.experiments.planned_run import PlannedRun, is_evaluated
-from gtcrec.experiments.run import Run
-from gtcrec.experiments.scheduler import WorkerPool, train_runs
-from gtcrec.experiments.worker import (
+from gtcrec.experiments.execution.scheduler import WorkerPool, train_runs
+from gtcrec.experiments.execution.worker import (
     RESULTS,
     keep_results,
     peak_bytes,
     train_and_measure,
     train_locked,
 )
+from gtcrec.experiments.planned_run import PlannedRun, is_evaluated
+from gtcrec.experiments.run import Run
 from gtcrec.models.registry import MODELS
 from gtcrec.runtime.files import check_manifest
 from gtcrec.runtime.locks import hold_lock

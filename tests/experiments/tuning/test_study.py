@@ -454,7 +454,7 @@ def test_a_training_that_breaks_down_is_a_failed_trial_and_counts(shop: Path, tm
 
 def test_settings_that_exclude_each_other_are_a_failed_trial(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("filter: [trained, off]\nrerank: [0, 5]\n")
-    given = ["epochs=1", "dim=4", "batch_size=1024", "pair_weight=0.5"]
+    given = ["preset=embedding", "epochs=1", "dim=4", "batch_size=1024", "pair_weight=0.5"]
     found = plan(str(shop), "gtc", tmp_path / "out", 4, given, space=tmp_path / "space.yaml")
     list(tune.tune(found))
     failed = [trial for trial in list_trials(found) if trial.state == "failed"]

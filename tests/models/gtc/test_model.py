@@ -6,7 +6,7 @@ import torch
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.models.gtc.blending import standard_scores
-from gtcrec.models.gtc.embedding_model import EmbeddingGTC
+from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 from gtcrec.models.gtc.model import GTC
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import TrainConfig, Training, epochs, fit

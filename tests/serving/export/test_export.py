@@ -32,6 +32,7 @@ def runs(data, tmp_path_factory):
     def run(name: str) -> Path:
         if not (folder / name).exists():
             settings = FAST if name in ("bpr", "gtc") else {}
+            settings = settings | ({"preset": "embedding"} if name == "gtc" else {})  # whose score is an inner product
             gtcrec.train(data, name, folder / name, **settings, **({"embedding_dim": 8} if settings else {}))
         return folder / name
 

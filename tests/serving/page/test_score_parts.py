@@ -56,17 +56,23 @@ def test_moves_are_places_gained_against_the_list_before() -> None:
     assert [(one.item, one.move) for one in after] == [("p1", 1), ("p2", 1), ("p0", -2), ("p3", None)]
 
 
-def test_names_of_parts_are_whatever_the_explanation_says() -> None:
+def test_parts_that_read_the_same_of_an_item_are_one() -> None:
     explained = {
         "score": 1.5,
         "nearest": [],
-        "parts": [{"view": "linear", "value": 1.0}, {"view": "diffusion: text", "value": 0.5}],
+        "because": [],
+        "parts": [
+            {"view": "linear", "value": 1.0},
+            {"view": "embedding: text", "value": 0.2},
+            {"view": "history: text", "value": 0.3},
+        ],
     }
     rows = [
         {"item": "a", "rank": 1, "score": 1.4999999, "explanation": explained},
         {"item": "b", "rank": 2, "score": 1.0},
     ]
-    assert part_names(rows) == ["linear", "diffusion: text"]
+    assert part_names(rows) == ["linear", "text"]
     first, second = scored_items(rows)
     assert (first.score, [part.color for part in first.parts]) == (1.5, [0, 1])
+    assert [part.value for part in first.parts] == [1.0, 0.5]
     assert second.parts == ()

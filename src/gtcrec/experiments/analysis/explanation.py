@@ -153,7 +153,7 @@ def explain_scores(
         _score_contributions(model, index, asked, scores[asked], views),
         _nearest_history(bundle, views, asked, seen, nearest),
     )
-    because = _liked_most(bundle, model, int(index[0]), asked, nearest)
+    because = _history_shares(bundle, model, int(index[0]), asked, nearest)
     explanations = []
     for place, (item, title) in enumerate(_ids_and_titles(bundle, asked)):
         score = float(scores[asked[place]])
@@ -203,16 +203,16 @@ def _score_contributions(
     ]
 
 
-def _liked_most(
+def _history_shares(
     bundle: ModelBundle, model: nn.Module, user: int, asked: Ints, count: int
 ) -> list[tuple[LikedItem, ...]]:
     """For each item asked for the liked ones that add most to its score, but itself."""
     if not isinstance(model, SumsParts):
         return [()] * len(asked)
-    liked = np.sort(bundle.seen.items_of(user))
-    names, found = _ids_and_titles(bundle, liked), []
+    seen = np.sort(bundle.seen.items_of(user))
+    names, found = _ids_and_titles(bundle, seen), []
     for item, row in zip(asked, model.linear_shares(user, torch.from_numpy(asked)).double().numpy(), strict=True):
-        order = [int(j) for j in np.argsort(-row, kind="stable") if row[j] > 0 and liked[j] != item][:count]
+        order = [int(j) for j in np.argsort(-row, kind="stable") if row[j] > 0 and seen[j] != item][:count]
         found.append(tuple(LikedItem(*names[j], value=float(row[j])) for j in order))
     return found
 

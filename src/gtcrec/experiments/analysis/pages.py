@@ -100,8 +100,8 @@ def explanation_tables(found: Explanation) -> list[Table]:
     for one in found.items:
         name = f"{one.item} {one.title}".rstrip()
         if one.because:
-            liked = tuple(_text_cells(str(n.item), f"{n.value:+.4f}", n.title) for n in one.because)
-            made.append(Table(f"{name}, because of", "", ("liked item", "adds to the score", "title"), liked, (0, 2)))
+            shares = tuple(_text_cells(str(n.item), f"{n.value:+.4f}", n.title) for n in one.because)
+            made.append(Table(f"{name}, because of", "", ("liked item", "adds to the score", "title"), shares, (0, 2)))
         if one.parts:
             made.append(_parts_table(one, {each.modality: each for each in found.preferences}, name))
         if one.nearest:

@@ -49,7 +49,7 @@ def benchmark(plan: str | Path, *, jobs: int = 1, out: str | Path | None = None)
     from gtcrec.experiments.benchmark import page, results
     from gtcrec.experiments.benchmark.plan import plan as make_plan
     from gtcrec.experiments.benchmark.plan import read_file
-    from gtcrec.experiments.scheduler import train_runs
+    from gtcrec.experiments.execution.scheduler import train_runs
 
     config = read_file(Path(plan))
     study = make_plan(config, Path(out or config.out or "benchmark"))

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from gtcrec.errors import RunError
 from gtcrec.evaluation.statistics import bootstrap_intervals
 from gtcrec.experiments.benchmark.plan import CUTS, BenchmarkPlan
+from gtcrec.experiments.execution.worker import COSTS
 from gtcrec.experiments.measured_run import (
     Estimate,
     MeasuredRun,
@@ -24,7 +25,6 @@ from gtcrec.experiments.measured_run import (
     read_runs,
 )
 from gtcrec.experiments.planned_run import PlannedRun
-from gtcrec.experiments.worker import COSTS
 from gtcrec.reporting.run_record import RunRecord
 from gtcrec.runtime.files import atomic_path
 

@@ -27,12 +27,12 @@ from gtcrec.data.splits import require_validation
 from gtcrec.errors import ConfigError, DataError, GtcrecError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.experiments.config import RunConfig, dump_yaml, load_config
+from gtcrec.experiments.execution.scheduler import WorkerPool
+from gtcrec.experiments.execution.worker import Send
 from gtcrec.experiments.planned_run import flatten
-from gtcrec.experiments.scheduler import WorkerPool
 from gtcrec.experiments.tuning.grids import Grid, extend_grids
 from gtcrec.experiments.tuning.space import apply_settings, rename_space, resolve_space, value_of
 from gtcrec.experiments.tuning.trials import Outcome, Trial, Trials, study_lock
-from gtcrec.experiments.worker import Send
 from gtcrec.models.base import SearchSpace
 from gtcrec.runtime.files import write_json, write_text
 from gtcrec.training.trainer import Epoch, TrainConfig, Training, epochs

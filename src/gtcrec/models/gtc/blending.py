@@ -139,7 +139,7 @@ class _Candidates:
     @classmethod
     def gather(cls, parts: Sequence[Scorer], users: Ints, seen: csr_array, relevant: csr_array) -> "_Candidates":
         index, mask = torch.from_numpy(users), torch.from_numpy(seen.toarray() > 0)
-        wanted = torch.from_numpy(relevant.toarray() > 0)
+        targets = torch.from_numpy(relevant.toarray() > 0)
         scores = [part(index).float().cpu() for part in parts]
         n = min(_POOL, mask.shape[1])
         best = [one.masked_fill(mask, -torch.inf).topk(n, dim=1).indices for one in scores]
@@ -147,7 +147,7 @@ class _Candidates:
         again = F.pad(items[:, 1:] == items[:, :-1], (1, 0))  # an item that two parts list counts once
         out = again | mask.gather(1, items)
         stacked = torch.stack([one.gather(1, items).masked_fill(out, -torch.inf) for one in scores])
-        return cls(stacked, wanted.gather(1, items) & ~out, wanted.sum(dim=1))
+        return cls(stacked, targets.gather(1, items) & ~out, targets.sum(dim=1))
 
     def ndcg(self, weights: Tensor) -> Floats:
         """Each user's ndcg@20 of the blend with weights [n_parts], [b]."""

@@ -14,7 +14,6 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.embeddings import als_factors
 from gtcrec.models.gtc.config import GTCConfig
 from gtcrec.ops.feature_transforms import directions
 from gtcrec.types import Interactions, ItemFeatures
@@ -46,12 +45,15 @@ class HistoryDiffusion(nn.Module):
 
     The loss is the cross-entropy of the hidden items over all items that are not left in the history, h_u^-1/2 of each
     of h_u hidden items. Of more than `history_items` items as many are drawn for a step, and stand for all. e_i starts
-    at the factors of least squares over all pairs, b_i at the log of an item's count.
+    at `start`, the factors of least squares over all pairs in a GTC, b_i at the log of an item's count.
     """
 
     content: Tensor
 
-    def __init__(self, config: GTCConfig, train: Interactions, features: ItemFeatures, init_weights: bool) -> None:
+    def __init__(
+        self, config: GTCConfig, train: Interactions, features: ItemFeatures, start: Tensor | None = None
+    ) -> None:
+        """`start` [n_items, embedding_dim] are the vectors that the items start at, but for their scale."""
         super().__init__()
         self.config, self.histories, dim = config, train.matrix(), config.embedding_dim
         self.scales = {
@@ -68,10 +70,9 @@ class HistoryDiffusion(nn.Module):
         with torch.no_grad():
             self.keep.weight.copy_(_START_LINEAR * torch.eye(width))
             self.answer.weight.mul_(0.1)
-        if init_weights:
-            _, factors = als_factors(train, dim, config.unobserved_weight, config.als_reg)
+        if start is not None:
             for table in (self.items, self.targets):
-                table.data.copy_(_START_SCALE * factors / factors.std().clamp(min=1e-6))
+                table.data.copy_(_START_SCALE * start / start.std().clamp(min=1e-6))
 
     def blocks(self) -> list[tuple[str, int]]:
         """Return the name and width of each block of the vectors: identity, the modalities, the items' bias."""

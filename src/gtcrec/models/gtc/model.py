@@ -2,7 +2,7 @@
 
 After "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation"
 (arXiv 2604.03014); equations are numbered as in docs/method.md. With `blend=none` the embedding part is the
-model, whose score is one inner product (`embedding_model.EmbeddingGTC`).
+model, whose score is one inner product (`embedding.model.EmbeddingGTC`).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from gtcrec.models.base import ModelSpec
 from gtcrec.models.baselines.l3ae import L3AE, L3AEConfig
+from gtcrec.models.embeddings import als_factors
 from gtcrec.models.gtc.blending import Blend, InnerPart, choose_weights, mean_ndcg, standard_scores
 from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig, check_shardable
-from gtcrec.models.gtc.embedding_model import EmbeddingGTC
+from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 from gtcrec.models.gtc.explain import ContentView
 from gtcrec.models.gtc.history_diffusion import HistoryDiffusion
 from gtcrec.models.gtc.kept_weights import KeptWeights
@@ -67,7 +68,8 @@ class GTC(nn.Module, TrainableModel):
             self.embedding = EmbeddingGTC(config, train, features, init_weights=init_weights)
             self.embedding.requires_grad_(config.train_embedding)
         if config.history_weight:
-            self.history = HistoryDiffusion(config, train, features, init_weights)
+            start = self._start(train) if init_weights else None
+            self.history = HistoryDiffusion(config, train, features, start)
             self.history.requires_grad_(config.diffusion_weight > 0)
         self.kept = nn.ModuleDict()  # the best weights so far of each part that is trained
         for name, part in (("embedding", self.embedding), ("history", self.history)):
@@ -75,6 +77,13 @@ class GTC(nn.Module, TrainableModel):
                 self.kept[name] = KeptWeights(part, config.part_patience)
         weights = [getattr(config, f"{name}_weight") for name in _PARTS]
         self.register_buffer("part_weights", torch.tensor(weights, dtype=torch.float32))
+
+    def _start(self, train: Interactions) -> Tensor:
+        """The items' factors of least squares, [n_items, embedding_dim]; those of the embedding part if it has them."""
+        config = self.config
+        if self.embedding and config.init == "als":
+            return self.embedding.views.items.data
+        return als_factors(train, config.embedding_dim, config.unobserved_weight, config.als_reg)[1]
 
     def refresh(self) -> None:
         """Recompute what the steps hold fixed; training calls it before an epoch."""
@@ -167,11 +176,11 @@ class GTC(nn.Module, TrainableModel):
     @torch.no_grad()
     def linear_shares(self, user: int, items: Tensor) -> Tensor:
         """Return what each item of the user's history, ascending, adds to the scores of `items`, [n, history]."""
-        liked = np.sort(self.train_pairs.items_of(user))
+        seen = np.sort(self.train_pairs.items_of(user))
         if not self.linear or not self._weights["linear"]:
-            return torch.zeros(len(items), len(liked))
+            return torch.zeros(len(items), len(seen))
         spread = self.linear.scorer()(torch.tensor([user])).std(correction=0).clamp(min=1e-12)
-        entries = self.linear.local_weights()[liked][:, items.cpu().numpy()].toarray()
+        entries = self.linear.local_weights()[seen][:, items.cpu().numpy()].toarray()
         return self._weights["linear"] * torch.from_numpy(entries).T / spread
 
     def explain_content(self, user: int, items: Tensor) -> list[ContentView]:
@@ -179,7 +188,8 @@ class GTC(nn.Module, TrainableModel):
         if not self.embedding:
             return []
         with self._scoring("embedding"):
-            return self.embedding.explain_content(user, items)
+            views: list[ContentView] = self.embedding.explain_content(user, items)
+        return views
 
     @property
     def _weights(self) -> dict[str, float]:

@@ -22,7 +22,8 @@ class Part:
 class ScoredItem:
     """An item of a list, with what its score is made of; `parts` add up to `score`, none where a model has none.
 
-    `near` are items of the history by id and similarity, nearest first. `move` says how many places the item rose
+    `near` are items of the history, first those that count most: by what they add to the score if `from_linear`, else
+    by how alike their content is. `move` says how many places the item rose
     against another list; it is None where that list lacks the item, or there is none.
     """
 
@@ -31,6 +32,7 @@ class ScoredItem:
     score: float
     parts: tuple[Part, ...] = ()
     near: tuple[tuple[str, float], ...] = ()
+    from_linear: bool = False
     move: int | None = None
 
 
@@ -69,16 +71,25 @@ def scored_items(rows: Sequence[Mapping[str, Any]]) -> list[ScoredItem]:
         if explained is None:
             found.append(ScoredItem(row["item"], row["rank"], row["score"]))
             continue
-        parts = tuple(Part(one["view"], one["value"], color[one["view"]]) for one in explained["parts"])
-        near = tuple((str(one["item"]), one["similarity"]) for one in explained["nearest"])
-        found.append(ScoredItem(row["item"], row["rank"], explained["score"], parts, near))
+        sums: dict[str, float] = {}
+        for one in explained["parts"]:
+            sums[_source(one)] = sums.get(_source(one), 0.0) + one["value"]
+        parts = tuple(Part(name, value, color[name]) for name, value in sums.items())
+        shares = tuple((str(one["item"]), one["value"]) for one in explained["because"])
+        near = shares or tuple((str(one["item"]), one["similarity"]) for one in explained["nearest"])
+        found.append(ScoredItem(row["item"], row["rank"], explained["score"], parts, near, bool(shares)))
     return found
 
 
 def part_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of all parts of an answer, in their order."""
     explained = (row.get("explanation") or {"parts": ()} for row in rows)
-    return list(dict.fromkeys(part["view"] for one in explained for part in one["parts"]))
+    return list(dict.fromkeys(_source(part) for one in explained for part in one["parts"]))
+
+
+def _source(part: Mapping[str, Any]) -> str:
+    """What of the item a part reads: of a blend's "history: text" and "embedding: text" that is "text"."""
+    return str(part["view"]).rpartition(": ")[2]
 
 
 def leave_out(items: Sequence[ScoredItem], names: Collection[str]) -> list[ScoredItem]:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.gtc import inference
-from gtcrec.models.gtc.cold_items import ColdItemRegressor
 from gtcrec.models.gtc.config import GTCConfig, check_combinations, check_shardable
-from gtcrec.models.gtc.graph_encoder import GraphEncoder, UserItemEmbeddings
-from gtcrec.models.gtc.interest_filter import InterestFilter
-from gtcrec.models.gtc.latent_filter import LatentFilter
+from gtcrec.models.gtc.embedding import inference
+from gtcrec.models.gtc.embedding.cold_items import ColdItemRegressor
+from gtcrec.models.gtc.embedding.graph_encoder import GraphEncoder, UserItemEmbeddings
+from gtcrec.models.gtc.embedding.interest_filter import InterestFilter
+from gtcrec.models.gtc.embedding.latent_filter import LatentFilter
 from gtcrec.models.modalities import module_keys
 from gtcrec.ops import losses
 from gtcrec.ops.sharded import RowShardedEmbedding, local_rows

@@ -15,9 +15,9 @@ import torch
 
 from gtcrec.data import write_catalog
 from gtcrec.errors import ConfigError, DataError, RunError
-from gtcrec.experiments import ray_trainer as engine
 from gtcrec.experiments.config import load_config
-from gtcrec.experiments.ray_trainer import Cluster
+from gtcrec.experiments.execution import ray_trainer as engine
+from gtcrec.experiments.execution.ray_trainer import Cluster
 from gtcrec.experiments.run import Run, train
 from gtcrec.training import checkpoint
 
@@ -172,7 +172,7 @@ SEEDS = """
 import sys
 from pathlib import Path
 from gtcrec.experiments.config import load_config
-from gtcrec.experiments.ray_trainer import Cluster, epochs
+from gtcrec.experiments.execution.ray_trainer import Cluster, epochs
 from gtcrec.runtime.ray_session import ray_session
 data, out, *given = sys.argv[1:]
 with ray_session(None, 2):

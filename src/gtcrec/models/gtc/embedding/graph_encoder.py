@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gtcrec.models.embeddings import init_from_als
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.models.gtc.random_walks import collect_walks, random_walks, sample_neighbors
+from gtcrec.models.gtc.embedding.random_walks import collect_walks, random_walks, sample_neighbors
 from gtcrec.ops import graph
 from gtcrec.ops.fold_in import fold_in_users, new_item_rows, new_user_rows, torch_csr
 from gtcrec.ops.neighbors import co_interaction_users, find_search, item_graph

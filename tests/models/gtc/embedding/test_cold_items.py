@@ -6,8 +6,8 @@ import torch
 
 from gtcrec import models
 from gtcrec.errors import DataError
-from gtcrec.models.gtc import cold_items as gtc_cold
-from gtcrec.models.gtc.cold_items import ColdItemRegressor
+from gtcrec.models.gtc.embedding import cold_items as gtc_cold
+from gtcrec.models.gtc.embedding.cold_items import ColdItemRegressor
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import ItemFeatures
 

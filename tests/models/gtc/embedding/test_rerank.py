@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 
 from gtcrec import models
 from gtcrec.errors import ConfigError
-from gtcrec.models.gtc.inference import conditioned_scores
+from gtcrec.models.gtc.embedding.inference import conditioned_scores
 from gtcrec.ops.graph import SparseMatrix
 from gtcrec.ops.scorers import DotScorer, RerankingScorer
 from gtcrec.training.trainer import TrainConfig, fit

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig, noise_levels
-from gtcrec.models.gtc.denoising import denoising_errors, denoising_terms, sample_pairs
+from gtcrec.models.gtc.embedding.denoising import denoising_errors, denoising_terms, sample_pairs
+from gtcrec.models.gtc.embedding.graph_encoder import UserItemEmbeddings, unit_scale
 from gtcrec.models.gtc.explain import FilteredContent
-from gtcrec.models.gtc.graph_encoder import UserItemEmbeddings, unit_scale
 from gtcrec.ops import diffusion, graph
 from gtcrec.ops.feature_transforms import ContentProjection
 from gtcrec.types import Interactions, ItemFeatures

@@ -13,7 +13,7 @@ from gtcrec import models
 from gtcrec.data import split as cut
 from gtcrec.data.synthetic.ground_truth import disjoint_interests
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.models.gtc.interest_filter import Interest, ModalityInterestFilter
+from gtcrec.models.gtc.embedding.interest_filter import Interest, ModalityInterestFilter
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Interactions
 

@@ -1,6 +1,6 @@
 """What a trained GTC answers with: vectors, scorers, new items and users, and the parts of a score.
 
-The functions are methods of `embedding_model.EmbeddingGTC`, which lists them.
+The functions are methods of `embedding.model.EmbeddingGTC`, which lists them.
 """
 
 import copy
@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtcrec.errors import ConfigError, DataError
+from gtcrec.models.gtc.embedding.interest_filter import InterestFilter
 from gtcrec.models.gtc.explain import ContentView
-from gtcrec.models.gtc.interest_filter import InterestFilter
 from gtcrec.ops.fold_in import torch_csr
 from gtcrec.ops.scorers import DotScorer, RerankingScorer, ShardedScorer
 from gtcrec.types import ItemFeatures, Scorer
 
 if TYPE_CHECKING:
-    from gtcrec.models.gtc.embedding_model import EmbeddingGTC
+    from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 
 __all__ = [
     "add_items",

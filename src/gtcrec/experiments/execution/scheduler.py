@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from gtcrec.errors import GtcrecError
+from gtcrec.experiments.execution.worker import is_done, train_locked
 from gtcrec.experiments.planned_run import Part, PlannedRun
-from gtcrec.experiments.worker import is_done, train_locked
 from gtcrec.runtime.locks import is_locked
 from gtcrec.runtime.memory import keep_freed_memory
 from gtcrec.runtime.threads import available_cores, wait_passively
