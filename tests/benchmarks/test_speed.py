@@ -143,7 +143,7 @@ def test_compare_prints_the_ratios_and_refuses_other_data(result: Path, tmp_path
 def test_the_tables_hold_every_candidate(result: Path, tmp_path: Path) -> None:
     blocks = tables.blocks(json.loads(result.read_text(encoding="utf-8")))
     page = "\n".join(line for block in blocks.values() for line in block.lines())
-    for name in ("GTC, `default`", "GTC, `released`", "FREEDOM", "LightGCN", "BPR", "naive GTC"):
+    for name in ("GTC, `embedding`", "GTC, `released`", "FREEDOM", "LightGCN", "BPR", "naive GTC"):
         assert page.count(f"| {name} |") == 4
     assert str(tmp_path) not in page
 
