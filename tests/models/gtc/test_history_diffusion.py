@@ -55,6 +55,18 @@ def test_the_score_is_one_inner_product_of_the_vectors(pairs, features) -> None:
     torch.testing.assert_close(users @ items.T, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_content_keeps_the_directions_that_training_saw(pairs, features) -> None:
+    """Another machine may find other directions of the same content, such as turned ones."""
+    model, other = build(pairs, features), build(pairs, features)
+    state = model.state_dict()
+    state["basis_0"], state["spread_0"] = state["basis_0"].flip(1), state["spread_0"].flip(0)
+    other.load_state_dict(state)
+    width = state["basis_0"].shape[1]
+    torch.testing.assert_close(other.content[:, :width], model.content[:, :width].flip(1))
+    assert torch.equal(other.content[:, width:], model.content[:, width:])
+    torch.testing.assert_close(other.add_items(features)[:, 6:-1], other.content)
+
+
 def some_hidden() -> history_diffusion._HiddenHistories:
     row, item = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 4, 7, 1, 3])
     return history_diffusion._HiddenHistories(row, item, torch.tensor([True, False, True, False, True]), 2)

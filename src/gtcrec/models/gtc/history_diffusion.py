@@ -6,7 +6,7 @@ says which items were hidden.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.ops.feature_transforms import directions
+from gtcrec.ops.feature_transforms import Directions, directions
 from gtcrec.types import Interactions, ItemFeatures
 
 __all__ = ["HistoryDiffusion"]
@@ -24,6 +24,7 @@ _START_SCALE = 0.1  # of the first item vectors: scores of the first step differ
 _LEAST_HIDDEN, _MOST_HIDDEN = 0.1, 0.9  # the earliest and the latest time of the diffusion
 _START_LINEAR = 0.3  # of the profile, in the network's first answers
 _BLOCK_USERS = 4096
+_DIRECTIONS = ("mean", "basis", "spread")  # what `Directions` is made of
 
 
 class _HiddenHistories(NamedTuple):
@@ -56,10 +57,13 @@ class HistoryDiffusion(nn.Module):
         """`start` [n_items, embedding_dim] are the vectors that the items start at, but for their scale."""
         super().__init__()
         self.config, self.histories, dim = config, train.matrix(), config.embedding_dim
-        self.scales = {
-            m: directions(features.values[m], features.present[m], config.history_content_dim) for m in features.names
-        }
+        self.features = features
+        for place, m in enumerate(features.names):
+            found = directions(features.values[m], features.present[m], config.history_content_dim)
+            for part in _DIRECTIONS:
+                self.register_buffer(f"{part}_{place}", getattr(found, part))
         self.register_buffer("content", self._content(features), persistent=False)
+        self.register_load_state_dict_post_hook(_renew_content)  # type: ignore[no-untyped-call]
         width = dim + self.content.shape[1]
         self.items = nn.Parameter(_START_SCALE * torch.randn(train.n_items, dim))
         self.targets = nn.Parameter(self.items.data.clone())
@@ -76,11 +80,8 @@ class HistoryDiffusion(nn.Module):
 
     def blocks(self) -> list[tuple[str, int]]:
         """Return the name and width of each block of the vectors: identity, the modalities, the items' bias."""
-        return [
-            ("identity", self.config.embedding_dim),
-            *((m, s.basis.shape[1]) for m, s in self.scales.items()),
-            ("count", 1),
-        ]
+        widths = [(m, self._directions(place).basis.shape[1]) for place, m in enumerate(self.features.names)]
+        return [("identity", self.config.embedding_dim), *widths, ("count", 1)]
 
     def loss(self, users: Tensor, rng: torch.Generator) -> Tensor:
         """Return the cross-entropy of hidden items of at most `history_users` of the users int64 [b]."""
@@ -173,11 +174,20 @@ class HistoryDiffusion(nn.Module):
         identity = content.new_zeros(len(content), self.config.embedding_dim)
         return torch.cat([identity, content, self.bias.min().expand(len(content), 1)], dim=1)
 
+    def _directions(self, place: int) -> Directions:
+        """The directions of a modality as they were fitted, which are saved: another machine may find others."""
+        return Directions(*(getattr(self, f"{part}_{place}").cpu() for part in _DIRECTIONS))
+
     def _content(self, features: ItemFeatures) -> Tensor:
         """y of items, [n, W], 0 where an item lacks a modality."""
-        parts = [scale(features.values[m], features.present[m]) for m, scale in self.scales.items()]
+        names = enumerate(self.features.names)
+        parts = [self._directions(place)(features.values[m], features.present[m]) for place, m in names]
         parts = [part / math.sqrt(part.shape[1]) for part in parts]
         return torch.cat(parts, dim=1) if parts else torch.zeros(features.n_items, 0)
+
+
+def _renew_content(model: HistoryDiffusion, keys: Any) -> None:
+    model.content.copy_(model._content(model.features))
 
 
 def _entries(rows: csr_array) -> tuple[Tensor, Tensor]:
