@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig
 from gtcrec.ops.feature_transforms import Directions, directions
-from gtcrec.types import Interactions, ItemFeatures
+from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
 __all__ = ["HistoryDiffusion"]
 
@@ -52,14 +52,23 @@ class HistoryDiffusion(nn.Module):
     content: Tensor
 
     def __init__(
-        self, config: GTCConfig, train: Interactions, features: ItemFeatures, start: Tensor | None = None
+        self,
+        config: GTCConfig,
+        train: Interactions,
+        features: ItemFeatures,
+        start: Tensor | None = None,
+        fit_directions: bool = True,
     ) -> None:
-        """`start` [n_items, embedding_dim] are the vectors that the items start at, but for their scale."""
+        """`start` [n_items, embedding_dim] are the vectors that the items start at, but for their scale.
+
+        Without `fit_directions` those of content are loaded next.
+        """
         super().__init__()
         self.config, self.histories, dim = config, train.matrix(), config.embedding_dim
         self.features = features
         for place, m in enumerate(features.names):
-            found = directions(features.values[m], features.present[m], config.history_content_dim)
+            content = features.values[m], features.present[m], config.history_content_dim
+            found = directions(*content) if fit_directions else _empty_directions(*content)
             for part in _DIRECTIONS:
                 self.register_buffer(f"{part}_{place}", getattr(found, part))
         self.register_buffer("content", self._content(features), persistent=False)
@@ -184,6 +193,12 @@ class HistoryDiffusion(nn.Module):
         parts = [self._directions(place)(features.values[m], features.present[m]) for place, m in names]
         parts = [part / math.sqrt(part.shape[1]) for part in parts]
         return torch.cat(parts, dim=1) if parts else torch.zeros(features.n_items, 0)
+
+
+def _empty_directions(x: Floats, present: Masks, width: int) -> Directions:
+    """Directions of the shape that `directions` would find."""
+    n = x.shape[1] if x.shape[1] <= width else min(width, int(present.sum()))
+    return Directions(torch.zeros(x.shape[1]), torch.zeros(x.shape[1], n), torch.zeros(n))
 
 
 def _renew_content(model: HistoryDiffusion, keys: Any) -> None:

@@ -69,7 +69,7 @@ class GTC(nn.Module, TrainableModel):
             self.embedding.requires_grad_(config.train_embedding)
         if config.history_weight:
             start = self._start(train) if init_weights else None
-            self.history = HistoryDiffusion(config, train, features, start)
+            self.history = HistoryDiffusion(config, train, features, start, init_weights)
             self.history.requires_grad_(config.diffusion_weight > 0)
         self.kept = nn.ModuleDict()  # the best weights so far of each part that is trained
         for name, part in (("embedding", self.embedding), ("history", self.history)):
