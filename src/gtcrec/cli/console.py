@@ -240,7 +240,7 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class TimeLeft:
-    """How long the rest will take, going by what this process has done so far; told now and then."""
+    """How long the rest will take, going by what this process has done so far; said now and then."""
 
     def __init__(self, done: float = 0, every: float = 30.0) -> None:
         """Start the clock; `done` was done before, and words come `every` so many seconds."""
@@ -248,7 +248,7 @@ class TimeLeft:
         self._last = self._start
 
     def words(self, done: float, total: float, bound: str = "about") -> str:
-        """Return ", about 0:12:30 left", or "" if that was told lately or cannot be known yet."""
+        """Return ", about 0:12:30 left", or "" if that was said lately or cannot be known yet."""
         now, ours = monotonic(), done - self._first
         if ours <= 0 or done >= total or now - self._last < self._every:
             return ""

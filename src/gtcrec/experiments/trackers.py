@@ -1,4 +1,4 @@
-"""Trackers are told of each epoch of a run: TensorBoard, MLflow, trackio. The setting `trackers` names them."""
+"""Trackers record each epoch of a run: TensorBoard, MLflow, trackio. The setting `trackers` names them."""
 
 import contextlib
 import importlib.util
@@ -23,7 +23,7 @@ _MOST_PARAMS = 100  # that MLflow takes at once
 
 
 class Tracker(Protocol):
-    """What is told of each epoch."""
+    """What records each epoch."""
 
     def on_epoch_end(self, epoch: "Epoch") -> None:
         """Take in an epoch, whose checkpoint is on disk."""

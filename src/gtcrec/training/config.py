@@ -13,7 +13,7 @@ Trackers = Annotated[
     tuple[Literal["tensorboard", "mlflow", "trackio"], ...],
     BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given),
 ]
-"""Trackers that a training tells of its epochs, by name; also as one text with commas between them."""
+"""Trackers that record a training's epochs, by name; also as one text with commas between them."""
 
 
 class TrainConfig(BaseModel):
@@ -42,7 +42,7 @@ class TrainConfig(BaseModel):
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the loss; weights stay float32")
     seed: int = Field(0, ge=0, description="of the weights, the batches and the negatives")
-    trackers: Trackers = Field((), description="told of each epoch; each needs the extra of its name")
+    trackers: Trackers = Field((), description="record each epoch; each needs the extra of its name")
 
     @model_validator(mode="before")
     @classmethod

@@ -95,7 +95,7 @@ class StoredItems:
     image_roots: list[str | None]
 
     def updated(self, new: pa.Table, root: str | None) -> tuple["StoredItems", Masks]:
-        """Return the items with those of another table in the place of theirs of the same id, or after all others.
+        """Return the items with those of another table: in the place of the item of the same id, or after all.
 
         Their images lie below `root`. Also return which rows come from `new`, bool [n].
         """

@@ -166,7 +166,12 @@ class HistoryDiffusion(nn.Module):
         """Return user vectors [n_users, width + 1] and item vectors [n_items, width + 1]: their products are s."""
         starts = range(0, self.histories.shape[0], _BLOCK_USERS)
         users = [self.new_users(self.histories[start : start + _BLOCK_USERS]) for start in starts]
-        return torch.cat(users), torch.cat([self.targets, self.content, self.bias[:, None]], dim=1)
+        return torch.cat(users), self.item_vectors()
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """Return the item vectors [n_items, width + 1] alone."""
+        return torch.cat([self.targets, self.content, self.bias[:, None]], dim=1)
 
     @torch.no_grad()
     def new_users(self, history: csr_array) -> Tensor:

@@ -6,7 +6,6 @@ model, whose score is one inner product (`embedding.model.EmbeddingGTC`).
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,8 +71,8 @@ class GTC(nn.Module, TrainableModel):
             self.history = HistoryDiffusion(config, train, features, start, init_weights)
             self.history.requires_grad_(config.diffusion_weight > 0)
         self.kept = nn.ModuleDict()  # the best weights so far of each part that is trained
-        for name, part in (("embedding", self.embedding), ("history", self.history)):
-            if config.blend == "validation" and part is not None and any(p.requires_grad for p in part.parameters()):
+        for name, part in self._learned_parts.items():
+            if config.blend == "validation" and any(p.requires_grad for p in part.parameters()):
                 self.kept[name] = KeptWeights(part, config.part_patience)
         weights = [getattr(config, f"{name}_weight") for name in _PARTS]
         self.register_buffer("part_weights", torch.tensor(weights, dtype=torch.float32))
@@ -120,7 +119,7 @@ class GTC(nn.Module, TrainableModel):
         self.part_weights.fill_(1.0)  # so that no part is left out below
         for name, part in self._inner_parts(kept=False).items():
             if name in self.kept:
-                self._kept_of(name).judge(self._part(name), mean_ndcg(part.scorer, self.train_pairs, valid))
+                self._kept_of(name).judge(self._learned_parts[name], mean_ndcg(part.scorer, self.train_pairs, valid))
         parts: dict[str, Scorer] = {name: part.scorer for name, part in self._inner_parts().items()}
         if self.linear:
             known = self.linear.scorer()
@@ -139,7 +138,7 @@ class GTC(nn.Module, TrainableModel):
         scores = torch.zeros(history.shape[0], self.train_pairs.n_items, device=self.part_weights.device)
         for name, part in self._inner_parts(history).items():
             scores += self._weights[name] * part.scaled_users @ part.items.T
-        if self.linear:
+        if self.linear and self._weights["linear"]:
             linear = self.linear.fold_in(history).to(scores.device)
             scores += self._weights["linear"] * standard_scores(linear)
         return scores
@@ -149,9 +148,10 @@ class GTC(nn.Module, TrainableModel):
         """Return the scores [b, n] of items that came after training, by histories [b, n_items] and their content."""
         scores = torch.zeros(history.shape[0], features.n_items, device=self.part_weights.device)
         for name, part in self._inner_parts(history).items():
-            new = self._new_item_vectors(name, features) - part.mean
+            with self._scoring(name):
+                new = self._learned_parts[name].add_items(features) - part.mean
             scores += self._weights[name] * part.scaled_users @ new.T
-        if self.linear:
+        if self.linear and self._weights["linear"]:
             linear, known = (
                 one.to(scores.device)
                 for one in (self.linear.score_new_items(history, features), self.linear.fold_in(history))
@@ -195,8 +195,11 @@ class GTC(nn.Module, TrainableModel):
     def _weights(self) -> dict[str, float]:
         return dict(zip(_PARTS, self.part_weights.tolist(), strict=True))
 
-    def _part(self, name: str) -> Any:
-        return getattr(self, name)
+    @property
+    def _learned_parts(self) -> dict[str, EmbeddingGTC | HistoryDiffusion]:
+        """The parts that are inner products and may be trained, by name."""
+        both = {"embedding": self.embedding, "history": self.history}
+        return {name: part for name, part in both.items() if part is not None}
 
     def _is_trained(self, name: str) -> bool:
         return name not in self.kept or not self._kept_of(name).is_final
@@ -206,7 +209,7 @@ class GTC(nn.Module, TrainableModel):
 
     def _scoring(self, name: str) -> AbstractContextManager[None]:
         """Let a part have the weights that it scores by."""
-        return self._kept_of(name).swapped(self._part(name)) if name in self.kept else nullcontext()
+        return self._kept_of(name).swapped(self._learned_parts[name]) if name in self.kept else nullcontext()
 
     def _inner_parts(self, history: csr_array | None = None, kept: bool = True) -> dict[str, InnerPart]:
         """The parts that are inner products, for all users or for new ones by their history.
@@ -214,20 +217,16 @@ class GTC(nn.Module, TrainableModel):
         They score by the weights that were kept, or by those of the last step.
         """
         found = {}
-        for name in ("embedding", "history"):
-            part = self._part(name)
-            if part is None or not self._weights[name]:
+        for name, part in self._learned_parts.items():
+            if not self._weights[name]:
                 continue
             with self._scoring(name) if kept else nullcontext():
-                users, items = part.vectors()
-                users = users if history is None else part.new_users(history)
+                if history is None:
+                    users, items = part.vectors()
+                else:
+                    users, items = part.new_users(history), part.item_vectors()
                 found[name] = InnerPart.standardized(users, items, part.blocks())
         return found
-
-    def _new_item_vectors(self, name: str, features: ItemFeatures) -> Tensor:
-        part = self._part(name)
-        with self._scoring(name):
-            return part.add_items(features)  # type: ignore[no-any-return]
 
 
 def _choose_class(config: GTCConfig) -> type[nn.Module]:

@@ -27,6 +27,7 @@ __all__ = [
     "conditioned_scores",
     "explain_content",
     "fold_in",
+    "item_vectors",
     "new_users",
     "pair_scores",
     "reranks",
@@ -54,6 +55,11 @@ def vectors(model: "EmbeddingGTC") -> tuple[Tensor, Tensor]:
         for block, weight in zip(user_blocks, model.view_weights(model.weights), strict=True):
             block.mul_(weight[:, None])
     return users, items
+
+
+def item_vectors(model: "EmbeddingGTC") -> Tensor:
+    """Return the item vectors [n_items, d] of `vectors` alone."""
+    return vectors(model)[1]
 
 
 def scorer(model: "EmbeddingGTC") -> Scorer:
@@ -143,7 +149,7 @@ def new_users(model: "EmbeddingGTC", history: csr_array) -> Tensor:
 @torch.no_grad()
 def fold_in(model: "EmbeddingGTC", history: csr_array) -> Tensor:
     """Return the scores [b, n_items] of new users by their history, as `new_users`; `rerank_top_n` does not apply."""
-    return new_users(model, history) @ vectors(model)[1].T
+    return new_users(model, history) @ item_vectors(model).T
 
 
 @torch.no_grad()

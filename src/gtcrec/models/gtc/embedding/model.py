@@ -49,6 +49,7 @@ class EmbeddingGTC(nn.Module, TrainableModel):
     add_items = inference.add_items
     explain_content = inference.explain_content
     fold_in = inference.fold_in
+    item_vectors = inference.item_vectors
     new_users = inference.new_users
     pair_scores = inference.pair_scores
     reranks = property(inference.reranks)
