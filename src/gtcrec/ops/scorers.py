@@ -59,7 +59,12 @@ class SparseScorer:
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the scores [b, n_items] of users int64 [b]."""
-        return self.of(self.users[index.cpu().numpy()])
+        return torch.from_numpy(self.rows(index).toarray())
+
+    def rows(self, index: Tensor) -> csr_array:
+        """Return the same as a sparse matrix."""
+        found: csr_array = self.users[index.cpu().numpy()] @ self.weights
+        return found
 
     def of(self, rows: csr_array) -> Tensor:
         """Return the scores [b, n_items] of users whose rows of `users` would be these [b, m]."""

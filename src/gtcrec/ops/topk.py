@@ -14,7 +14,7 @@ from torch import Tensor
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.types import Interactions, Ints, Scorer, TopK
 
-__all__ = ["RankingScorer", "WritingScorer", "block_users", "recommend", "seen_places"]
+__all__ = ["RankingScorer", "WritingScorer", "block_users", "recommend", "seen_places", "select_best"]
 
 # Scores of one block on a CPU: 2 MiB of float32, about a core's own cache; blocks of 32 MiB took 1.3 times as long.
 _CACHED = 1 << 19
@@ -71,7 +71,7 @@ def recommend(scorer: Scorer, users: Ints, k: int, exclude: Sequence[Interaction
             for pairs in exclude:
                 seen = torch.from_numpy(seen_places(pairs, some)).to(scored.device)
                 scored.view(-1).index_fill_(0, seen, -torch.inf)
-            values, best = _select_best(scored, k)
+            values, best = select_best(scored, k)
             here = slice(start, start + len(scored)), slice(best.shape[1])
             items[here], scores[here] = best.cpu().numpy(), values.float().cpu().numpy()
     return TopK(users, items, scores)
@@ -132,7 +132,7 @@ def seen_places(pairs: Interactions, users: Ints) -> Ints:
     return row * pairs.n_items + items
 
 
-def _select_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def select_best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and items [b, at most k] of the best places, ties by ascending item; item -1 at value -inf."""
     border = _border(scores, min(k, scores.shape[1]))
     starts = torch.arange(len(scores) + 1, device=scores.device) * scores.shape[1]

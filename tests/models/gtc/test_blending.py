@@ -2,8 +2,10 @@
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from gtcrec.models.gtc.blending import Blend, InnerPart, choose_weights, mean_ndcg, standard_scores
+from gtcrec.ops.scorers import SparseScorer
 from gtcrec.types import Interactions, Scorer
 
 RNG = np.random.default_rng(2)
@@ -45,6 +47,19 @@ def test_a_blend_is_the_weighted_sum_of_its_parts() -> None:
     torch.testing.assert_close(alone, 0.5 * standard_scores(linear[index]))
 
 
+def test_sparse_scores_are_added_as_dense_ones_are() -> None:
+    history, weights = np.zeros((4, 6), np.float32), RNG.normal(size=(6, 30)).astype(np.float32)
+    history[0, [1, 4]] = history[1, 2] = history[2] = 1  # the last user has no history
+    weights[RNG.random(weights.shape) < 0.8] = 0
+    sparse, dense = SparseScorer(csr_array(history), csr_array(weights)), torch.from_numpy(history @ weights)
+    parts = {"history": InnerPart.standardized(draw(4, 3), draw(30, 3), [("history", 3)])}
+    found = Blend.join(parts, {"history": 0.4, "linear": 0.6}, sparse)
+    expected = 0.4 * parts["history"].scorer(torch.arange(4)) + 0.6 * standard_scores(dense)
+    torch.testing.assert_close(found(torch.arange(4)), expected)
+    found.into(torch.tensor([2, 0]), out := torch.full((2, 30), torch.nan))
+    torch.testing.assert_close(out, expected[[2, 0]])
+
+
 def choices(n_users: int = 40, n_items: int = 60) -> tuple[Interactions, Interactions, torch.Tensor]:
     """Training and held-out pairs, one item each, and scores that put the held-out one first."""
     users = np.arange(n_users)
@@ -79,3 +94,26 @@ def test_mean_ndcg_is_that_of_unseen_items() -> None:
     train, valid, good = choices()
     assert mean_ndcg(of(good), train, valid) == 1.0  # what was seen scores more, and does not count
     assert mean_ndcg(of(-good), train, valid) == 0.0
+
+
+def test_the_chosen_weights_are_those_of_whole_sorted_lists() -> None:
+    """The oracle sorts all items of each blend of the grid, user by user."""
+    users, items = np.divmod(RNG.permutation(30 * 40)[:400], 40)
+    train = Interactions(users[:200], items[:200], 30, 40)
+    valid = Interactions(users[200:], items[200:], 30, 40)
+    scores = {name: standard_scores(draw(30, 40)) for name in ("a", "b", "c")}
+
+    def ndcg(weights: tuple[float, ...]) -> float:
+        found = []
+        for user in np.flatnonzero((valid.user_counts > 0) & (train.user_counts > 0)):
+            blend = sum(w * one[user].double() for w, one in zip(weights, scores.values(), strict=True))
+            ranked = [i for i in blend.argsort(descending=True).tolist() if i not in train.items_of(user)][:20]
+            held = set(valid.items_of(user).tolist())
+            gain = sum(1 / np.log2(place + 2) for place, item in enumerate(ranked) if item in held)
+            found.append(gain / sum(1 / np.log2(place + 2) for place in range(min(len(held), 20))))
+        return float(np.mean(found))
+
+    grid = [(a / 10, b / 10, (10 - a - b) / 10) for a in range(11) for b in range(11 - a)]
+    chosen = choose_weights({name: lambda users, one=one: one[users] for name, one in scores.items()}, train, valid)
+    np.testing.assert_allclose(ndcg(tuple(chosen.values())), max(map(ndcg, grid)), rtol=1e-9)
+    np.testing.assert_allclose(mean_ndcg(lambda users: scores["a"][users], train, valid), ndcg((1, 0, 0)), rtol=1e-9)

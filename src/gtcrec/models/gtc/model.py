@@ -5,6 +5,7 @@ After "User-Aware Conditional Generative Total Correlation Learning for Multi-Mo
 model, whose score is one inner product (`embedding.model.EmbeddingGTC`).
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -15,7 +16,14 @@ from torch import Tensor, nn
 from gtcrec.models.base import ModelSpec
 from gtcrec.models.baselines.l3ae import L3AE, L3AEConfig
 from gtcrec.models.embeddings import als_factors
-from gtcrec.models.gtc.blending import Blend, InnerPart, choose_weights, mean_ndcg, standard_scores
+from gtcrec.models.gtc.blending import (
+    Blend,
+    InnerPart,
+    choose_weights,
+    mean_ndcg,
+    remember_scores,
+    standard_scores,
+)
 from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig, check_shardable
 from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 from gtcrec.models.gtc.explain import ContentView
@@ -26,7 +34,8 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 
 __all__ = ["GTC", "SPEC", "GTCConfig"]
 
-_PARTS = ("linear", "embedding", "history")
+_LEARNED = ("embedding", "history")
+_PARTS = ("linear", *_LEARNED)
 _LINEAR_SETTINGS = ("content_weight", "content_reg", "user_exponent")  # as L3AE has and searches them
 
 
@@ -117,10 +126,16 @@ class GTC(nn.Module, TrainableModel):
         if self.config.blend != "validation" or not len(valid):
             return
         self.part_weights.fill_(1.0)  # so that no part is left out below
-        for name, part in self._inner_parts(kept=False).items():
-            if name in self.kept:
-                self._kept_of(name).judge(self._learned_parts[name], mean_ndcg(part.scorer, self.train_pairs, valid))
-        parts: dict[str, Scorer] = {name: part.scorer for name, part in self._inner_parts().items()}
+        trained = [name for name in self.kept if self._is_trained(name)]
+        best: dict[str, Scorer] = {}
+        for name, part in self._inner_parts(trained, kept=False).items():
+            scorer = remember_scores(part.scorer, self.train_pairs.n_items)
+            self._kept_of(name).judge(self._learned_parts[name], mean_ndcg(scorer, self.train_pairs, valid))
+            if not self._kept_of(name).since:
+                best[name] = scorer
+        others = self._inner_parts([name for name in self._learned_parts if name not in best])
+        best |= {name: part.scorer for name, part in others.items()}
+        parts = {name: best[name] for name in self._learned_parts}
         if self.linear:
             known = self.linear.scorer()
             parts["linear"] = lambda users: standard_scores(known(users).to(self.part_weights.device))
@@ -136,8 +151,9 @@ class GTC(nn.Module, TrainableModel):
     def fold_in(self, history: csr_array) -> Tensor:
         """Return the scores [b, n_items] of users by their histories, binary [b, n_items]."""
         scores = torch.zeros(history.shape[0], self.train_pairs.n_items, device=self.part_weights.device)
-        for name, part in self._inner_parts(history).items():
-            scores += self._weights[name] * part.scaled_users @ part.items.T
+        everyone = torch.arange(history.shape[0])
+        for name, part in self._inner_parts(history=history).items():
+            scores += self._weights[name] * part.scorer(everyone)
         if self.linear and self._weights["linear"]:
             linear = self.linear.fold_in(history).to(scores.device)
             scores += self._weights["linear"] * standard_scores(linear)
@@ -147,10 +163,11 @@ class GTC(nn.Module, TrainableModel):
     def score_new_items(self, history: csr_array, features: ItemFeatures) -> Tensor:
         """Return the scores [b, n] of items that came after training, by histories [b, n_items] and their content."""
         scores = torch.zeros(history.shape[0], features.n_items, device=self.part_weights.device)
-        for name, part in self._inner_parts(history).items():
+        everyone = torch.arange(history.shape[0])
+        for name, part in self._inner_parts(history=history).items():
             with self._scoring(name):
                 new = self._learned_parts[name].add_items(features) - part.mean
-            scores += self._weights[name] * part.scaled_users @ new.T
+            scores += self._weights[name] * part.scaled(everyone) @ new.T
         if self.linear and self._weights["linear"]:
             linear, known = (
                 one.to(scores.device)
@@ -168,7 +185,7 @@ class GTC(nn.Module, TrainableModel):
             scores = standard_scores(self.linear.scorer()(torch.tensor([user])).to(items.device))[0]
             found["linear"] = self._weights["linear"] * scores[items]
         for name, part in self._inner_parts().items():
-            products = self._weights[name] * part.scaled_users[user] * part.items[items]
+            products = self._weights[name] * part.scaled(torch.tensor([user])) * part.items[items]
             for block, columns in zip(part.blocks, torch.split(products, part.widths, dim=1), strict=True):
                 found[f"{name}: {block}"] = columns.sum(dim=1)
         return found
@@ -211,14 +228,16 @@ class GTC(nn.Module, TrainableModel):
         """Let a part have the weights that it scores by."""
         return self._kept_of(name).swapped(self._learned_parts[name]) if name in self.kept else nullcontext()
 
-    def _inner_parts(self, history: csr_array | None = None, kept: bool = True) -> dict[str, InnerPart]:
-        """The parts that are inner products, for all users or for new ones by their history.
+    def _inner_parts(
+        self, names: Sequence[str] = _LEARNED, history: csr_array | None = None, kept: bool = True
+    ) -> dict[str, InnerPart]:
+        """The named parts that are inner products, for all users or for new ones by their history.
 
-        They score by the weights that were kept, or by those of the last step.
+        They score by the weights that were kept, or by those of the last step. Those of weight 0 are left out.
         """
         found = {}
         for name, part in self._learned_parts.items():
-            if not self._weights[name]:
+            if name not in names or not self._weights[name]:
                 continue
             with self._scoring(name) if kept else nullcontext():
                 if history is None:
