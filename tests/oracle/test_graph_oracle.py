@@ -214,3 +214,20 @@ def test_similar_items_equal_a_brute_force(pairs, block, activity):
         best = np.argsort(-alike[i].astype(np.float64), kind="stable")[:4]
         wanted[i, best] = alike[i, best]
     np.testing.assert_allclose(similarity.similar_items(pairs, 4, 5.0, activity, block).toarray(), wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_rows_of_the_last_hop_and_their_gradient_equal_those_of_the_whole_propagation(pairs, layers):
+    r, rng = graph.SparseMatrix(graph.bipartite(pairs)), torch.Generator().manual_seed(layers)
+    users, items = (torch.randn(n, 6, generator=rng).requires_grad_() for n in (pairs.n_users, pairs.n_items))
+    some = torch.tensor([2, 0, 2]), torch.tensor([1, 3])  # a user twice, as in a batch
+    weights = [torch.randn(len(rows), 6, generator=rng) for rows in some]
+    found, expected = [], []
+    whole = graph.light_propagation(r, users, items, layers)
+    for into, views in (
+        (found, graph.light_propagation_rows(r, users, items, layers, *some)),
+        (expected, [view[rows] for view, rows in zip(whole, some, strict=True)]),
+    ):
+        total = sum((view * weight).sum() for view, weight in zip(views, weights, strict=True))
+        into += [*views, *torch.autograd.grad(total, (users, items), retain_graph=True)]
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)

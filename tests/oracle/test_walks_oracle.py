@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from gtcrec.models.gtc.embedding.random_walks import collect_walks, random_walks, sample_neighbors
+from gtcrec.models.random_walks import collect_walks, random_walks, sample_neighbors
 from gtcrec.ops import graph
 from gtcrec.training.rowwise_adam import RowwiseAdam
 from gtcrec.types import Interactions

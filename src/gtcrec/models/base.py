@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,13 +19,26 @@ __all__ = [
     "ContentModelConfig",
     "ModelConfig",
     "ModelSpec",
+    "NumWalks",
     "Presets",
+    "Propagation",
     "RegForm",
     "SearchSpace",
+    "check_sampled",
 ]
 
 RegForm = Literal["half_squares", "norms"]
 """Form of an L2 term: a batch's half squared norm per row, or the norms of its matrices over the number of rows."""
+
+Propagation = Annotated[
+    Literal["full", "sampled"],
+    Field(description="sampled: a step looks at walks from its own users and items, and Adam at the rows they reach"),
+]
+NumWalks = Annotated[
+    int,
+    Field(ge=1, description="from each user and item of a step, and a quarter as many content neighbours, if sampled"),
+]
+"""How embeddings go over the graph in a step, and how many walks stand for the graph (`sampled_propagation`)."""
 
 SearchSpace = Mapping[str, tuple[Any, ...]]
 """A setting's name, or `train.` and a training setting's, -> its candidate values, from the smallest effect up."""
@@ -63,6 +76,13 @@ class ContentModelConfig(ModelConfig):
     content_scaling: Literal["raw", "standardized"] = Field(
         "raw", description="standardized: each column of content has mean 0 and variance 1 over the items that have it"
     )
+
+
+def check_sampled(config: Any, **expected: Any) -> None:
+    """Raise `ValueError` for propagation=sampled with another setting than is expected there."""
+    for key, value in expected.items():
+        if config.propagation == "sampled" and getattr(config, key) != value:
+            raise ValueError(f"propagation=sampled needs {key}={value}, found {key}={getattr(config, key)}")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ __all__ = [
     "csr",
     "csr_sides",
     "light_propagation",
+    "light_propagation_rows",
     "product",
     "times",
 ]
@@ -63,16 +64,12 @@ class SparseMatrix(nn.Module):
 
     def rows(self, some: Tensor, x: Tensor) -> Tensor:
         """Return (A x)[some] [b, d] for rows int64 [b] and x [columns, d], without the products of the other rows."""
-        counts, entries = self.entries(some)
-        shape = len(some), self.shape[1]
-        return product(x, *csr_sides(counts, self.a_columns[entries], self.a_values[entries], shape))
+        part = _some_rows(self.sides()[0], some)
+        return product(x, part, _transposed(part))
 
     def entries(self, some: Tensor) -> tuple[Tensor, Tensor]:
         """Return how many entries each of A's rows int64 [b] has, [b], and the places of them all in `a_columns`."""
-        start = self.a_rows[some]
-        counts = self.a_rows[some + 1] - start
-        first = (counts.cumsum(0) - counts - start).repeat_interleave(counts)
-        return counts, torch.arange(len(first), device=some.device) - first
+        return _entries(self.a_rows, some)
 
     def sides(self) -> tuple[Tensor, Tensor]:
         """Return A and A^T as torch CSR tensors."""
@@ -199,6 +196,83 @@ class _LightPropagation(torch.autograd.Function):
     def backward(ctx: Any, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         inputs = user.contiguous(), item.contiguous(), ctx.r, ctx.rt, ctx.layers, ctx.scale
         return (*_LightPropagation.forward(ctx, *inputs), None, None, None, None)
+
+
+def light_propagation_rows(
+    r: SparseMatrix, users: Tensor, items: Tensor, layers: int, some_users: Tensor, some_items: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `light_propagation` gives for users int64 [b] and items int64 [a]: of the last hop only their rows.
+
+    The same sums, so the same gradients but for rounding. There is at least one layer; with one, nothing goes over the
+    whole graph.
+    """
+    with torch.autocast(items.device.type, enabled=False):
+        inputs = users.float(), items.float(), r, layers, some_users, some_items
+        both: tuple[Tensor, Tensor] = _LightPropagationRows.apply(*inputs)  # type: ignore[no-untyped-call]
+        return both
+
+
+class _LightPropagationRows(torch.autograd.Function):
+    """The inner hops as in `_LightPropagation`; the last by some rows of A, and backwards by their transpose."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, r: SparseMatrix, layers: int, some_users: Tensor, some_items: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.inner = (*r.sides(), layers - 1)
+        ctx.some, ctx.scale = (some_users, some_items), 1 / (layers + 1)
+        user, item = _hops(users, items, *ctx.inner)
+        ctx.parts = tuple(map(_some_rows, r.sides(), ctx.some))  # the rows of A, users' and items'
+        of_users, of_items = (
+            times(part, other).add_(F.embedding(rows, own)).mul_(ctx.scale)
+            for part, other, own, rows in zip(ctx.parts, (item, user), (users, items), ctx.some, strict=True)
+        )
+        return of_users, of_items
+
+    @staticmethod
+    def backward(ctx: Any, of_users: Tensor, of_items: Tensor) -> tuple[Tensor | None, ...]:
+        grads = [ctx.scale * grad for grad in (of_users, of_items)]
+        user, item = (
+            times(_transposed(part), grad) for part, grad in zip(reversed(ctx.parts), reversed(grads), strict=True)
+        )
+        user, item = _hops(user, item, *ctx.inner)
+        for whole, rows, grad in zip((user, item), ctx.some, grads, strict=True):
+            whole.index_add_(0, rows, grad)
+        return user, item, None, None, None, None
+
+
+def _hops(users: Tensor, items: Tensor, r: Tensor, rt: Tensor, hops: int) -> tuple[Tensor, Tensor]:
+    """x + A (x + A (x + ...)) with so many products."""
+    user, item = users, items
+    for _ in range(hops):
+        user, item = times(r, item).add_(users), times(rt, user).add_(items)
+    return user, item
+
+
+def _some_rows(a: Tensor, rows: Tensor) -> Tensor:
+    """The rows int64 [b] of a CSR tensor, as one."""
+    counts, entries = _entries(a.crow_indices(), rows)
+    columns, values = (part.index_select(0, entries) for part in (a.col_indices(), a.values()))
+    return csr(counts, columns, values, (len(rows), a.shape[1]))
+
+
+def _entries(ends: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """How many entries the rows int64 [b] of a CSR matrix with these row ends have, and the places of them all."""
+    start = ends.index_select(0, rows)
+    counts = ends.index_select(0, rows + 1) - start
+    first = (counts.cumsum(0) - counts - start).repeat_interleave(counts)
+    return counts, torch.arange(len(first), device=rows.device) - first
+
+
+def _transposed(a: Tensor) -> Tensor:
+    """The transpose of a CSR tensor, as one. On a CPU by counting, which is faster than to sort."""
+    shape = (a.shape[0], a.shape[1])
+    if a.device.type != "cpu":
+        return csr_sides(a.crow_indices().diff(), a.col_indices(), a.values(), shape)[1]
+    parts = a.values().numpy(), a.col_indices().numpy(), a.crow_indices().numpy()
+    other = csr_array(parts, shape=shape).T.tocsr()
+    rows, columns, values = (torch.from_numpy(part) for part in (other.indptr, other.indices, other.data))
+    return _csr_tensor(rows, columns, values, (shape[1], shape[0]))
 
 
 def _scale_values(a: Tensor, by: float) -> Tensor:

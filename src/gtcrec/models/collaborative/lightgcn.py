@@ -1,5 +1,6 @@
 """LightGCN: embeddings averaged over a few hops of the user-item graph (He et al. 2020, arXiv 2002.02126)."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -7,8 +8,9 @@ from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec, RegForm
+from gtcrec.models.base import EMBEDDING_DIM, ModelConfig, ModelSpec, NumWalks, Propagation, RegForm
 from gtcrec.models.embeddings import init_from_als, xavier_embeddings
+from gtcrec.models.sampled_propagation import SampledPropagation, Walks, mean_of_hops
 from gtcrec.ops import graph, losses
 from gtcrec.ops.fold_in import fold_in_users, new_user_rows
 from gtcrec.ops.scorers import dot_scorer, gather_batch
@@ -34,6 +36,8 @@ class LightGCNConfig(ModelConfig):
         4.0, gt=0, description="of all pairs' squared scores, as a multiple of the observed pairs' (init=als)"
     )
     als_reg: float = Field(0.05, gt=0, description="of the squared factors (init=als)")
+    propagation: Propagation = "full"
+    num_walks: NumWalks = 4
 
 
 class LightGCN(nn.Module, TrainableModel):
@@ -46,12 +50,16 @@ class LightGCN(nn.Module, TrainableModel):
         self, config: LightGCNConfig, train: Interactions, features: ItemFeatures, init_weights: bool = True
     ) -> None:
         super().__init__()
-        self.layers, self.reg, self.l2 = config.num_layers, config.reg, losses.L2_FORMS[config.reg_form]
+        self.config, self.layers = config, config.num_layers
+        self.reg, self.l2 = config.reg, losses.L2_FORMS[config.reg_form]
         self.users, self.items = xavier_embeddings(train, config.embedding_dim)
         if config.init == "als" and init_weights:
             init_from_als(train, self.users, self.items, config.unobserved_weight, config.als_reg)
         self.item_counts = train.item_counts
         self.r = graph.SparseMatrix(graph.bipartite(train))
+        self.sampled: SampledPropagation | None = None
+        if config.propagation == "sampled":
+            self.sampled = SampledPropagation(self, self.users, self.items, self.vectors)
 
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
@@ -65,13 +73,26 @@ class LightGCN(nn.Module, TrainableModel):
     def scorer(self) -> Scorer:
         return dot_scorer(*self.vectors())
 
+    def refresh(self) -> None:
+        """Let sampled steps start from the current weights; training calls it before an epoch."""
+        if self.sampled:
+            self.sampled.forget()
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Return the tables of which a sampled step touches few rows."""
+        return self.sampled.parameters() if self.sampled else []
+
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        users, items = graph.light_propagation(self.r, self.users, self.items, self.layers)
-        u, i, j = gather_batch(batch, users, items)
-        return {
-            "bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)),
-            "reg": self.reg * self.l2(*gather_batch(batch, self.users, self.items)),
-        }
+        if self.sampled:
+            ego, (u, i, j) = self.sampled.estimate_batch(batch, partial(self._walk, rng))
+        else:
+            users, items = graph.light_propagation(self.r, self.users, self.items, self.layers)
+            u, i, j = gather_batch(batch, users, items)
+            ego = gather_batch(batch, self.users, self.items)
+        return {"bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1)), "reg": self.reg * self.l2(*ego)}
+
+    def _walk(self, rng: torch.Generator, users: Tensor, items: Tensor) -> Walks:
+        return mean_of_hops(self.r, users, items, self.layers, self.config.num_walks, rng)
 
 
 SPEC = ModelSpec(
@@ -79,6 +100,7 @@ SPEC = ModelSpec(
     model=LightGCN,
     config=LightGCNConfig,
     uses_content=False,
+    presets={"default": ({}, {}), "sampled": ({"propagation": "sampled"}, {})},
     paper="He et al. 2020, arXiv 2002.02126",
     search_space={
         "embedding_dim": EMBEDDING_DIM,

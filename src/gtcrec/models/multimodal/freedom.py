@@ -5,17 +5,28 @@ arXiv 2211.06924).
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
+from gtcrec.models.base import (
+    CONTENT_SCALING,
+    EMBEDDING_DIM,
+    ContentModelConfig,
+    ModelSpec,
+    NumWalks,
+    Propagation,
+    check_sampled,
+)
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import modality_weights, register_content
+from gtcrec.models.random_walks import sample_neighbors
+from gtcrec.models.sampled_propagation import WALKS_PER_NEIGHBOR, SampledPropagation, Walks, mean_of_hops
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.graph import PrunedGraph, SparseMatrix, _csr_tensor, bipartite
@@ -46,6 +57,13 @@ class FREEDOMConfig(ContentModelConfig):
     edge_dropout: float = Field(0.8, ge=0, lt=1, description="rho: share of the user-item edges left out in training")
     content_weight: float = Field(1e-3, ge=0, description="lambda: of the modalities' ranking loss")
     train_content: bool = Field(False, description="train the raw content too, as the published code does")
+    propagation: Propagation = "full"
+    num_walks: NumWalks = 4
+
+    @model_validator(mode="after")
+    def _check_sampled(self) -> "FREEDOMConfig":
+        check_sampled(self, num_item_layers=1, train_content=False)
+        return self
 
 
 class FREEDOM(nn.Module, TrainableModel):
@@ -69,6 +87,9 @@ class FREEDOM(nn.Module, TrainableModel):
         self.graph = PrunableGraph(train)
         self.projections = nn.ModuleDict()
         self._pruned: PrunedGraph | None = None  # since the last refresh
+        self.sampled: SampledPropagation | None = None
+        if config.propagation == "sampled":
+            self.sampled = SampledPropagation(self, self.users, self.items, self._propagate_pruned)
         weights = modality_weights("freedom", config.modality_weights, self.names)
         if self.names:
             near = similarity.item_graph(
@@ -89,12 +110,20 @@ class FREEDOM(nn.Module, TrainableModel):
     def refresh(self) -> None:
         """Let the next step draw the edges that are kept; training calls it before an epoch."""
         self._pruned = None
+        if self.sampled:
+            self.sampled.forget()
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Return the tables of which a sampled step touches few rows."""
+        return self.sampled.parameters() if self.sampled else []
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         if self._pruned is None:
             self._pruned = self.graph.part(self.graph.draw(1 - self.config.edge_dropout, rng))
-        users, items = self._propagate_both_graphs(self._pruned)
-        u, i, j = gather_batch(batch, users, items)
+        if self.sampled:
+            _, (u, i, j) = self.sampled.estimate_batch(batch, partial(self._walk, rng))
+        else:
+            u, i, j = gather_batch(batch, *self._propagate_pruned())
         terms = {"bpr": losses.bpr((u * i).sum(dim=1), (u * j).sum(dim=1))}
         if self.projections:
             content = torch.stack([self._modality_bpr(key, u, batch) for key in self.keys.values()]).sum()
@@ -110,6 +139,20 @@ class FREEDOM(nn.Module, TrainableModel):
         for _ in range(self.config.num_item_layers):
             similar = self.item_graph(similar)
         return users, items + similar
+
+    def _propagate_pruned(self) -> tuple[Tensor, Tensor]:
+        """The same over the edges that are kept since the last refresh."""
+        return self._propagate_both_graphs(self._pruned or self.graph.full)
+
+    def _walk(self, rng: torch.Generator, users: Tensor, items: Tensor) -> Walks:
+        """Walks over the kept edges, and draws of content neighbours."""
+        config, r = self.config, self._pruned or self.graph.full
+        walks = mean_of_hops(r, users, items, config.num_layers, config.num_walks, rng)
+        if self.names:
+            rows = torch.arange(len(users), len(users) + len(items), device=users.device)
+            draws = -(-config.num_walks // WALKS_PER_NEIGHBOR)
+            walks[1].append((rows, *sample_neighbors(self.item_graph, items, draws, rng)))
+        return walks
 
     def _modality_bpr(self, key: str, u: Tensor, batch: Batch) -> Tensor:
         """BPR of <u, W x_i> against <u, W x_j>, from one projection of x_i - x_j; 0 where an item lacks it."""
@@ -173,6 +216,7 @@ SPEC = ModelSpec(
     name="freedom",
     model=FREEDOM,
     config=FREEDOMConfig,
+    presets={"default": ({}, {}), "sampled": ({"propagation": "sampled"}, {})},
     paper="Zhou & Shen 2023, arXiv 2211.06924",
     search_space={
         "embedding_dim": EMBEDDING_DIM,

@@ -3,17 +3,27 @@
 After "Multi-View Graph Convolutional Network for Multimedia Recommendation" (Yu et al. 2023, arXiv 2308.03588).
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.base import CONTENT_SCALING, EMBEDDING_DIM, ContentModelConfig, ModelSpec
+from gtcrec.models.base import (
+    CONTENT_SCALING,
+    EMBEDDING_DIM,
+    ContentModelConfig,
+    ModelSpec,
+    NumWalks,
+    Propagation,
+    check_sampled,
+)
 from gtcrec.models.embeddings import init_from_als, xavier_embeddings
 from gtcrec.models.modalities import linear_of, register_content
+from gtcrec.models.random_walks import collect_walks, random_walks, sample_neighbors
+from gtcrec.models.sampled_propagation import WALKS_PER_NEIGHBOR, SampledPropagation, mean_of_hops
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.scorers import dot_scorer
@@ -42,6 +52,21 @@ class MGCNConfig(ContentModelConfig):
     )
     als_reg: float = Field(0.05, gt=0, description="of the squared factors (init=als)")
     train_content: bool = Field(False, description="train the raw content too, as the published code does")
+    propagation: Propagation = "full"
+    num_walks: NumWalks = 4
+
+    @model_validator(mode="after")
+    def _check_sampled(self) -> "MGCNConfig":
+        check_sampled(self, num_item_layers=1, train_content=False)
+        return self
+
+
+class _PropagatedContent(NamedTuple):
+    """Content as it was at the last refresh."""
+
+    purified: dict[str, Tensor]  # of each modality, [n_items, dim]
+    users: Tensor  # h, [n_users, M * dim]
+    items: Tensor
 
 
 class MGCN(nn.Module, TrainableModel):
@@ -84,6 +109,11 @@ class MGCN(nn.Module, TrainableModel):
             some = train.matrix() @ has.astype(np.float32) > 0  # [n_users, M]
             self.register_buffer("users_have", torch.from_numpy(some), persistent=False)
 
+        self.sampled: SampledPropagation | None = None
+        self._content: _PropagatedContent | None = None  # since the last refresh
+        if config.propagation == "sampled":
+            self.sampled = SampledPropagation(self, self.users, self.items, self._behavior_vectors)
+
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         behaviours = self._behavior_vectors()
@@ -100,14 +130,14 @@ class MGCN(nn.Module, TrainableModel):
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
         places, at, counts = _distinct_nodes(batch)
-        z = [F.embedding(one, all_) for one, all_ in zip(places, self._behavior_vectors(), strict=True)]  # [n, dim]
+        z = self._step_behaviors(places, rng)
         scored, terms = z, {}
         if self.keys:
             contents, apart = [], []
-            views = zip(self._content_vectors(places[0]), (self.users_have, self.items_have), strict=True)
+            views = zip(self._step_contents(places, rng), (self.users_have, self.items_have), strict=True)
             for side, (h, have) in enumerate(views):
                 has = have[places[side]]  # [n, M]
-                contents.append(self.fuser(z[side], F.embedding(places[side], h) if side else h, has))
+                contents.append(self.fuser(z[side], h, has))
                 times = counts[side] * has.any(dim=1)
                 apart.append(losses.cosine_info_nce(contents[side], z[side], self.config.temperature, times))
             scored = [one + content for one, content in zip(z, contents, strict=True)]
@@ -118,6 +148,69 @@ class MGCN(nn.Module, TrainableModel):
         terms["reg"] = self.config.reg * losses.squared_norm(u, i, j)
         return terms
 
+    def refresh(self) -> None:
+        """Let sampled steps start from the current weights; training calls it before an epoch."""
+        self._content = None
+        if self.sampled:
+            self.sampled.forget()
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """Return the tables of which a sampled step touches few rows."""
+        return self.sampled.parameters() if self.sampled else []
+
+    def _step_behaviors(self, places: list[Tensor], rng: torch.Generator) -> list[Tensor]:
+        """z of some users and items, [n, dim] each."""
+        if self.sampled is None:
+            return [F.embedding(one, all_) for one, all_ in zip(places, self._behavior_vectors(), strict=True)]
+        users, items = places
+        walks = mean_of_hops(self.r, users, items, self.config.num_layers, self.config.num_walks, rng)
+        return list(self.sampled.estimate(walks, users, items).over_graph)
+
+    def _step_contents(self, places: list[Tensor], rng: torch.Generator) -> list[Tensor]:
+        """h of some users and items, [n, M * dim] each."""
+        users, items = places
+        if self.sampled is None:
+            of_users, of_items = self._content_vectors(users)
+            return [of_users, F.embedding(items, of_items)]
+        before = self._content or self._keep_content()
+        drift = torch.cat([self._drift(key, before.purified[key], places, rng) for key in self.keys.values()], dim=1)
+        return [
+            F.embedding(users, before.users) + drift[: len(users)],
+            F.embedding(items, before.items) + drift[len(users) :],
+        ]
+
+    def _drift(self, key: str, before: Tensor, places: list[Tensor], rng: torch.Generator) -> Tensor:
+        """Estimate how far a modality's h of some users and items is from the kept one, [n_users + n_items, dim].
+
+        A user is one hop and one content neighbour away from what is purified, an item one content neighbour.
+        """
+        (users, items), near, walks = places, self.views[key], self.config.num_walks
+        assert self.sampled is not None
+        assert isinstance(near, graph.SparseMatrix)
+        [(at, weights)] = random_walks(self.r, users, True, walks, 1, rng)
+        nodes, times = sample_neighbors(near, at.flatten(), 1, rng)
+        rows = torch.arange(len(users) + len(items), device=users.device)
+        of_users = rows[: len(users)], nodes.view_as(at), weights * times.view_as(at)
+        of_items = rows[len(users) :], *sample_neighbors(near, items, -(-walks // WALKS_PER_NEIGHBOR), rng)
+        sums = collect_walks(len(rows), of_users, of_items)
+        now = self._purify(key, self.sampled.tables[1](sums.nodes), F.embedding(sums.nodes, getattr(self, f"x_{key}")))
+        found, _ = sums.drift(now, F.embedding(sums.nodes, before), sums.nodes[:0])
+        return found
+
+    @torch.no_grad()
+    def _keep_content(self) -> _PropagatedContent:
+        keys = self.keys.values()
+        purified = {key: self._purify(key, self.items, getattr(self, f"x_{key}")) for key in keys}
+        self._content = _PropagatedContent(purified, *self._content_vectors())
+        return self._content
+
+    def _purify(self, key: str, embeddings: Tensor, x: Tensor) -> Tensor:
+        """e * sigmoid(V (W x + b)) of items with embeddings [n, dim] and content x [n, width]."""
+        projection, gate = linear_of(key, self.projections), linear_of(key, self.gates)
+        with torch.autocast(x.device.type, enabled=False):
+            gates = F.linear(x, gate.weight @ projection.weight, gate(projection.bias))  # of the projected x
+        return embeddings * torch.sigmoid(gates)
+
     def _behavior_vectors(self) -> tuple[Tensor, Tensor]:
         """z of users [n_users, dim] and items [n_items, dim]."""
         return graph.light_propagation(self.r, self.users, self.items, self.config.num_layers)
@@ -126,14 +219,7 @@ class MGCN(nn.Module, TrainableModel):
         """h of users [n, M * dim], all or some, and of all items [n_items, M * dim], the modalities side by side."""
         views = []
         for key in self.keys.values():
-            x, projection, gate = (
-                getattr(self, f"x_{key}"),
-                linear_of(key, self.projections),
-                linear_of(key, self.gates),
-            )
-            with torch.autocast(x.device.type, enabled=False):
-                gates = F.linear(x, gate.weight @ projection.weight, gate(projection.bias))  # of the projected x
-            h = self.items * torch.sigmoid(gates)  # [n_items, dim]
+            h = self._purify(key, self.items, getattr(self, f"x_{key}"))  # [n_items, dim]
             for _ in range(self.config.num_item_layers):
                 h = self.views[key](h)  # absent items are in no row and no column
             views.append(h)
@@ -176,7 +262,10 @@ SPEC = ModelSpec(
     model=MGCN,
     config=MGCNConfig,
     paper="Yu et al. 2023, arXiv 2308.03588",
-    presets={"default": ({}, {"lr_decay": "exponential"})},
+    presets={
+        "default": ({}, {"lr_decay": "exponential"}),
+        "sampled": ({"propagation": "sampled"}, {"lr_decay": "exponential"}),
+    },
     # The grid of `contrast_weight` is that of MMRec (Zhou 2023, arXiv 2302.03497).
     search_space={
         "embedding_dim": EMBEDDING_DIM,

@@ -10,6 +10,7 @@ import torch
 from gtcrec import models
 from gtcrec.errors import ConfigError
 from gtcrec.models.gtc.config import GTCConfig
+from gtcrec.models.gtc.embedding import graph_encoder
 from gtcrec.ops.least_squares import factorize
 from gtcrec.ops.sharded import xavier_rows
 from gtcrec.runtime.process_group import ProcessGroup
@@ -207,6 +208,19 @@ def test_a_sampled_step_estimates_the_whole_one_without_bias(checkerboard):
     for view in ("users", "items", "conditions"):
         mean = torch.stack([getattr(one, view) for one in draws]).mean(dim=0)
         torch.testing.assert_close(mean, getattr(exact, view), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("given", [{}, {"id_dropout": 0.3}, {"num_layers": 1, "init": "als"}])
+def test_a_step_of_a_large_catalogue_is_that_of_a_small_one(given, checkerboard, monkeypatch):
+    """Of the last hop it computes the batch's rows alone: the same terms and gradients to 1e-6."""
+    split, found = checkerboard(missing=0.3), {}
+    for rows_pay in (0, 10**9):
+        monkeypatch.setattr(graph_encoder, "_ROWS_PAY", rows_pay)
+        model = make(split, **given)
+        terms = model.loss(a_batch(split), torch.Generator().manual_seed(0))
+        total(terms).backward()
+        found[rows_pay] = [*terms.values(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    torch.testing.assert_close(*found.values(), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -12,9 +12,16 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gtcrec.models.embeddings import init_from_als
+from gtcrec.models.embeddings import UserItemVectors, init_from_als
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.models.gtc.embedding.random_walks import collect_walks, random_walks, sample_neighbors
+from gtcrec.models.random_walks import sample_neighbors
+from gtcrec.models.sampled_propagation import (
+    WALKS_PER_NEIGHBOR,
+    Propagated,
+    Walks,
+    estimate_propagation,
+    mean_of_hops,
+)
 from gtcrec.ops import graph
 from gtcrec.ops.fold_in import fold_in_users, new_item_rows, new_user_rows, torch_csr
 from gtcrec.ops.neighbors import co_interaction_users, find_search, item_graph
@@ -24,7 +31,8 @@ from gtcrec.types import Interactions, ItemFeatures
 
 __all__ = ["GraphEncoder", "UserItemEmbeddings", "unit_scale"]
 
-_WALKS_PER_NEIGHBOR = 4  # content neighbors count less than the graph, and each draw is one more row to move
+
+_ROWS_PAY = 8  # times as many nodes as a step names, from which on their rows alone cost less than all
 
 
 class UserItemEmbeddings(NamedTuple):
@@ -125,11 +133,30 @@ class GraphEncoder(nn.Module):
         """Return the views as training sees them, with gradient."""
         if self.config.propagation == "sampled":
             return self._estimate(self._cached or self.refresh(), users, items, rng)
-        share = self.config.id_dropout
-        if not share:
-            return self.encode(users, items)
-        dropped = (torch.rand(len(items), generator=rng) < share).to(items.device)
-        return self.encode_local(items[dropped]).rows(users, items)
+        share, dropped = self.config.id_dropout, None
+        if share:
+            dropped = (torch.rand(len(items), generator=rng) < share).to(items.device)
+        if self._has_rows() and _ROWS_PAY * (len(users) + len(items)) <= len(self.users) + len(self.items):
+            return self._encode_rows(users, items, dropped)
+        return self.encode_local(None if dropped is None else items[dropped]).rows(users, items)
+
+    def _has_rows(self) -> bool:
+        """Whether some users and items can be encoded without all others' last hop."""
+        needs_all = self.config.condition == "item_audience" or hasattr(self, "user_graph")
+        return self.config.num_layers > 0 and not self.sharded and not needs_all
+
+    def _encode_rows(self, users: Tensor, items: Tensor, dropped: Tensor | None) -> UserItemEmbeddings:
+        """`encode_local` of some users int64 [b] and distinct items int64 [a], some of which count as new, bool [a]."""
+        tables, rows = (self.users, self.items), (users, items)
+        user, item = graph.light_propagation_rows(self.r, *tables, self.config.num_layers, *rows)
+        ego_user, ego_item = (F.embedding(some, table) for some, table in zip(rows, tables, strict=True))
+        condition, has_id = unit_scale(ego_item), None
+        if dropped is not None:
+            has_id = self.warm[items] & ~dropped
+            item, condition = (torch.where(has_id[:, None], one, 0.0) for one in (item, condition))
+        if hasattr(self, "item_graph"):
+            item = item + self.item_graph.rows(items, self.items)
+        return UserItemEmbeddings(ego_user, ego_item, user, item, condition, has_id)
 
     @torch.no_grad()
     def refresh(self) -> UserItemEmbeddings:
@@ -172,35 +199,22 @@ class GraphEncoder(nn.Module):
 
         Of the user graph only the cached part counts.
         """
-        b, tables = len(users), (self.user_table, self.item_table)
-        walks = self._sample_walks(users, items, rng)
-        drift, ego = torch.zeros(()), []
-        for table, before, parts, ids in zip(
-            tables, (cached.ego_users, cached.ego_items), walks, (users, items), strict=True
-        ):
-            sums = collect_walks(b + len(items), *parts)
-            change, rows = sums.drift(table(sums.nodes), table.of(before, sums.nodes), ids)
-            drift = drift + change
-            ego.append(rows)
+        before = Propagated(
+            UserItemVectors(cached.ego_users, cached.ego_items), UserItemVectors(cached.users, cached.items)
+        )
+        tables, walks = (self.user_table, self.item_table), self._sample_walks(users, items, rng)
+        ego, found = estimate_propagation(before, tables, walks, users, items)
         audience = self.config.condition == "item_audience"
-        condition = self.item_table.of(cached.conditions, items) if audience else unit_scale(ego[1])
-        user = self.user_table.of(cached.users, users) + drift[:b]
-        item = self.item_table.of(cached.items, items) + drift[b:]
-        return UserItemEmbeddings(ego[0], ego[1], user, item, condition)
+        condition = self.item_table.of(cached.conditions, items) if audience else unit_scale(ego.items)
+        return UserItemEmbeddings(*ego, *found, condition)
 
-    def _sample_walks(self, users: Tensor, items: Tensor, rng: torch.Generator) -> tuple[list[Any], list[Any]]:
+    def _sample_walks(self, users: Tensor, items: Tensor, rng: torch.Generator) -> Walks:
         """Walks from users [b] and items [a] that end in the users' and in the items' table: parts of b + a sums."""
-        layers = self.config.num_layers
-        rows = torch.arange(len(users) + len(items), device=users.device)
-        user_rows, item_rows = rows[: len(users)], rows[len(users) :]
-        parts: tuple[list[Any], list[Any]] = [], []
-        for from_users, sums, start in ((True, user_rows, users), (False, item_rows, items)):
-            stay = start[:, None], torch.ones(len(start), 1, device=start.device)
-            hops = random_walks(self.r, start, from_users, self.config.num_walks, layers, rng)
-            for hop, (nodes, weights) in enumerate((stay, *hops)):
-                parts[(hop % 2 == 0) != from_users].append((sums, nodes, weights / (layers + 1)))
+        config = self.config
+        parts = mean_of_hops(self.r, users, items, config.num_layers, config.num_walks, rng)
         if hasattr(self, "item_graph"):
-            draws = -(-self.config.num_walks // _WALKS_PER_NEIGHBOR)
+            item_rows = torch.arange(len(users), len(users) + len(items), device=users.device)
+            draws = -(-config.num_walks // WALKS_PER_NEIGHBOR)
             parts[1].append((item_rows, *sample_neighbors(self.item_graph, items, draws, rng)))
         return parts
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtcrec.ops.graph import SparseMatrix, csr, times
+from gtcrec.ops.graph import Adjacency, SparseMatrix, csr, times
 
 __all__ = ["WalkSums", "collect_walks", "random_walks", "sample_neighbors"]
 
 
 def random_walks(
-    r: SparseMatrix, start: Tensor, from_users: bool, walks: int, hops: int, rng: torch.Generator
+    r: Adjacency, start: Tensor, from_users: bool, walks: int, hops: int, rng: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield, hop by hop, where walks from each start node [n] are, int64 [n, walks], and their weights [n, walks].
 
@@ -27,9 +27,9 @@ def random_walks(
     edges; where there are as many walks as edges, equally often by each, so that hop 1 is exact, and the walks that are
     left over weigh 0. From a node without edges every weight is 0. `rng` is a CPU generator.
     """
-    at, on_users = start[:, None].expand(-1, walks), from_users
+    at, (side, opposite) = start[:, None].expand(-1, walks), r.sides() if from_users else r.sides()[::-1]
     slot = torch.arange(walks, device=start.device)
-    first = _degree(r, "a" if on_users else "at", start)[:, None]  # [n, 1]
+    first = _degree(side, start)[:, None]  # [n, 1]
     rounds = (walks / first.clamp(min=1)).floor()  # by each edge
     used = torch.where(rounds > 0, rounds * first, walks)
     share = torch.where(slot < used, 1 / used.clamp(min=1), 0.0)  # [n, walks]
@@ -38,21 +38,22 @@ def random_walks(
         if hop == 0:
             by_turns = (slot % first.clamp(min=1) + 0.5) / first.clamp(min=1)
             u = torch.where(rounds > 0, torch.where(slot < used, by_turns, 0.0), (slot + u) / walks)
-        at = _follow_edges(r, "a" if on_users else "at", at, u)
-        on_users = not on_users
-        yield at, (first / _degree(r, "a" if on_users else "at", at).clamp(min=1)).sqrt() * share
+        at = _follow_edges(side, at, u)
+        side, opposite = opposite, side
+        yield at, (first / _degree(side, at).clamp(min=1)).sqrt() * share
 
 
 def sample_neighbors(a: SparseMatrix, rows: Tensor, draws: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw columns of rows int64 [n] of A: int64 [n, draws] and weights, sum_w weight * x(column) estimating A x."""
-    if not len(a.a_columns):
+    side, _ = a.sides()
+    if not len(side.values()):
         empty = torch.zeros(len(rows), 1, dtype=torch.int64, device=rows.device)
         return empty, empty.float()
     u = torch.rand(len(rows), draws, generator=rng).to(rows.device)
     u = (torch.arange(draws, device=rows.device) + u) / draws
     at = rows[:, None].expand(-1, draws)
-    place, degree = _edge_at(a, "a", at, u)
-    return _gather(a.a_columns, place).long(), _gather(a.a_values, place) * degree / draws
+    place, degree = _edge_at(side, at, u)
+    return _gather(side.col_indices(), place).long(), _gather(side.values(), place) * degree / draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +104,20 @@ def collect_walks(n: int, *parts: tuple[Tensor, Tensor, Tensor]) -> WalkSums:
     return WalkSums(distinct, matrix, transposed)
 
 
-def _follow_edges(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> Tensor:
+def _follow_edges(side: Tensor, at: Tensor, u: Tensor) -> Tensor:
     """Where the edges at shares u of the nodes' lists lead to, [n, walks]."""
-    return _gather(getattr(r, f"{side}_columns"), _edge_at(r, side, at, u)[0]).long()
+    return _gather(side.col_indices(), _edge_at(side, at, u)[0]).long()
 
 
-def _edge_at(r: SparseMatrix, side: str, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def _edge_at(side: Tensor, at: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The entry at share u of each row's list, and the row's length; the first entry of all for an empty row."""
-    rows = getattr(r, f"{side}_rows")
-    first, degree = _gather(rows, at).long(), _degree(r, side, at)
+    first, degree = _gather(side.crow_indices(), at).long(), _degree(side, at)
     offset = torch.minimum((u * degree).long(), (degree - 1).long())
     return torch.where(degree > 0, first + offset, 0), degree
 
 
-def _degree(r: SparseMatrix, side: str, at: Tensor) -> Tensor:
-    rows: Tensor = getattr(r, f"{side}_rows")
+def _degree(side: Tensor, at: Tensor) -> Tensor:
+    rows = side.crow_indices()
     return (_gather(rows, at + 1) - _gather(rows, at)).float()
 
 
