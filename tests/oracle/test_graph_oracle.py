@@ -221,12 +221,14 @@ def test_rows_of_the_last_hop_and_their_gradient_equal_those_of_the_whole_propag
     r, rng = graph.SparseMatrix(graph.bipartite(pairs)), torch.Generator().manual_seed(layers)
     users, items = (torch.randn(n, 6, generator=rng).requires_grad_() for n in (pairs.n_users, pairs.n_items))
     some = torch.tensor([2, 0, 2]), torch.tensor([1, 3])  # a user twice, as in a batch
-    weights = [torch.randn(len(rows), 6, generator=rng) for rows in some]
+    weights = [torch.randn(len(rows), 6, generator=rng) for rows in some * 2]
     found, expected = [], []
-    whole = graph.light_propagation(r, users, items, layers)
+    near = graph.SparseMatrix(csr_array(np.random.default_rng(0).random((pairs.n_items, pairs.n_items)) > 0.5) * 0.3)
+    user, item = graph.light_propagation(r, users, items, layers)
+    whole = users, items, user, item + near(items)
     for into, views in (
-        (found, graph.light_propagation_rows(r, users, items, layers, *some)),
-        (expected, [view[rows] for view, rows in zip(whole, some, strict=True)]),
+        (found, graph.light_propagation_rows(r, users, items, layers, some, near)),
+        (expected, [view[rows] for view, rows in zip(whole, some * 2, strict=True)]),
     ):
         total = sum((view * weight).sum() for view, weight in zip(views, weights, strict=True))
         into += [*views, *torch.autograd.grad(total, (users, items), retain_graph=True)]

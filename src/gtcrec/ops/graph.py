@@ -5,7 +5,7 @@ Matrices are built with scipy and multiplied by torch; those of like items and o
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gtcrec.types import Interactions
 
 __all__ = [
     "Adjacency",
+    "PropagatedRows",
     "PrunedGraph",
     "SparseMatrix",
     "bipartite",
@@ -198,47 +199,67 @@ class _LightPropagation(torch.autograd.Function):
         return (*_LightPropagation.forward(ctx, *inputs), None, None, None, None)
 
 
-def light_propagation_rows(
-    r: SparseMatrix, users: Tensor, items: Tensor, layers: int, some_users: Tensor, some_items: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return what `light_propagation` gives for users int64 [b] and items int64 [a]: of the last hop only their rows.
+class PropagatedRows(NamedTuple):
+    """Some users' and items' own embeddings and what propagation makes of them, [b, d] and [a, d] each."""
 
-    The same sums, so the same gradients but for rounding. There is at least one layer; with one, nothing goes over the
-    whole graph.
+    ego_users: Tensor
+    ego_items: Tensor
+    users: Tensor
+    items: Tensor
+
+
+def light_propagation_rows(
+    r: SparseMatrix,
+    users: Tensor,
+    items: Tensor,
+    layers: int,
+    some: tuple[Tensor, Tensor],
+    near: SparseMatrix | None = None,
+) -> PropagatedRows:
+    """Return what `light_propagation` gives for some users int64 [b] and items int64 [a], computing no other last hop.
+
+    To these items `near` [n_items, n_items] adds its product with all items. The same sums, so the same gradients but
+    for rounding. There is at least one layer; with one, nothing goes over the whole graph.
     """
     with torch.autocast(items.device.type, enabled=False):
-        inputs = users.float(), items.float(), r, layers, some_users, some_items
-        both: tuple[Tensor, Tensor] = _LightPropagationRows.apply(*inputs)  # type: ignore[no-untyped-call]
-        return both
+        inputs = users.float(), items.float(), r, near, layers, *some
+        return PropagatedRows(*_LightPropagationRows.apply(*inputs))  # type: ignore[no-untyped-call]
 
 
 class _LightPropagationRows(torch.autograd.Function):
-    """The inner hops as in `_LightPropagation`; the last by some rows of A, and backwards by their transpose."""
+    """The inner hops as in `_LightPropagation`; the last by some rows of A, and backwards by their transpose.
+
+    All that the step says of a table comes in one gradient: a second one of its size would cost as much as all sums.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, users: Tensor, items: Tensor, r: SparseMatrix, layers: int, some_users: Tensor, some_items: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.inner = (*r.sides(), layers - 1)
-        ctx.some, ctx.scale = (some_users, some_items), 1 / (layers + 1)
+    def forward(ctx: Any, users: Tensor, items: Tensor, r: SparseMatrix, near: Any, layers: int, *some: Tensor) -> Any:
+        ctx.inner, ctx.some, ctx.scale = (*r.sides(), layers - 1), some, 1 / (layers + 1)
         user, item = _hops(users, items, *ctx.inner)
-        ctx.parts = tuple(map(_some_rows, r.sides(), ctx.some))  # the rows of A, users' and items'
-        of_users, of_items = (
-            times(part, other).add_(F.embedding(rows, own)).mul_(ctx.scale)
-            for part, other, own, rows in zip(ctx.parts, (item, user), (users, items), ctx.some, strict=True)
-        )
-        return of_users, of_items
+        ctx.parts = tuple(map(_some_rows, r.sides(), some))  # the rows of A, users' and items'
+        ego = [F.embedding(rows, table) for rows, table in zip(some, (users, items), strict=True)]
+        over = [
+            times(part, other).add_(own).mul_(ctx.scale)
+            for part, other, own in zip(ctx.parts, (item, user), ego, strict=True)
+        ]
+        ctx.near = None if near is None else _some_rows(near.sides()[0], some[1])
+        if ctx.near is not None:
+            over[1] += times(ctx.near, items)
+        return *ego, *over
 
     @staticmethod
-    def backward(ctx: Any, of_users: Tensor, of_items: Tensor) -> tuple[Tensor | None, ...]:
-        grads = [ctx.scale * grad for grad in (of_users, of_items)]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ego, over = grads[:2], [ctx.scale * grad for grad in grads[2:]]
         user, item = (
-            times(_transposed(part), grad) for part, grad in zip(reversed(ctx.parts), reversed(grads), strict=True)
+            times(_transposed(part), grad) for part, grad in zip(reversed(ctx.parts), reversed(over), strict=True)
         )
         user, item = _hops(user, item, *ctx.inner)
-        for whole, rows, grad in zip((user, item), ctx.some, grads, strict=True):
-            whole.index_add_(0, rows, grad)
-        return user, item, None, None, None, None
+        for whole, rows, own, grad in zip((user, item), ctx.some, ego, over, strict=True):
+            whole.index_add_(0, rows, own + grad)
+        if ctx.near is not None:
+            counts, values = ctx.near.crow_indices().diff(), ctx.near.values()[:, None]
+            item.index_add_(0, ctx.near.col_indices(), values * grads[3].repeat_interleave(counts, dim=0))
+        return user, item, None, None, None, *(None for _ in ctx.some)
 
 
 def _hops(users: Tensor, items: Tensor, r: Tensor, rt: Tensor, hops: int) -> tuple[Tensor, Tensor]:

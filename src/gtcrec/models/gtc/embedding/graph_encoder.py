@@ -147,16 +147,17 @@ class GraphEncoder(nn.Module):
 
     def _encode_rows(self, users: Tensor, items: Tensor, dropped: Tensor | None) -> UserItemEmbeddings:
         """`encode_local` of some users int64 [b] and distinct items int64 [a], some of which count as new, bool [a]."""
-        tables, rows = (self.users, self.items), (users, items)
-        user, item = graph.light_propagation_rows(self.r, *tables, self.config.num_layers, *rows)
-        ego_user, ego_item = (F.embedding(some, table) for some, table in zip(rows, tables, strict=True))
-        condition, has_id = unit_scale(ego_item), None
+        near = self.item_graph if hasattr(self, "item_graph") and dropped is None else None
+        found = graph.light_propagation_rows(
+            self.r, self.users, self.items, self.config.num_layers, (users, items), near
+        )
+        item, condition, has_id = found.items, unit_scale(found.ego_items), None
         if dropped is not None:
             has_id = self.warm[items] & ~dropped
             item, condition = (torch.where(has_id[:, None], one, 0.0) for one in (item, condition))
-        if hasattr(self, "item_graph"):
-            item = item + self.item_graph.rows(items, self.items)
-        return UserItemEmbeddings(ego_user, ego_item, user, item, condition, has_id)
+            if hasattr(self, "item_graph"):
+                item = item + self.item_graph.rows(items, self.items)
+        return UserItemEmbeddings(found.ego_users, found.ego_items, found.users, item, condition, has_id)
 
     @torch.no_grad()
     def refresh(self) -> UserItemEmbeddings:
