@@ -322,3 +322,19 @@ def test_log_sum_exp_of_rows_without_weight_among_none_is_nothing():
     assert loss == 0
     assert not a.grad.any()
     assert not b.grad.any()
+
+
+def test_a_partial_log_sum_exp_leaves_out_what_it_is_told_row_by_row(monkeypatch):
+    rng = torch.Generator().manual_seed(4)
+    a, b, c, s = (torch.randn(*shape, generator=rng).double() for shape in ((5, 4), (7, 3), (7, 1), (7,)))
+    weights, left_out = torch.rand(5, generator=rng).double(), torch.tensor([1, 3, 9, 20, 34])
+    monkeypatch.setattr(_contrastive, "BLOCK", 0)  # sixteen rows at once
+    whole = (a @ torch.cat([b, c], dim=1).T + s).view(-1).index_fill(0, left_out, -torch.inf).view(5, 7)
+    found = losses.partial_log_sum_exp(a, b, c, s, weights, left_out)
+    torch.testing.assert_close(found, torch.dot(weights, whole.logsumexp(dim=1)))
+    inputs = [x.requires_grad_() for x in (a, b, s)]
+    many = [torch.cat([x] * 9) for x in (weights, torch.arange(5))]  # several blocks
+    far = torch.cat([left_out + 35 * place for place in range(9)])
+    assert torch.autograd.gradcheck(
+        lambda a, b, s: losses.partial_log_sum_exp(a[many[1]], b, c, s, many[0], far), inputs
+    )

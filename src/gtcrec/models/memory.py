@@ -97,10 +97,11 @@ def estimate_memory(
     sizes = _Sizes(spec, config, train, features, batch_size)
     trained = spec.is_trained
     weights = sizes.weights() if trained else 0
-    held = _FLOAT * (weights or sizes.vectors()) + sizes.items_by_items() + sizes.graphs() + sizes.content()
+    kept = _FLOAT * weights * sizes.keeps_best
+    held = kept + _FLOAT * (weights or sizes.vectors()) + sizes.items_by_items() + sizes.graphs() + sizes.content()
     pairs = sizes.pairs()
     passing = max(sizes.building(), sizes.step() if trained else 0, sizes.scores()) + 4 * pairs
-    return MemoryEstimate(int(held + pairs), _FLOAT * 4 * weights, int(passing), weights)
+    return MemoryEstimate(int(held + pairs), _FLOAT * 4 * weights + kept, int(passing), weights)
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,11 @@ class _Sizes:
     def has_history(self) -> bool:
         """Whether a network of masked diffusion is one of the parts."""
         return self.blended and bool(self.of("history_weight"))
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether each part of the model keeps its best weights so far, which the best weights of all have as well."""
+        return self.blended and bool(self.of("blend") == "validation")
 
     @property
     def is_linear(self) -> bool:

@@ -12,6 +12,7 @@ __all__ = [
     "FusedCombinationsLogSumExp",
     "FusedInfoNCE",
     "FusedLogSumExp",
+    "FusedPartialLogSumExp",
     "FusedSymmetricInfoNCE",
     "view_product",
 ]
@@ -140,6 +141,40 @@ class FusedLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_a, grad_bt = ctx.saved_tensors
         return grad * grad_a, (grad * grad_bt).T, None, None
+
+
+class FusedPartialLogSumExp(torch.autograd.Function):
+    """sum_i w_i log sum_j exp(s_j + <a_i, [b_j, c_j]>), each row i over the j that are not left out of it.
+
+    a [k, d + e], b [n, d], a constant c [n, e] and s [n]; `left_out` int64 names places of the matrix [k, n] laid end
+    to end, ascending. The gradient of a, b and s is computed with the value, in blocks of rows of a.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, c: Tensor, shift: Tensor, weights: Tensor, left_out: Tensor) -> Tensor:
+        (n, d), least, both = b.shape, torch.finfo(a.dtype), torch.cat([b, c], dim=1)
+        total, grad_a, grad_b, grad_shift = a.new_zeros(()), torch.empty_like(a), torch.zeros_like(b), 0 * shift
+        block = max(16, (BLOCK if a.device.type == "cpu" else HELD) // n)
+        for start in range(0, len(a), block):
+            rows = slice(start, min(start + block, len(a)))
+            x, w = a[rows], weights[rows]
+            p = torch.addmm(shift, x, both.T)  # [block, n]
+            first, last = torch.searchsorted(left_out, left_out.new_tensor([start * n, rows.stop * n])).tolist()
+            p.view(-1).index_fill_(0, left_out[first:last] - start * n, -torch.inf)
+            top = p.amax(dim=1).clamp_(min=least.min)  # a row may have nothing but -inf
+            mass = p.sub_(top[:, None]).exp_().sum(dim=1).clamp_(min=least.tiny)
+            total += torch.dot(top + mass.log(), w)
+            p.mul_((w / mass)[:, None])  # d total / d logits
+            torch.mm(p, both, out=grad_a[rows])
+            grad_b.addmm_(p.T, x[:, :d])
+            grad_shift += p.sum(dim=0)
+        ctx.save_for_backward(grad_a, grad_b, grad_shift)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_a, grad_b, grad_shift = ctx.saved_tensors
+        return grad * grad_a, grad * grad_b, None, grad * grad_shift, None, None
 
 
 class FusedCombinationsLogSumExp(torch.autograd.Function):

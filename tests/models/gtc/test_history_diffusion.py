@@ -84,6 +84,8 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_items(pairs, features) -> N
             weights.append(len(lost) ** -0.5)
     expected = sum(w * term for w, term in zip(weights, terms, strict=True)) / sum(weights)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    by_hand, of_model = (torch.autograd.grad(one, tuple(model.parameters())) for one in (expected, found))
+    torch.testing.assert_close(of_model, by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_drawn_items_stand_for_all_of_a_larger_catalogue(pairs, features) -> None:
@@ -97,8 +99,8 @@ def test_drawn_items_stand_for_all_of_a_larger_catalogue(pairs, features) -> Non
 
 def test_items_left_in_a_history_are_masked_wherever_they_were_drawn() -> None:
     items = torch.tensor([4, 1, 4, 9, 2])
-    mask = history_diffusion._entry_mask(some_hidden(), items)
-    assert mask.tolist() == [[True, False, True, False, False], [False, True, False, False, False]]
+    found = history_diffusion._entry_places(some_hidden(), items)
+    assert found.tolist() == [0, 2, 5 + 1]  # of two rows of five
 
 
 def test_a_step_hides_something_of_each_of_some_users(pairs, features, monkeypatch) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig
 from gtcrec.ops.feature_transforms import Directions, directions
+from gtcrec.ops.losses import partial_log_sum_exp
 from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
 __all__ = ["HistoryDiffusion"]
@@ -111,32 +112,30 @@ class HistoryDiffusion(nn.Module):
         lost_row, lost = row[hidden].to(device), item[hidden].to(device)
         profiles = self._profiles(item[~hidden].to(device), left.to(device))
         answers = self._denoise(profiles, (1 - left / counts).to(device), rng)
-        total = self._log_sums(answers, batch, rng)
         own = (F.embedding(lost_row, answers) * self._sides(lost)).sum(dim=1) + self.bias[lost]
         weights = (counts - left).to(device)[lost_row].float().rsqrt()
-        return ((total[lost_row] - own) * weights).sum() / weights.sum()
+        by_row = torch.zeros(n, device=device).index_add_(0, lost_row, weights)
+        return (self._log_sums(answers, by_row, batch, rng) - torch.dot(own.float(), weights)) / weights.sum()
 
-    def _log_sums(self, answers: Tensor, batch: _HiddenHistories, rng: torch.Generator) -> Tensor:
-        """The log of the sum of exp(score) over the items that are not left in each history, [n].
+    def _log_sums(self, answers: Tensor, weights: Tensor, batch: _HiddenHistories, rng: torch.Generator) -> Tensor:
+        """The sum, by weights [n], of the log of the sum of exp(score) over the items not left in each history.
 
         Of a large catalogue it is estimated: the hidden items of all histories count once, of the rest some are drawn
         and count n_rest / n_drawn times.
         """
         device, n_items = self.bias.device, len(self.bias)
         if n_items <= self.config.history_items:
-            items, offset = torch.arange(n_items), torch.zeros(n_items)
-            scores = answers @ torch.cat([self.targets, self.content], dim=1).T + self.bias
-        else:
-            certain = torch.unique(batch.item[batch.hidden])
-            drawn = torch.randint(n_items, (self.config.history_items,), generator=rng)
-            drawn = drawn[~torch.isin(drawn, certain)]
-            items = torch.cat([certain, drawn])
-            times = (n_items - len(certain)) / max(len(drawn), 1)
-            offset = torch.cat([torch.zeros(len(certain)), torch.full((len(drawn),), math.log(times))])
-            at = items.to(device)
-            scores = answers @ self._sides(at).T + self.bias[at] + offset.to(device)
-        mask = _entry_mask(batch, items)
-        return scores.masked_fill(mask.to(device), -torch.inf).logsumexp(dim=1)
+            left = (batch.row * n_items + batch.item)[~batch.hidden].to(device)
+            return partial_log_sum_exp(answers, self.targets, self.content, self.bias, weights, left)
+        certain = torch.unique(batch.item[batch.hidden])
+        drawn = torch.randint(n_items, (self.config.history_items,), generator=rng)
+        drawn = drawn[~torch.isin(drawn, certain)]
+        items = torch.cat([certain, drawn])
+        times = (n_items - len(certain)) / max(len(drawn), 1)
+        offset = torch.cat([torch.zeros(len(certain)), torch.full((len(drawn),), math.log(times))])
+        at, left = items.to(device), _entry_places(batch, items).to(device)
+        targets, content = F.embedding(at, self.targets), F.embedding(at, self.content)
+        return partial_log_sum_exp(answers, targets, content, self.bias[at] + offset.to(device), weights, left)
 
     def _sides(self, items: Tensor) -> Tensor:
         """v_i of some items with which answers are multiplied, [n, width]."""
@@ -216,14 +215,12 @@ def _entries(rows: csr_array) -> tuple[Tensor, Tensor]:
     return torch.arange(len(counts)).repeat_interleave(counts), torch.from_numpy(rows.indices.astype(np.int64))
 
 
-def _entry_mask(batch: _HiddenHistories, items: Tensor) -> Tensor:
-    """Which of `items` int64 [m] are left in each history, bool [n, m]."""
+def _entry_places(batch: _HiddenHistories, items: Tensor) -> Tensor:
+    """Where `items` int64 [m] that are left in a history stand in a matrix [n, m] laid end to end, ascending."""
     order = torch.argsort(items, stable=True)
     ordered = items[order].contiguous()
     row, item = batch.row[~batch.hidden], batch.item[~batch.hidden]
     first, last = torch.searchsorted(ordered, item), torch.searchsorted(ordered, item, right=True)
     times = last - first  # an item may have been drawn more than once
     places = torch.arange(int(times.sum())) - (times.cumsum(0) - times - first).repeat_interleave(times)
-    mask = torch.zeros(batch.n, len(items), dtype=torch.bool)
-    mask[row.repeat_interleave(times), order[places]] = True
-    return mask
+    return (row.repeat_interleave(times) * len(items) + order[places]).sort().values
