@@ -65,26 +65,24 @@ def merge_duplicates(rows: Rows, place: Callable[[int], str]) -> tuple[Rows, dic
 
     Raises `DataError` for a pair whose rows have different labels: it would be in training and in test.
     """
-    order = pair_order(rows.users, rows.items, *([] if rows.times is None else [rows.times]))
+    rows = rows.at(pair_order(rows.users, rows.items, *([] if rows.times is None else [rows.times])))
     new = np.zeros(len(rows), dtype=np.bool_)
     new[:1] = True
     for side in (rows.users, rows.items):
-        new[1:] |= np.diff(side[order]) != 0
+        new[1:] |= np.diff(side) != 0
     if rows.labels is not None:
-        labels, first = rows.labels[order], np.flatnonzero(new)[np.cumsum(new) - 1]
+        labels, first = rows.labels, np.flatnonzero(new)[np.cumsum(new) - 1]
         clash = np.flatnonzero(labels != labels[first])
         if len(clash):
             (one, label), (two, other) = sorted(
-                (int(rows.places[row]), int(rows.labels[row])) for row in order[[clash[0], first[clash[0]]]]
+                (int(rows.places[row]), int(rows.labels[row])) for row in (clash[0], first[clash[0]])
             )
             raise DataError(
                 f"one user-item pair has label {label} in {place(one)} and label {other} in "
                 f"{place(two)}: a pair must be in one part only"
             )
     merged = len(rows) - int(new.sum())
-    if merged:
-        order = order[new]
-    return rows.at(order), {"duplicates merged": merged} if merged else {}
+    return (rows.at(new), {"duplicates merged": merged}) if merged else (rows, {})
 
 
 def keep_k_core(dataset: Dataset, k: int) -> Dataset:

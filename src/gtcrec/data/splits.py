@@ -14,6 +14,7 @@ from gtcrec.types.arrays import pair_order
 __all__ = ["SplitConfig", "assign", "require_test", "require_validation", "split"]
 
 _STREAM = 2  # keeps these draws apart from others that start from the same seed
+_STEPS = 1 << 12  # of a key, so many that few pairs of a user share one
 _SMALL = 10  # users with fewer interactions give one to validation and one to test
 
 
@@ -163,14 +164,15 @@ def _way_to(split: Split, label: int) -> str:
 def _order_of_users(pairs: Interactions, *keys: Floats) -> Ints:
     """Return `np.lexsort((*keys, pairs.users))`, int64 [n].
 
-    The last key is cut to steps so fine that with the user they fill an int64. Pairs lie by user already, so the sort
-    moves none far; the keys themselves decide within a step.
+    The last key is cut to steps so fine that with the user, and the row if there is room, they fill an int64. The keys
+    themselves decide within a step.
     """
     first = keys[-1]
     low, span = (float(first.min()), float(np.ptp(first))) if len(first) else (0.0, 0.0)
     if not (math.isfinite(span) and 0 < pairs.n_users < 1 << 60):
         return np.lexsort((*keys, pairs.users))
-    scale = 2.0**61 / pairs.n_users / span if span > 1e-200 else 0.0
+    room, rows = 2.0**61 / pairs.n_users, 2 * len(pairs) + 1
+    scale = (room / rows if room >= rows * _STEPS else room) / span if span > 1e-200 else 0.0
     steps = np.floor((first - low) * scale).astype(np.int64)
     return pair_order(pairs.users, steps, *keys)
 

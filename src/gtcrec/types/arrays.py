@@ -30,14 +30,30 @@ def pair_order(users: Ints, items: Ints, *then: NDArray[Any]) -> Ints:
     >>> pair_order(np.array([1, 0, 1]), np.array([0, 5, 0]), np.array([8.0, 9.0, 7.0]))
     array([1, 2, 0])
     """
-    ends = (int(side.max()) + 1 if len(side) else 0 for side in (users, items))
+    ends = [int(side.max()) + 1 if len(side) else 0 for side in (users, items)]
     keys = pair_keys(users, items, *ends)
     if keys is None:
         return np.lexsort((*then, items, users))
-    order = np.argsort(keys, kind="stable")
+    order, keys = _sorted_keys(keys, ends[0] * ends[1])
     if then:
-        keys = keys[order]
         equal = keys[1:] == keys[:-1]
         rows = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
         order[rows] = order[rows][np.lexsort((*(key[order[rows]] for key in then), keys[rows]))]
     return order
+
+
+def _sorted_keys(keys: Ints, end: int) -> tuple[Ints, Ints]:
+    """Return the stable order of keys int64 [n], all below `end`, and the keys in it; may overwrite them.
+
+    Where a key and its place fit into one int64, such numbers are sorted: that takes half of an argsort's time.
+    """
+    bits = len(keys).bit_length()
+    if end << bits >= 1 << 63:
+        order = np.argsort(keys, kind="stable")
+        return order, keys[order]
+    keys <<= bits
+    keys |= np.arange(len(keys))
+    keys.sort()
+    order = keys & ((1 << bits) - 1)
+    keys >>= bits
+    return order, keys

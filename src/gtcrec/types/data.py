@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,12 +124,18 @@ class Interactions:
 
     def where(self, chosen: Masks) -> "Interactions":
         """Return the pairs at which `chosen` (bool [n]) is true, over the same users and items."""
-        ids = self.user_ids, self.item_ids
-        return Interactions(self.users[chosen], self.items[chosen], self.n_users, self.n_items, *ids)
+        return self._unchecked(users=self.users[chosen], items=self.items[chosen])
 
     def identified(self, user_ids: "Vocabulary", item_ids: "Vocabulary") -> "Interactions":
         """Return the same pairs with the external ids of their users and items."""
-        return replace(self, user_ids=user_ids, item_ids=item_ids)
+        return self._unchecked(user_ids=user_ids, item_ids=item_ids)
+
+    def _unchecked(self, **changes: Any) -> "Interactions":
+        """Return a copy with changes that leave its pairs distinct, in order and in range, which costs a few sorts."""
+        found = object.__new__(Interactions)
+        for one in fields(self):
+            object.__setattr__(found, one.name, changes.get(one.name, getattr(self, one.name)))
+        return found
 
 
 def _sorted_pairs(users: Ints, items: Ints, n_users: int, n_items: int) -> tuple[Ints, Ints]:
