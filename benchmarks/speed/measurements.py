@@ -10,7 +10,18 @@ from benchmarks.accuracy import sampled
 from benchmarks.accuracy.running import options, quick_catalog
 from benchmarks.blocks import Block
 from benchmarks.paths import PAGES
-from benchmarks.speed import ann, batch, build, encode, growth, item_weights, ray_training, side_by_side, tables
+from benchmarks.speed import (
+    ann,
+    batch,
+    build,
+    encode,
+    growth,
+    item_weights,
+    many_pairs,
+    ray_training,
+    side_by_side,
+    tables,
+)
 
 USUAL = ("training", "growth")  # without names; the others want more time or more libraries
 
@@ -38,6 +49,12 @@ MEASURED: Mapping[str, Measurement | None] = {
         ("run",),
         ("run", "--items", "300", "600", "--steps", "2", "--rounds", "2", "--full-up-to", "300"),
         growth.blocks,
+    ),
+    "many-pairs": Measurement(
+        many_pairs.main,
+        ("run",),
+        ("run", "--users", "300", "--items", "200", "--steps", "3"),
+        lambda result: {"many-pairs": many_pairs.table_block(result)},
     ),
     "search": Measurement(
         ann.main,
