@@ -6,6 +6,7 @@ measured once. Users of all seeds together are paired, and p values corrected by
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from gtcrec.data.synthetic.ground_truth import (
 from gtcrec.evaluation.evaluator import evaluate_split
 from gtcrec.evaluation.protocol import EvaluateConfig
 from gtcrec.evaluation.statistics import holm, paired_test
+from gtcrec.models.gtc.model import GTC
 from gtcrec.ops.scorers import DotScorer
 from gtcrec.training.trainer import TrainConfig, fit
 from gtcrec.types import Split
@@ -43,6 +45,7 @@ class Case:
     model: dict[str, Any]
     train: dict[str, Any]
     variants: dict[str, dict[str, Any]]
+    preset: str = "plain"
 
 
 PARTS = {"content_weight": 1.0, "reg": 1e-2, "alignment_batch_size": 128}
@@ -83,6 +86,20 @@ CASES = {
             "pairwise, weight 0.05": {"alignment": "pairwise", "alignment_weight": 0.05},
             "chain, weight 0.05": {"alignment": "chain", "alignment_weight": 0.05},
         },
+    ),
+    "blend-8": Case(
+        lambda seed: disjoint_interests(seed, parts=8),
+        {"content_dim": 256, "num_prototypes": 16},
+        {"learning_rate": 2e-3, "epochs": 40, "patience": 12},
+        {
+            "default": {},
+            "diffusions untrained": {"diffusion_weight": 0.0},
+            "no content diffusion": {"interest_weight": 0.0},
+            "no history diffusion": {"history_weight": 0.0},
+            "one filter for all, K = 1": {"num_prototypes": 1},
+            "linear part alone": {"embedding_weight": 0.0, "history_weight": 0.0, "interest_weight": 0.0},
+        },
+        preset="default",
     ),
     "chance": Case(
         null_interests,
@@ -131,7 +148,7 @@ def train_variants(name: str, case: Case, runs: Path, seed: int) -> None:
         path = _path(runs, name, variant, seed)
         if path.exists():
             continue
-        config = models.make_config("gtc", case.model | settings, "plain")
+        config = models.make_config("gtc", case.model | settings, case.preset)
         model = models.build_model("gtc", split.train, split.features, config, seed)
         training = fit(model, split, TrainConfig(**case.train, valid_metric=METRICS[0], seed=seed))
         best = training.best.number if training.best else None
@@ -158,10 +175,14 @@ def oracle_scorer(plant: SyntheticTruth, split: Split) -> DotScorer:
 @torch.no_grad()
 def mask_auc(model: Any, plant: SyntheticTruth) -> float | None:
     """Chance that a column that a user cares about has a smaller spread than one that the user does not, all users."""
-    if not plant.relevant or model.config.condition != "user_history" or model.config.filter == "off":
+    filters = model.interest if isinstance(model, GTC) else model.content
+    if not plant.relevant or filters is None or filters.config.filter == "off":
+        return None
+    if model.config.condition != "user_history":
         return None
     (name, relevant), chances = next(iter(plant.relevant.items())), []
-    spread = model.content[name].interest(torch.arange(len(relevant))).spread.numpy()
+    with model.scoring("interest") if isinstance(model, GTC) else nullcontext():
+        spread = filters[name].interest(torch.arange(len(relevant))).spread.numpy()
     for one, cares in zip(spread, relevant, strict=True):
         n = cares.sum()
         chances.append((rankdata(-one)[cares].sum() - n * (n + 1) / 2) / (n * (len(one) - n)))

@@ -196,7 +196,8 @@ class _Sizes:
             wide = sum(self._directions("history_content_dim"))
             found += _FLOAT * self.train.n_items * wide + _PAIR * len(self.train)
         if self.spec.name == "gtc":
-            found += _FLOAT * (2 * self.train.n_users + self.train.n_items) * sum(self._directions())
+            copies = 1 + (self.blended and bool(self.of("interest_weight")))  # each part has its own
+            found += copies * _FLOAT * (2 * self.train.n_users + self.train.n_items) * sum(self._directions())
         return int(found)
 
     def _directions(self, setting: str = "content_dim") -> list[int]:

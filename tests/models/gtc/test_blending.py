@@ -1,6 +1,7 @@
 """A blend's standard scores, its inner products, and how its weights are chosen."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.sparse import csr_array
 
@@ -88,6 +89,16 @@ def test_two_halves_of_the_truth_share_the_weight() -> None:
     halves = [torch.where(one[:, None], good, 0.01 * draw(*good.shape)) for one in (first, ~first)]
     weights = choose_weights({"a": of(halves[0]), "b": of(halves[1])}, train, valid)
     assert weights == {"a": 0.5, "b": 0.5}  # the most even of equals
+
+
+def test_a_fourth_part_takes_its_share_from_the_others_alike() -> None:
+    train, valid, good = choices()
+    noise = {name: of(draw(*good.shape)) for name in ("a", "b", "c")}
+    weights = choose_weights({**noise, "last": of(good)}, train, valid)
+    assert weights["last"] >= 0.5
+    assert sum(weights.values()) == pytest.approx(1.0)
+    without = choose_weights({"a": of(good), "b": noise["b"], "c": noise["c"], "last": of(-good)}, train, valid)
+    assert without["last"] == 0.0  # of equals the smallest share
 
 
 def test_mean_ndcg_is_that_of_unseen_items() -> None:

@@ -14,7 +14,7 @@ from gtcrec.types import Interactions, ItemFeatures, Split
 
 N = 16
 SMALL = {"embedding_dim": 6, "history_hidden_dim": 10, "history_content_dim": 3, "history_dropout": 0.0}
-ALONE = {"blend": "fixed", "linear_weight": 0.0, "embedding_weight": 0.0}
+ALONE = {"blend": "fixed", "linear_weight": 0.0, "embedding_weight": 0.0, "interest_weight": 0.0}
 
 
 @pytest.fixture
@@ -59,9 +59,10 @@ def test_content_keeps_the_directions_that_training_saw(pairs, features) -> None
     """Another machine may find other directions of the same content, such as turned ones."""
     model, other = build(pairs, features), build(pairs, features)
     state = model.state_dict()
-    state["basis_0"], state["spread_0"] = state["basis_0"].flip(1), state["spread_0"].flip(0)
+    basis, spread = "directions.0.basis", "directions.0.spread"
+    state[basis], state[spread] = state[basis].flip(1), state[spread].flip(0)
     other.load_state_dict(state)
-    width = state["basis_0"].shape[1]
+    width = state[basis].shape[1]
     torch.testing.assert_close(other.content[:, :width], model.content[:, :width].flip(1))
     assert torch.equal(other.content[:, width:], model.content[:, width:])
     torch.testing.assert_close(other.add_items(features)[:, 6:-1], other.content)

@@ -10,7 +10,7 @@ from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 from gtcrec.models.gtc.model import GTC
 from gtcrec.runtime.process_group import ProcessGroup
 from gtcrec.training.trainer import TrainConfig, Training, epochs, fit
-from gtcrec.types import Split
+from gtcrec.types import ItemFeatures, Split
 
 FAST = TrainConfig(epochs=3, batch_size=256, learning_rate=1e-2)
 EVERYONE = torch.arange(40)
@@ -28,27 +28,29 @@ def dot(vectors: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
 
 
 def test_the_score_is_the_weighted_sum_of_standardised_parts(checkerboard) -> None:
-    model = build(checkerboard(), blend="fixed", linear_weight=0.5, embedding_weight=2.0, history_weight=1.5)
+    weights = {"linear_weight": 0.5, "embedding_weight": 2.0, "history_weight": 1.5, "interest_weight": 0.4}
+    model = build(checkerboard(), blend="fixed", **weights)
     assert model.linear
     assert model.embedding
     assert model.history
+    assert model.interest
     expected = 0.5 * standard_scores(model.linear.scorer()(EVERYONE))
     expected += 2.0 * standard_scores(dot(model.embedding.vectors()))
     expected += 1.5 * standard_scores(dot(model.history.vectors()))
+    expected += 0.4 * standard_scores(dot(model.interest.vectors()))
     torch.testing.assert_close(model.scorer()(EVERYONE), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_network_takes_part_in_the_default_s_scores(checkerboard) -> None:
+@pytest.mark.parametrize("name", ["history", "interest"])
+def test_what_diffusion_trains_takes_part_in_the_default_s_scores(checkerboard, name) -> None:
     model = build(checkerboard())
-    fit(model, split := checkerboard(), FAST)
-    assert model.history
+    fit(model, checkerboard(), FAST)
     model.part_weights.fill_(1.0)
     before = model.scorer()(EVERYONE)
-    for kept in model.kept["history"].buffers():
+    for kept in model.kept[name].buffers():
         if kept.ndim > 1:
             torch.nn.init.normal_(kept)
     assert (model.scorer()(EVERYONE) - before).abs().max() > 0.1
-    assert split.train.n_users == 40
 
 
 def test_new_users_score_as_known_ones_with_their_history(checkerboard) -> None:
@@ -71,10 +73,10 @@ def test_the_parts_add_up_to_the_score(checkerboard) -> None:
     split = checkerboard()
     model = build(split)
     fit(model, split, FAST)
-    model.part_weights.copy_(torch.tensor([0.3, 0.3, 0.4]))
+    model.part_weights.copy_(torch.tensor([0.3, 0.3, 0.2, 0.2]))
     items = torch.tensor([3, 0, 7])
     parts = model.score_parts(5, items)
-    assert {name.partition(":")[0] for name in parts} == {"linear", "embedding", "history"}
+    assert {name.partition(":")[0] for name in parts} == {"linear", "embedding", "history", "interest"}
     total = torch.stack(list(parts.values())).sum(dim=0)
     torch.testing.assert_close(total, model.scorer()(torch.tensor([5]))[0, items], atol=1e-5, rtol=1e-5)
 
@@ -112,6 +114,7 @@ def test_a_part_that_gets_no_better_is_trained_no_more(checkerboard) -> None:
     losses = [epoch.losses for epoch in epochs(model, split, training.config, training)][1:]
     assert "history" in losses[0]
     assert "bpr" in losses[0]
+    assert "interest" in losses[0]
     assert training.stop == "nothing left to train"
     assert not losses[-1]
 
@@ -126,6 +129,16 @@ def test_parts_learn_at_their_own_rates(checkerboard) -> None:
     assert model.embedding
     assert rates[id(model.history.items)] == pytest.approx(0.05)
     assert rates[id(model.embedding.views.items)] == pytest.approx(0.1)
+    assert model.interest
+    assert rates[id(model.interest["image"].strength)] == pytest.approx(0.5)
+
+
+def test_data_without_content_have_no_content_diffusion(checkerboard) -> None:
+    split = checkerboard()
+    bare = Split(split.train, split.valid, split.valid, ItemFeatures(split.train.n_items), {})
+    model = build(bare, blend="fixed")
+    assert model.interest is None
+    assert "interest" not in {name.partition(":")[0] for name in model.score_parts(5, torch.tensor([3]))}
 
 
 def test_without_validation_the_weights_stay_as_set(checkerboard) -> None:
@@ -133,11 +146,11 @@ def test_without_validation_the_weights_stay_as_set(checkerboard) -> None:
     nothing = split.valid.where(split.valid.users < 0)
     model = build(split)
     fit(model, Split(split.train, nothing, nothing, split.features, {}), FAST)
-    assert model.part_weights.tolist() == [1.0, 1.0, 2.0]
+    assert model.part_weights.tolist() == [1.0, 1.0, 2.0, 0.25]
 
 
 def test_settings_that_do_not_fit_a_blend_are_refused(checkerboard) -> None:
-    nothing = {"linear_weight": 0.0, "embedding_weight": 0.0, "history_weight": 0.0}
+    nothing = {"linear_weight": 0.0, "embedding_weight": 0.0, "history_weight": 0.0, "interest_weight": 0.0}
     with pytest.raises(ConfigError, match="blend=validation needs a part"):
         models.make_config("gtc", nothing)
     with pytest.raises(ConfigError, match="rerank_top_n needs blend=none"):

@@ -12,6 +12,9 @@ from gtcrec.ops import diffusion, losses
 __all__ = ["PRESETS", "SPACE", "GTCConfig", "check_combinations", "check_shardable", "noise_levels"]
 
 
+_PARTS = ("linear", "embedding", "history", "interest")
+
+
 class GTCConfig(ModelConfig):
     """Settings of GTC; where a default is the paper's, section 5 of it says so, the rest is chosen on validation."""
 
@@ -103,6 +106,9 @@ class GTCConfig(ModelConfig):
     linear_weight: float = Field(1.0, ge=0, description="of the linear part in a blend; 0: it is left out")
     embedding_weight: float = Field(1.0, ge=0, description="of the embedding part in a blend; 0: it is left out")
     history_weight: float = Field(2.0, ge=0, description="of the history diffusion in a blend; 0: it is left out")
+    interest_weight: float = Field(
+        0.25, ge=0, description="of the content diffusion in a blend, where data have content; 0: it is left out"
+    )
     part_patience: int = Field(
         10, ge=1, description="validations without a better one before a part of a blend is trained no more"
     )
@@ -120,9 +126,16 @@ class GTCConfig(ModelConfig):
     history_rate: float = Field(
         0.15, gt=0, description="of the history diffusion's learning rate, as a share of train.learning_rate"
     )
-    history_users: int = Field(256, ge=1, description="users of a step's batch whose histories are partly hidden")
+    history_users: int = Field(
+        256,
+        ge=1,
+        description="users of a step whose histories are partly hidden, pairs for the content diffusion",
+    )
     history_items: int = Field(
         20_000, ge=1, description="items of a step's cross-entropy; of larger catalogues so many are drawn"
+    )
+    interest_rate: float = Field(
+        5.0, gt=0, description="of the content diffusion's learning rate, as a multiple of train.learning_rate"
     )
 
     @property
@@ -140,8 +153,8 @@ class GTCConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _check_blend(self) -> "GTCConfig":
-        if self.blend != "none" and not (self.linear_weight or self.embedding_weight or self.history_weight):
-            raise ValueError(f"blend={self.blend} needs a part, found linear_, embedding_ and history_weight 0")
+        if self.blend != "none" and not any(getattr(self, f"{part}_weight") for part in _PARTS):
+            raise ValueError(f"blend={self.blend} needs a part, found the weights of {', '.join(_PARTS)} 0")
         if self.blend != "none" and self.rerank_top_n:
             raise ValueError(f"rerank_top_n needs blend=none, found blend={self.blend}")
         return self
@@ -191,7 +204,8 @@ PRESETS: Presets = {
     "linear": (
         _BLENDED
         | {"num_layers": 0, "num_item_neighbors": 0, "alignment": "none"}
-        | {"train_embedding": False, "history_weight": 0.0},
+        | {"train_embedding": False, "history_weight": 0.0}
+        | {"interest_weight": 0.0},
         {},
     ),
     # The embedding part alone: one inner product, which an index and other systems take.

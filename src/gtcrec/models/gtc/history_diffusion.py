@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.ops.feature_transforms import Directions, directions
+from gtcrec.models.gtc.content_directions import ContentDirections
+from gtcrec.models.gtc.item_draws import draw_items
 from gtcrec.ops.losses import partial_log_sum_exp
-from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
+from gtcrec.types import Interactions, ItemFeatures
 
 __all__ = ["HistoryDiffusion"]
 
@@ -25,7 +26,6 @@ _START_SCALE = 0.1  # of the first item vectors: scores of the first step differ
 _LEAST_HIDDEN, _MOST_HIDDEN = 0.1, 0.9  # the earliest and the latest time of the diffusion
 _START_LINEAR = 0.3  # of the profile, in the network's first answers
 _BLOCK_USERS = 4096
-_DIRECTIONS = ("mean", "basis", "spread")  # what `Directions` is made of
 
 
 class _HiddenHistories(NamedTuple):
@@ -67,11 +67,10 @@ class HistoryDiffusion(nn.Module):
         super().__init__()
         self.config, self.histories, dim = config, train.matrix(), config.embedding_dim
         self.features = features
-        for place, m in enumerate(features.names):
+        self.directions = nn.ModuleList()
+        for m in features.names:
             content = features.values[m], features.present[m], config.history_content_dim
-            found = directions(*content) if fit_directions else _empty_directions(*content)
-            for part in _DIRECTIONS:
-                self.register_buffer(f"{part}_{place}", getattr(found, part))
+            self.directions.append(ContentDirections(*content, fit_directions))
         self.register_buffer("content", self._content(features), persistent=False)
         self.register_load_state_dict_post_hook(_renew_content)  # type: ignore[no-untyped-call]
         width = dim + self.content.shape[1]
@@ -90,7 +89,8 @@ class HistoryDiffusion(nn.Module):
 
     def blocks(self) -> list[tuple[str, int]]:
         """Return the name and width of each block of the vectors: identity, the modalities, the items' bias."""
-        widths = [(m, self._directions(place).basis.shape[1]) for place, m in enumerate(self.features.names)]
+        both = zip(self.features.names, self.directions, strict=True)
+        widths = [(m, len(own.spread)) for m, own in both]  # type: ignore[arg-type]
         return [("identity", self.config.embedding_dim), *widths, ("count", 1)]
 
     def loss(self, users: Tensor, rng: torch.Generator) -> Tensor:
@@ -128,11 +128,7 @@ class HistoryDiffusion(nn.Module):
             left = (batch.row * n_items + batch.item)[~batch.hidden].to(device)
             return partial_log_sum_exp(answers, self.targets, self.content, self.bias, weights, left)
         certain = torch.unique(batch.item[batch.hidden])
-        drawn = torch.randint(n_items, (self.config.history_items,), generator=rng)
-        drawn = drawn[~torch.isin(drawn, certain)]
-        items = torch.cat([certain, drawn])
-        times = (n_items - len(certain)) / max(len(drawn), 1)
-        offset = torch.cat([torch.zeros(len(certain)), torch.full((len(drawn),), math.log(times))])
+        items, offset = draw_items(certain, n_items, self.config.history_items, rng)
         at, left = items.to(device), _entry_places(batch, items).to(device)
         targets, content = F.embedding(at, self.targets), F.embedding(at, self.content)
         return partial_log_sum_exp(answers, targets, content, self.bias[at] + offset.to(device), weights, left)
@@ -187,22 +183,12 @@ class HistoryDiffusion(nn.Module):
         identity = content.new_zeros(len(content), self.config.embedding_dim)
         return torch.cat([identity, content, self.bias.min().expand(len(content), 1)], dim=1)
 
-    def _directions(self, place: int) -> Directions:
-        """The directions of a modality as they were fitted, which are saved: another machine may find others."""
-        return Directions(*(getattr(self, f"{part}_{place}").cpu() for part in _DIRECTIONS))
-
     def _content(self, features: ItemFeatures) -> Tensor:
         """y of items, [n, W], 0 where an item lacks a modality."""
-        names = enumerate(self.features.names)
-        parts = [self._directions(place)(features.values[m], features.present[m]) for place, m in names]
+        both = zip(features.names, self.directions, strict=True)
+        parts = [own(features.values[m], features.present[m]) for m, own in both]
         parts = [part / math.sqrt(part.shape[1]) for part in parts]
         return torch.cat(parts, dim=1) if parts else torch.zeros(features.n_items, 0)
-
-
-def _empty_directions(x: Floats, present: Masks, width: int) -> Directions:
-    """Directions of the shape that `directions` would find."""
-    n = x.shape[1] if x.shape[1] <= width else min(width, int(present.sum()))
-    return Directions(torch.zeros(x.shape[1]), torch.zeros(x.shape[1], n), torch.zeros(n))
 
 
 def _renew_content(model: HistoryDiffusion, keys: Any) -> None:

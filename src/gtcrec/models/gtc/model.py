@@ -1,4 +1,4 @@
-"""GTC: a linear item-item part, a collaborative embedding, and a masked diffusion of histories that filters content.
+"""GTC: a linear item-item part, a collaborative embedding, a masked diffusion of histories, and one of content.
 
 After "User-Aware Conditional Generative Total Correlation Learning for Multi-Modal Recommendation"
 (arXiv 2604.03014); equations are numbered as in docs/method.md. With `blend=none` the embedding part is the
@@ -25,6 +25,7 @@ from gtcrec.models.gtc.blending import (
     standard_scores,
 )
 from gtcrec.models.gtc.config import PRESETS, SPACE, GTCConfig, check_shardable
+from gtcrec.models.gtc.content_diffusion import ContentDiffusion
 from gtcrec.models.gtc.embedding.model import EmbeddingGTC
 from gtcrec.models.gtc.explain import ContentView
 from gtcrec.models.gtc.history_diffusion import HistoryDiffusion
@@ -34,16 +35,17 @@ from gtcrec.types import Batch, Interactions, ItemFeatures, Scorer, TrainableMod
 
 __all__ = ["GTC", "SPEC", "GTCConfig"]
 
-_LEARNED = ("embedding", "history")
+_LEARNED = ("embedding", "history", "interest")
 _PARTS = ("linear", *_LEARNED)
 _LINEAR_SETTINGS = ("content_weight", "content_reg", "user_exponent")  # as L3AE has and searches them
 
 
 class GTC(nn.Module, TrainableModel):
-    """s(u, i) = w_1 z(x_u B) + w_2 z(<z_u, z_i>) + w_3 z(<f(x_u), v_i> + b_i), z the standard score over the items.
+    """s(u, i) = w_1 z(x_u B) + w_2 z(<z_u, z_i>) + w_3 z(<f(x_u), v_i> + b_i) + w_4 z(ln rho_u(y_i)).
 
-    B are the item weights of `L3AE` in its local form, the second part is an `EmbeddingGTC`, the third a
-    `HistoryDiffusion`. Nothing passes between the parts but the data: each is trained by its own loss.
+    z is the standard score over the items. B are the item weights of `L3AE` in its local form, the second part is an
+    `EmbeddingGTC`, the third a `HistoryDiffusion`, the fourth, of data with content, a `ContentDiffusion`. Nothing
+    passes between the parts but the data: each is trained by its own loss.
 
     With `blend=validation` each trained part scores by its own best weights so far, and is trained no more after
     `part_patience` validations without better ones: an embedding needs ten times the epochs of the network. The
@@ -67,6 +69,7 @@ class GTC(nn.Module, TrainableModel):
         self.linear: L3AE | None = None
         self.embedding: EmbeddingGTC | None = None
         self.history: HistoryDiffusion | None = None
+        self.interest: ContentDiffusion | None = None
         if config.linear_weight:
             settings = {name: getattr(config, f"linear_{name}") for name in _LINEAR_SETTINGS}
             local = {"candidates": "local", "num_candidates": config.linear_candidates}
@@ -79,6 +82,9 @@ class GTC(nn.Module, TrainableModel):
             start = self._start(train) if init_weights else None
             self.history = HistoryDiffusion(config, train, features, start, init_weights)
             self.history.requires_grad_(config.diffusion_weight > 0)
+        if config.interest_weight and features.names:
+            self.interest = ContentDiffusion(config, train, features, init_weights)
+            self.interest.requires_grad_(config.diffusion_weight > 0)
         self.kept = nn.ModuleDict()  # the best weights so far of each part that is trained
         for name, part in self._learned_parts.items():
             if config.blend == "validation" and any(p.requires_grad for p in part.parameters()):
@@ -99,8 +105,9 @@ class GTC(nn.Module, TrainableModel):
             self.embedding.refresh()
 
     def learning_rate_factors(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return the history diffusion's parameters, which learn more slowly."""
-        return [(list(self.history.parameters()), self.config.history_rate)] if self.history else []
+        """Return the parameters of both diffusions: those of histories learn slowly, the few of content fast."""
+        both = (self.history, self.config.history_rate), (self.interest, self.config.interest_rate)
+        return [(list(part.parameters()), rate) for part, rate in both if part]
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """Return the tables of which a step touches few rows, with row-sparse gradients."""
@@ -108,12 +115,14 @@ class GTC(nn.Module, TrainableModel):
         return [table for table in rows if table.requires_grad]
 
     def loss(self, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Return the embedding part's terms and, of the batch's users, the cross-entropy of hidden items."""
+        """Return the embedding part's terms, and of both diffusions the cross-entropy of hidden items."""
         terms: dict[str, Tensor] = {}
         if self.embedding and self.config.train_embedding and self._is_trained("embedding"):
             terms |= self.embedding.loss(batch, rng)
         if self.history and self.config.diffusion_weight and self._is_trained("history"):
             terms["history"] = self.config.diffusion_weight * self.history.loss(batch.users, rng)
+        if self.interest and self.config.diffusion_weight and self._is_trained("interest"):
+            terms["interest"] = self.config.diffusion_weight * self.interest.loss(batch.users, batch.positives, rng)
         return terms
 
     def evaluates_start(self) -> bool:
@@ -135,10 +144,10 @@ class GTC(nn.Module, TrainableModel):
                 best[name] = scorer
         others = self._inner_parts([name for name in self._learned_parts if name not in best])
         best |= {name: part.scorer for name, part in others.items()}
-        parts = {name: best[name] for name in self._learned_parts}
         if self.linear:
             known = self.linear.scorer()
-            parts["linear"] = lambda users: standard_scores(known(users).to(self.part_weights.device))
+            best["linear"] = lambda users: standard_scores(known(users).to(self.part_weights.device))
+        parts = {name: best[name] for name in _PARTS if name in best}
         chosen = choose_weights(parts, self.train_pairs, valid)
         self.part_weights.copy_(torch.tensor([chosen.get(name, 0.0) for name in _PARTS]))
 
@@ -165,7 +174,7 @@ class GTC(nn.Module, TrainableModel):
         scores = torch.zeros(history.shape[0], features.n_items, device=self.part_weights.device)
         everyone = torch.arange(history.shape[0])
         for name, part in self._inner_parts(history=history).items():
-            with self._scoring(name):
+            with self.scoring(name):
                 new = self._learned_parts[name].add_items(features) - part.mean
             scores += self._weights[name] * part.scaled(everyone) @ new.T
         if self.linear and self._weights["linear"]:
@@ -204,7 +213,7 @@ class GTC(nn.Module, TrainableModel):
         """Return each modality of `items` int64 [n] in the embedding part's scores of `user`."""
         if not self.embedding:
             return []
-        with self._scoring("embedding"):
+        with self.scoring("embedding"):
             views: list[ContentView] = self.embedding.explain_content(user, items)
         return views
 
@@ -213,10 +222,10 @@ class GTC(nn.Module, TrainableModel):
         return dict(zip(_PARTS, self.part_weights.tolist(), strict=True))
 
     @property
-    def _learned_parts(self) -> dict[str, EmbeddingGTC | HistoryDiffusion]:
+    def _learned_parts(self) -> dict[str, EmbeddingGTC | HistoryDiffusion | ContentDiffusion]:
         """The parts that are inner products and may be trained, by name."""
-        both = {"embedding": self.embedding, "history": self.history}
-        return {name: part for name, part in both.items() if part is not None}
+        every = {"embedding": self.embedding, "history": self.history, "interest": self.interest}
+        return {name: part for name, part in every.items() if part is not None}
 
     def _is_trained(self, name: str) -> bool:
         return name not in self.kept or not self._kept_of(name).is_final
@@ -224,7 +233,7 @@ class GTC(nn.Module, TrainableModel):
     def _kept_of(self, name: str) -> KeptWeights:
         return self.kept[name]  # type: ignore[return-value]
 
-    def _scoring(self, name: str) -> AbstractContextManager[None]:
+    def scoring(self, name: str) -> AbstractContextManager[None]:
         """Let a part have the weights that it scores by."""
         return self._kept_of(name).swapped(self._learned_parts[name]) if name in self.kept else nullcontext()
 
@@ -239,7 +248,7 @@ class GTC(nn.Module, TrainableModel):
         for name, part in self._learned_parts.items():
             if name not in names or not self._weights[name]:
                 continue
-            with self._scoring(name) if kept else nullcontext():
+            with self.scoring(name) if kept else nullcontext():
                 if history is None:
                     users, items = part.vectors()
                 else:

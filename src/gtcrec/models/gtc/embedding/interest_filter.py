@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.gtc.config import GTCConfig, noise_levels
+from gtcrec.models.gtc.content_directions import ContentDirections
 from gtcrec.models.gtc.embedding.denoising import denoising_errors, denoising_terms, sample_pairs
 from gtcrec.models.gtc.embedding.graph_encoder import UserItemEmbeddings, unit_scale
 from gtcrec.models.gtc.explain import FilteredContent
 from gtcrec.ops import diffusion
-from gtcrec.ops.feature_transforms import directions
 from gtcrec.runtime.process_group import ProcessGroup
-from gtcrec.types import Interactions, ItemFeatures
+from gtcrec.types import Floats, Interactions, ItemFeatures, Masks
 
 __all__ = ["Interest", "InterestFilter", "ModalityInterestFilter"]
 
@@ -59,28 +59,33 @@ class ModalityInterestFilter(nn.Module):
     total: Tensor
     squares: Tensor
 
-    def __init__(self, config: GTCConfig, train: Interactions, x: Any, present: Any) -> None:
+    def __init__(
+        self,
+        config: GTCConfig,
+        train: Interactions,
+        x: Floats,
+        present: Masks,
+        with_denoiser: bool = True,
+        fit_directions: bool = True,
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.directions = directions(x, present, config.content_dim)
-        y = self.directions(x, present)
-        has = torch.from_numpy(present)
-        history = train.matrix()
-        sums = (has[:, None].float(), y, y.square())
-        for name, value in zip(("count", "total", "squares"), sums, strict=True):
-            self.register_buffer(name, torch.from_numpy(history @ value.numpy()), persistent=False)
-        self.register_buffer("y", y, persistent=False)
-        self.register_buffer("present", has, persistent=False)
-        width = y.shape[1]
+        self.config, self.train_pairs, self.x = config, train, (x, present)
+        self.directions = ContentDirections(x, present, config.content_dim, fit_directions)
+        self.used_basis = self.directions.basis.clone()
+        for name, value in self._contents().items():
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("present", torch.from_numpy(present), persistent=False)
+        self.register_load_state_dict_post_hook(_renew_contents)  # type: ignore[no-untyped-call]
+        width = self.directions.width
         self.strength = nn.Parameter(torch.zeros(()))
         if config.alignment != "none" or config.attention_refinement:
             self.project = nn.Linear(width, config.embedding_dim)  # to the length of the identity view
         if config.filter == "off":
             return
         self.schedule = noise_levels(config)
-        self.denoiser = diffusion.ConditionalDenoiser(
-            width, (config.embedding_dim,) if config.pair_diffusion_weight else (), config.hidden_dim
-        )
+        if with_denoiser:
+            conditions = (config.embedding_dim,) if config.pair_diffusion_weight else ()
+            self.denoiser = diffusion.ConditionalDenoiser(width, conditions, config.hidden_dim)
         self.spreads = nn.Parameter(1.5 + 0.3 * torch.randn(config.num_prototypes, width))
         if config.num_prototypes > 1:
             self.prior = nn.Parameter(torch.zeros(config.num_prototypes))
@@ -88,6 +93,13 @@ class ModalityInterestFilter(nn.Module):
         if config.filter == "noise_only":
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(name.startswith(("project.", "strength")))
+
+    def _contents(self) -> dict[str, Tensor]:
+        """y of all items, and of each user's history the count of contents, their sum and the sum of their squares."""
+        y, has = self.directions(*self.x), torch.from_numpy(self.x[1])
+        history = self.train_pairs.matrix()
+        sums = (torch.from_numpy(history @ one.numpy()) for one in (has[:, None].float(), y, y.square()))
+        return dict(zip(("y", "count", "total", "squares"), (y, *sums), strict=True))
 
     def interest(self, users: Tensor, left_out: Tensor | None = None) -> Interest:
         """Return what users int64 [b] look for, equations 2 and 3; items `left_out` int64 [b] do not count."""
@@ -190,6 +202,14 @@ class ModalityInterestFilter(nn.Module):
         return torch.where(self.present[items, None], h, 0.0)
 
 
+def _renew_contents(model: ModalityInterestFilter, keys: Any) -> None:
+    if torch.equal(model.directions.basis, model.used_basis):
+        return
+    model.used_basis = model.directions.basis.clone()
+    for name, value in model._contents().items():
+        getattr(model, name).copy_(value)
+
+
 class _InterestBatch(NamedTuple):
     """What is computed for b users and a items."""
 
@@ -209,13 +229,17 @@ class InterestFilter(nn.Module):
         features: ItemFeatures,
         keys: Mapping[str, str],
         workers: ProcessGroup,
+        with_denoisers: bool = True,
+        fit_directions: bool = True,
     ) -> None:
         super().__init__()
         self.config, self.keys = config, keys
         self.local_rows = slice(workers.rank, None, workers.size)  # whose vectors `fold` writes
         self.filters = nn.ModuleDict(
             {
-                key: ModalityInterestFilter(config, train, features.values[m], features.present[m])
+                key: ModalityInterestFilter(
+                    config, train, features.values[m], features.present[m], with_denoisers, fit_directions
+                )
                 for m, key in keys.items()
             }
         )
