@@ -48,7 +48,7 @@ def test_an_interrupted_run_resumes_to_the_weights_of_then(old):
         assert line["losses"] == pytest.approx(then["losses"], rel=1e-4)
     found = load_file(old / "interrupted" / "model.safetensors")
     then = load_file(old / "interrupted_ends_as.safetensors")
-    assert set(found) == set(then)
+    assert {name for name in found if ".directions." not in name} == set(then)  # which content's directions join now
     for name, tensor in then.items():
         assert found[name].numpy() == pytest.approx(tensor.numpy(), rel=1e-3, abs=1e-5), name
 

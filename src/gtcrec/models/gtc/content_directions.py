@@ -1,6 +1,5 @@
 """Directions of content that are saved with the weights that were trained on them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ _FITTED = ("mean", "basis", "spread")  # what `Directions` is made of
 class ContentDirections(nn.Module):
     """At most `width` directions of one modality, as training saw them: another machine may find others.
 
-    Without `fit` they are loaded next. Weights of earlier versions have none, and keep those that were fitted.
+    Without `fit` they are loaded next. Weights of earlier versions have none: then they are fitted after all.
     """
 
     mean: Tensor
@@ -26,6 +25,8 @@ class ContentDirections(nn.Module):
 
     def __init__(self, x: Floats, present: Masks, width: int, fit: bool = True) -> None:
         super().__init__()
+        self.fitted_to = x, present, width
+        self.is_fitted = fit
         found = directions(x, present, width) if fit else _empty_directions(x, present, width)
         for name in _FITTED:
             self.register_buffer(name, getattr(found, name))
@@ -40,9 +41,9 @@ class ContentDirections(nn.Module):
         return Directions(*(getattr(self, name).cpu() for name in _FITTED))(x, present)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
-        own: Mapping[str, Tensor] = {f"{prefix}{name}": getattr(self, name) for name in _FITTED}
-        for key, value in own.items():
-            state_dict.setdefault(key, value)
+        if any(f"{prefix}{name}" not in state_dict for name in _FITTED):
+            found: Any = self if self.is_fitted else directions(*self.fitted_to)
+            state_dict.update({f"{prefix}{name}": getattr(found, name) for name in _FITTED})
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 

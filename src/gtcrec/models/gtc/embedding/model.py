@@ -80,7 +80,7 @@ class EmbeddingGTC(nn.Module, TrainableModel):
         if not self.keys:
             return
         if config.condition == "user_history":
-            self.content = InterestFilter(config, train, features, self.keys, workers)
+            self.content = InterestFilter(config, train, features, self.keys, workers, fit_directions=init_weights)
             self._add_cold_items(self.content, train, features, init_weights)
         else:
             self.content = LatentFilter(config, train, features, self.keys, self.views.r)
