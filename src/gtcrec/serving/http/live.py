@@ -7,6 +7,8 @@ import copy
 import hashlib
 import json
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +26,7 @@ from gtcrec.serving.recommender import Recommender
 __all__ = ["LiveRun", "LoadedRun", "find_run", "version_of"]
 
 _LOG = logging.getLogger(__name__)
+_PRIORITY = 5  # of 19 steps below the requests
 _RESULTS = ("report", "examples", "per_user", "history", "timings", "environment")  # files that no answer reads
 
 
@@ -147,6 +150,8 @@ class LiveRun:
             self._watcher.join()
 
     def _look(self, seconds: float, on_reload: Callable[[LoadedRun | None], object]) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: requests go before the reading of a run
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
         while not self._stopping.wait(seconds):
             try:
                 if self.reload():
