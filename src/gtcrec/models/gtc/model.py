@@ -167,8 +167,8 @@ class GTC(nn.Module, TrainableModel):
         if self.linear and self._weights["linear"]:
             scores = standard_scores(self.linear.scorer()(torch.tensor([user])).to(items.device))[0]
             found["linear"] = self._weights["linear"] * scores[items]
-        for name, part in self._inner_parts().items():
-            products = self._weights[name] * part.scaled_users[user] * part.items[items]
+        for name, part in self._inner_parts(user=user).items():
+            products = self._weights[name] * part.scaled_users[0] * part.items[items]
             for block, columns in zip(part.blocks, torch.split(products, part.widths, dim=1), strict=True):
                 found[f"{name}: {block}"] = columns.sum(dim=1)
         return found
@@ -211,8 +211,10 @@ class GTC(nn.Module, TrainableModel):
         """Let a part have the weights that it scores by."""
         return self._kept_of(name).swapped(self._learned_parts[name]) if name in self.kept else nullcontext()
 
-    def _inner_parts(self, history: csr_array | None = None, kept: bool = True) -> dict[str, InnerPart]:
-        """The parts that are inner products, for all users or for new ones by their history.
+    def _inner_parts(
+        self, history: csr_array | None = None, kept: bool = True, user: int | None = None
+    ) -> dict[str, InnerPart]:
+        """The parts that are inner products, for all users, for one, or for new ones by their history.
 
         They score by the weights that were kept, or by those of the last step.
         """
@@ -223,6 +225,7 @@ class GTC(nn.Module, TrainableModel):
             with self._scoring(name) if kept else nullcontext():
                 if history is None:
                     users, items = part.vectors()
+                    users = users if user is None else users[user : user + 1]
                 else:
                     users, items = part.new_users(history), part.item_vectors()
                 found[name] = InnerPart.standardized(users, items, part.blocks())
