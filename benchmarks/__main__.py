@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("cold-start", measure_cold_start, "items that training never saw", "")
     add("missing", measure_missing, "content hidden in shares", "")
     add("ground-truth", measure_ground_truth, "catalogs whose truth is planted", "PLANT")
-    add("speed", measure_speed, "training, growth, search, ray, batch, encode, build, item-weights, sampled", "WHAT")
+    add("speed", measure_speed, "training, growth, search, ray, batch, encode, build, serving, sampled, …", "WHAT")
     pages = verbs.add_parser("pages", help="write the tables of all pages from benchmarks/results")
     pages.add_argument("names", nargs="*", metavar="PAGE.md", help="these pages alone")
     pages.set_defaults(verb=write_pages, quick=False)
