@@ -75,7 +75,7 @@ def look(address: str) -> None:
     for picture in pictures:
         if not read(address + picture).startswith(b"\xff\xd8"):
             raise SystemExit(f"{picture}: no JPEG")
-    print(f"a page with {len(pictures)} pictures")
+    sys.stdout.write(f"a page with {len(pictures)} pictures\n")
 
 
 def read(address: str) -> bytes:
