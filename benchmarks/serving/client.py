@@ -197,7 +197,8 @@ def ask(job: Job) -> Result:
                 time.sleep(0.1)
         raise SystemExit("no server listens any more")
 
-    for number in range(job.clients):
+    n_clients = min(job.clients, len(expected.users))  # each has users of its own
+    for number in range(n_clients):
         one = _Client(job, number, expected)
         clients[one.connect().fileno()] = one
         poll.register(one.socket.fileno(), select.EPOLLIN)
@@ -205,7 +206,7 @@ def ask(job: Job) -> Result:
     for one in list(clients.values()):
         one.choose()
         send(one)
-    waiting, end = job.clients, start + job.seconds
+    waiting, end = n_clients, start + job.seconds
     while waiting:
         for place, _ in poll.poll(60) or sys.exit("no answer for a minute"):
             client = clients.get(place)
