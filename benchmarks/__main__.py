@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "speed",
         measure_speed,
-        "training, growth, many-pairs, search, ray, batch, encode, build, item-weights, sampled",
+        "training, growth, many-pairs, search, ray, batch, encode, build, item-weights, serving, sampled",
         "WHAT",
     )
     pages = verbs.add_parser("pages", help="write the tables of all pages from benchmarks/results")

@@ -10,6 +10,8 @@ from benchmarks.accuracy import sampled
 from benchmarks.accuracy.running import options, quick_catalog
 from benchmarks.blocks import Block
 from benchmarks.paths import PAGES
+from benchmarks.serving import load
+from benchmarks.serving import tables as serving_tables
 from benchmarks.speed import (
     ann,
     batch,
@@ -95,6 +97,13 @@ MEASURED: Mapping[str, Measurement | None] = {
         item_weights.blocks,
         "l3ae",
     ),
+    "serving": Measurement(
+        load.main,
+        ("run",),
+        ("run", "--seconds", "4", "--items", "500", "--epochs", "1", "--kills", "1"),
+        serving_tables.blocks,
+        "serving",
+    ),
     "sampled": None,  # trains runs
 }
 
@@ -112,6 +121,9 @@ def measure(name: str, data: Path, runs: Path, quick: bool) -> tuple[str, Mappin
         words += ["--data", str(data)]
     if name == "item-weights":
         words += ["--data", str(data / "sports")]
+    if name == "serving":
+        words += ["--data", str(quick_catalog(runs / "catalog") if quick else data / "tiktok")]
+        words += ["--models", str(runs / "serving")]
     if name == "ray":
         words.insert(0, str(quick_catalog(runs / "catalog") if quick else data / "tiktok"))
     chosen.main(words)

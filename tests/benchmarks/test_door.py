@@ -40,7 +40,7 @@ def test_a_trial_stores_its_tables_apart_from_the_results(door: str, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "what", ["training", "growth", "many-pairs", "search", "encode", "build", "item-weights", "sampled"]
+    "what", ["training", "growth", "many-pairs", "search", "encode", "build", "item-weights", "sampled", "serving"]
 )
 def test_a_trial_of_speed_prints_its_table(what: str, tmp_path: Path) -> None:
     done = run(tmp_path, "speed", "--quick", what)

@@ -133,3 +133,25 @@ def test_trackio_is_told_of_each_epoch_and_kept_off_stdout(
     logs = [("log", 1), ("log", 2)]
     assert recorded.calls == [("init", "gtcrec", "night", "never"), *logs, ("finish",)]
     assert capsys.readouterr() == ("", "trackio speaks\n")
+
+
+def test_mlflow_keeps_settings_and_every_epoch_across_a_resumption(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracked").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database wants more than mlflow-skinny
+    settings = [*FAST, "trackers=mlflow", "checkpoint_every=2"]
+    run = Run.create(load_config(data, "bpr", assignments=settings), tmp_path / "run")
+    epochs = run.epochs()
+    first = [next(epochs) for _ in range(2)]
+    epochs.close()
+    history = first + list(Run.load(run.folder).epochs())
+    client = mlflow.MlflowClient()
+    (tracked,) = client.search_runs([client.get_experiment_by_name("gtcrec").experiment_id])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.tags["gtcrec.folder"] == str(run.folder.resolve())
+    assert tracked.data.params["settings.embedding_dim"] == "8"
+    for name, part, key in (("loss/bpr", "losses", "bpr"), ("valid/ndcg_at_20", "valid", "ndcg@20")):
+        shown = {one.step: one.value for one in client.get_metric_history(tracked.info.run_id, name)}
+        assert shown == pytest.approx({epoch.number: getattr(epoch, part)[key] for epoch in history})

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,9 +46,9 @@ def server(*arguments):
             process.kill()
 
 
-def ask(port, address, **options):
+def ask(port, address, method="GET", **options):
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
-        connection.request("GET", address, **options)
+        connection.request(method, address, **options)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
@@ -146,3 +146,48 @@ def test_three_newer_runs_under_load_drop_no_answer_and_mix_none(runs, tmp_path)
     assert {answer["version"] for _, _, answer in answers} == set(versions)
     for user, _, answer in answers:
         assert [(row["item"], row["score"]) for row in answer["items"]] == offline[answer["version"], user]
+
+
+def workers_of(process) -> set[int]:
+    """The processes that answer: children that `multiprocessing` has spawned."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = set()
+    for child in children:
+        with suppress(OSError):  # it has just ended
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.add(int(child))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_worker_is_replaced_while_the_other_answers(runs, tmp_path):
+    with server(runs / "ease", "--events", tmp_path / "events.db", "--workers", "2") as (process, port):
+        before = workers_of(process)
+        assert len(before) == 2
+        os.kill(min(before), signal.SIGKILL)
+        status, kept, headers = 0, workers_of(process), {"Content-Type": "application/json"}
+        event = {"user": "u0001", "item": "p0001", "kind": "click"}
+        body = json.dumps({"events": [event], "idempotency_key": "one"})
+        while status != 200:  # the kernel may still hand a connection to the dead one
+            with suppress(OSError, http.client.HTTPException):
+                status, _ = ask(port, "/v1/events", "POST", body=body, headers=headers)
+        while len(kept) < 2 or kept & before != {max(before)}:
+            assert process.poll() is None
+            kept = workers_of(process)
+        for _ in range(50):
+            _, answer = ask(port, "/v1/recommend/u0001?n=40")
+            assert "p0001" not in [row["item"] for row in answer["items"]]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    assert not (tmp_path / "events.db-wal").exists()
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_end_the_server_in_words(tmp_path):
+    command = [sys.executable, "-m", "gtcrec", "serve", str(tmp_path), "--port", "0", "--workers", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "expected a finished run or a folder of runs, found none" in done.stderr
+    assert "a worker could not start" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,29 @@ def test_every_acknowledged_event_is_there_after_100_kills(tmp_path):
     told, kept = acknowledged_through_kills(tmp_path, 100)
     assert len(told) > 1000
     assert told <= kept
+
+
+def test_events_of_one_server_count_at_once_in_another_with_the_same_file(serve, ease):
+    """So do those of one worker in the others: they share nothing but the file."""
+    one, other = serve(ease), serve(ease)
+    for user in ("u0001", "u0002", "ann"):
+        for name in ("p0003", "p0004"):
+            other.get(f"/v1/recommend/{user}")
+            body = {"events": [{"user": user, "item": name, "kind": "click"}], "idempotency_key": f"{user}{name}"}
+            assert one.post("/v1/events", json=body).json() == other.post("/v1/events", json=body).json()
+            lists = [client.get(f"/v1/recommend/{user}?n=40").json() for client in (one, other)]
+            items = [[row["item"] for row in answer["items"]] for answer in lists]
+            assert name not in items[0]
+            assert items[0] == items[1]
+
+
+def test_items_added_to_one_server_are_followed_by_another(serve, save_model, catalog):
+    run = save_model("gtc", embedding_dim=8, seed=3)
+    one, other = serve(run), serve(run, reload_seconds=0.05)
+    content = {m: catalog.features.values[m][3].tolist() for m in catalog.features.names}
+    added = one.post("/v1/items", json={"items": [{"item": "new", "content": content}]}).json()["versions"]
+    while other.get("/health/ready").json()["versions"] != added:
+        time.sleep(0.02)
+    lists = [client.get("/v1/recommend/u0001?n=41").json()["items"] for client in (one, other)]
+    assert "new" in [row["item"] for row in lists[1]]
+    assert [row["item"] for row in lists[0]] == [row["item"] for row in lists[1]]

@@ -2,16 +2,14 @@
 
 import importlib.util
 import socket
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gtcrec.cli.options import Device
 from gtcrec.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gtcrec.serving.http import ServerConfig
 
 __all__ = ["serve"]
 
@@ -42,6 +40,9 @@ def serve(
     ] = 2.0,
     images: Images = None,
     device: Device = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="Processes that answer, each with the model in its memory.")
+    ] = 1,
 ) -> None:
     """Serve a run over HTTP until Ctrl-C: a page to look at it, lists, similar items, events, metrics."""
     if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not importlib.util.find_spec(name)]:
@@ -50,39 +51,12 @@ def serve(
 
     variants, key = tuple(map(_split_share, variant or ())), _read_key(key_file)
     limits = {"rate": rate, "reload_seconds": reload_seconds}
-    _run(ServerConfig(folder, variants, host, port, key, events, images, device, **limits))
+    config = ServerConfig(folder, variants, host, port, key, events, images, device, **limits)
+    with _listen(host, port) as listening:
+        from gtcrec.cli.serving import workers as processes
 
-
-def _run(config: "ServerConfig") -> None:
-    import gc
-    import logging
-
-    import uvicorn
-
-    from gtcrec.cli.console import say
-
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("gtcrec").setLevel(logging.INFO)
-    with _listen(config.host, config.port) as listening:
-        from gtcrec.serving.http import create_app
-
-        app = create_app(config)
-        for one in app.state.variants:
-            run = one.live.current()
-            say(f"{one.name}: {run.folder}, version {run.version}, {one.share:.0%} of users")
-        say(f"events: {config.events_path}")
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        say(f"http://{host}:{listening.getsockname()[1]} answers until Ctrl-C", style="bold")
-        settings = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,  # an address holds a user's id
-            server_header=False,
-            timeout_graceful_shutdown=10,
-        )
-        gc.collect()
-        gc.freeze()  # a full collection would else go through all modules, and stop the answers for a tenth of a second
-        uvicorn.Server(settings).run(sockets=[listening])
+        answer = processes.answer_alone if workers == 1 else partial(processes.answer_together, n=workers)
+        answer(config, listening)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """Answers to requests: which run answers, what the events of the user change, and the list itself."""
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -102,6 +103,17 @@ class Answering:
         if look is None:
             self._events.count_shown(variant.name, user)
         return answer
+
+    def ready_answer(self, user: str, n: int) -> str | None:
+        """Return the JSON of what `for_user` answers to a plain question, if a ready list has it; else None."""
+        variant = self.variant_of(user)
+        run = variant.live.current()
+        without = self._events.user_items(user)
+        rows = run.lists.text(user, n, [item for item in without if item in run.lists.items] if without else ())
+        if rows is None:
+            return None
+        self._events.count_shown(variant.name, user)
+        return f'{json.dumps({"user": user, **_head(variant, run)}, ensure_ascii=False)[:-1]}, "items": {rows}}}'
 
     async def for_history(self, history: Sequence[str], question: Question) -> dict[str, Any]:
         """Return the answer for somebody without an id, by the items of a history; no experiment counts it."""

@@ -20,6 +20,7 @@ from gtcrec.serving.http.gate import Gate
 from gtcrec.serving.http.live import LiveRun, LoadedRun
 from gtcrec.serving.http.metrics import Metrics
 from gtcrec.serving.http.routes import api_router, watching_router
+from gtcrec.serving.http.shortcut import Shortcut
 from gtcrec.serving.page.router import page_router
 
 __all__ = ["create_app"]
@@ -76,7 +77,8 @@ def create_app(config: ServerConfig) -> FastAPI:
         redoc_url=None,
     )
     app.state.variants, app.state.events, app.state.metrics = variants, events, metrics
-    app.add_middleware(Gate, config=config, metrics=metrics)
+    app.add_middleware(Shortcut, answering=answering, max_n=config.max_n)
+    app.add_middleware(Gate, config=config, metrics=metrics)  # the outer one: added last
     app.include_router(api_router(answering, events, metrics, config))
     app.include_router(watching_router(answering, metrics))
     _answer_errors(app)

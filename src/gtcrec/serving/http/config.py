@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -102,6 +103,7 @@ class ServerConfig:
         return self.events or self.run.with_name(f"{self.run.name or 'runs'}.events.db")
 
 
+@lru_cache(maxsize=256)  # every request asks it of the same few names
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches an address or a host's name.
 

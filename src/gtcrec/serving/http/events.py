@@ -1,6 +1,7 @@
 """What users did with the lists, in SQLite: an event is on the disk before it is acknowledged.
 
 One thread writes. It takes all that waits into one transaction, so that many clients share the wait for the disk.
+Several processes may have the same file: SQLite lets one write at a time, and a stamp tells the others of new events.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 from gtcrec.errors import ConfigError, GtcrecError, WriteError
 from gtcrec.runtime.files import make_folder
+from gtcrec.runtime.shared_stamp import SharedStamp
 
 __all__ = ["Event", "EventKind", "EventLog", "KeyInUseError", "LogFullError", "NewItem", "VariantCounts"]
 
@@ -128,10 +130,16 @@ class EventLog:
         self._tasks = queue.Queue(_WAITING)
         self._shown: Counter[tuple[str, str]] = Counter()
         self._shown_lock = threading.Lock()
+        self._items: tuple[int, list[NewItem]] = (0, [])
+        self._users: set[str] = set()  # who have events
+        self._last, self._followed = 0, 0  # the last event's id and the stamp, up to which they are known
         try:
             self._writer = self._connect()
             self._writer.executescript(_SCHEMA)
-            self._users = {user for (user,) in self._writer.execute("SELECT DISTINCT user FROM events")}
+            self._stamp = SharedStamp(self.path.with_name(f"{self.path.name}-stamp"))
+            self._follow()
+        except OSError as error:
+            raise WriteError(self.path, str(error)) from error
         except sqlite3.DatabaseError as error:
             kind = WriteError if isinstance(error, sqlite3.OperationalError) else None
             raise kind(self.path, str(error)) if kind else ConfigError(f"{self.path}: {error}") from error
@@ -176,11 +184,7 @@ class EventLog:
         asked = json.dumps([astuple(event) for event in events])
         digest = hashlib.sha256(asked.encode()).hexdigest() if key else ""
 
-        def insert(connection: sqlite3.Connection) -> list[int]:
-            self._users.update(event.user for event in events)  # of users without events later queries find none
-            return _insert(connection, rows, key, digest)
-
-        return self._put(insert)
+        return self._put(lambda connection: _insert(connection, rows, key, digest))
 
     def append_items(self, items: Sequence[NewItem]) -> None:
         """Write added items; on return they are on the disk. Raises as `append`."""
@@ -190,9 +194,12 @@ class EventLog:
         ).result()
 
     def items(self) -> list[NewItem]:
-        """Return the added items, oldest first."""
-        rows = self._reader().execute("SELECT id, content FROM items ORDER BY rowid")
-        return [NewItem(item, json.loads(content)) for item, content in rows]
+        """Return the added items, oldest first, those of other processes too."""
+        (last,) = self._reader().execute("SELECT ifnull(max(rowid), 0) FROM items").fetchone()
+        if last != self._items[0]:
+            rows = self._reader().execute("SELECT id, content FROM items WHERE rowid <= ? ORDER BY rowid", (last,))
+            self._items = last, [NewItem(item, json.loads(content)) for item, content in rows]
+        return self._items[1]
 
     def count_shown(self, variant: str, user: str) -> None:
         """Note that a list of a variant was shown to a user; it is on the disk within a second or so."""
@@ -204,6 +211,8 @@ class EventLog:
 
         With `basket` those of events that speak for the item: all but "dismiss".
         """
+        if self._stamp.value != self._followed:
+            self._follow()
         if user not in self._users:  # most have none, and a query would cost more than the rest of an answer
             return []
         chosen = "AND kind != 'dismiss'" if basket else ""
@@ -228,6 +237,15 @@ class EventLog:
             self._thread.join()
             for connection in self._readers:
                 connection.close()
+
+    def _follow(self) -> None:
+        """Learn who has events since the last time, whichever process wrote them."""
+        stamp = self._stamp.value  # read first: what comes meanwhile is looked for again
+        query = "SELECT user, max(id) FROM events WHERE id > ? GROUP BY user"
+        for user, last in self._reader().execute(query, (self._last,)).fetchall():
+            self._users.add(user)
+            self._last = max(self._last, last)
+        self._followed = stamp
 
     def _put(self, task: Callable[[sqlite3.Connection], Any]) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -278,6 +296,8 @@ class EventLog:
             for task, future in tasks:
                 ends.append(_outcome(task, future, self._writer))
             self._writer.execute("COMMIT")
+            if tasks:
+                self._stamp.renew()
         except sqlite3.Error as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")

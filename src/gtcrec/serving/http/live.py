@@ -7,6 +7,8 @@ import copy
 import hashlib
 import json
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,6 +26,7 @@ from gtcrec.serving.recommender import Recommender
 __all__ = ["LiveRun", "LoadedRun", "find_run", "version_of"]
 
 _LOG = logging.getLogger(__name__)
+_PRIORITY = 5  # of 19 steps below the requests
 _RESULTS = ("report", "examples", "per_user", "history", "timings", "environment")  # files that no answer reads
 
 
@@ -96,6 +99,7 @@ class LiveRun:
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
         self._refused = ""
+        self._left_out: set[str] = set()  # added items that the current model cannot score
         folder = find_run(self.path)
         self._current, self._base = self._load(folder, version_of(folder))
 
@@ -125,6 +129,11 @@ class LiveRun:
             self._current = self._with_items(self._current, list(items))
             return self._current
 
+    def follow_items(self) -> None:
+        """Add the items that another process of the same events has taken."""
+        with self._lock:
+            self._current = self._with_new_items(self._current)
+
     def watch(self, seconds: float, on_reload: Callable[[LoadedRun | None], object] = lambda run: None) -> None:
         """Look for a newer run every so many seconds, in a thread of its own, until `close`.
 
@@ -141,12 +150,15 @@ class LiveRun:
             self._watcher.join()
 
     def _look(self, seconds: float, on_reload: Callable[[LoadedRun | None], object]) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: requests go before the reading of a run
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
         while not self._stopping.wait(seconds):
             try:
                 if self.reload():
                     _LOG.info("%s: version %s answers from now on", self._current.folder, self._current.version)
                     on_reload(self._current)
                 self._refused = ""
+                self.follow_items()
             except (GtcrecError, OSError) as error:
                 if str(error) != self._refused:  # once, not at every look
                     _LOG.error("the newer run was refused, version %s goes on: %s", self._current.version, error)
@@ -158,13 +170,20 @@ class LiveRun:
         if version_of(folder) != version:
             raise RunError(f"{folder}: changed while it was read; it is read again at the next look")
         run = LoadedRun(version, folder, recommender, ReadyLists(recommender, *self._sizes))
-        new = [item for item in self._new_items() if item.item_id not in run.lists.items]
-        try:
-            run = self._with_items(run, new)
-        except GtcrecError as error:  # a model without a way to score them, or of other content
-            _LOG.warning("%s: %d added items are left out: %s", folder, len(new), error)
+        self._left_out = set()
+        run = self._with_new_items(run)
         run.lists.fill(recommender.user_ids[: self._sizes[1]])
         return run, version
+
+    def _with_new_items(self, run: LoadedRun) -> LoadedRun:
+        new = [item for item in self._new_items() if item.item_id not in run.lists.items]
+        new = [item for item in new if item.item_id not in self._left_out]
+        try:
+            return self._with_items(run, new)
+        except GtcrecError as error:  # a model without a way to score them, or of other content
+            _LOG.warning("%s: %d added items are left out: %s", run.folder, len(new), error)
+            self._left_out.update(item.item_id for item in new)
+            return run
 
     def _with_items(self, run: LoadedRun, items: list[NewItem]) -> LoadedRun:
         if not items:

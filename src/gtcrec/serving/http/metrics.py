@@ -1,9 +1,12 @@
 """What a server measures of itself, in the words of Prometheus."""
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 
 __all__ = ["Metrics"]
 
@@ -12,6 +15,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 class Metrics:
     """The measurements of one application.
+
+    Where `PROMETHEUS_MULTIPROC_DIR` names a folder, `text` has the sums of all processes that were started with it.
 
     >>> metrics = Metrics()
     >>> metrics.count_request("/v1/recommend/{user}", 200, 0.002)
@@ -28,7 +33,6 @@ class Metrics:
         )
         self._events = Counter("gtcrec_events", "Events acknowledged.", **kind)
         self._reloads = Counter("gtcrec_reloads", "Newer runs taken or refused.", ["variant", "outcome"], **kind)
-        self._model = Gauge("gtcrec_model", "1 for the version that answers.", ["variant", "version"], **kind)
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def count_request(self, route: str, status: int, seconds: float) -> None:
@@ -50,7 +54,23 @@ class Metrics:
 
     def text(self, versions: Iterable[tuple[str, str]] = ()) -> bytes:
         """Return all measurements in Prometheus' text format; `versions` are pairs of variant and version."""
-        self._model.clear()
-        for variant, version in versions:
-            self._model.labels(variant, version).set(1)
-        return generate_latest(self._registry)
+        registry = self._registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        model = GaugeMetricFamily("gtcrec_model", "1 for the version that answers.", labels=["variant", "version"])
+        for pair in versions:
+            model.add_metric(pair, 1)
+        alone = CollectorRegistry()
+        alone.register(_Constant(model))
+        return generate_latest(registry) + generate_latest(alone)
+
+
+class _Constant:
+    """A collector of one family of samples."""
+
+    def __init__(self, family: GaugeMetricFamily) -> None:
+        self._family = family
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        return [self._family]

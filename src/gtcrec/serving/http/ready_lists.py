@@ -5,14 +5,16 @@ changes no other item's score, so that the slice equals what `Recommender.recomm
 """
 
 import asyncio
+import json
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gtcrec.serving.recommender import Recommender
 
@@ -49,6 +51,8 @@ class ReadyLists:
         self._recommender, self._n_items, self._n_users = recommender, n_items, n_users
         self.users, self.items = frozenset(recommender.user_ids), frozenset(recommender.item_ids)
         self._ids = recommender.item_ids
+        self._array = pa.array(self._ids, pa.string())
+        self._quoted = [json.dumps(item, ensure_ascii=False) for item in self._ids]
         self._index = {item: index for index, item in enumerate(self._ids)}
         self._lists: OrderedDict[str, tuple[Any, Any]] = OrderedDict()  # of indices and scores: small, and no garbage
         self._waiting: dict[str, asyncio.Future[None]] = {}
@@ -60,11 +64,16 @@ class ReadyLists:
             some = list(users[start : start + _LARGEST])
             padded = some + some[:1] * (_SMALLEST - len(some))
             table = self._recommender.recommend(padded, k=self._n_items)
-            found = rows_of(table)
+            # By columns: a loop over rows would hold the interpreter, and the requests meanwhile would wait for it.
+            items = pc.index_in(table["item_id"], self._array).to_numpy()
+            scores = table["score"].to_numpy()
+            starts = np.flatnonzero(table["rank"].to_numpy() == 1)
+            owners = table["user_id"].take(starts).to_pylist()
+            bounds = pairwise([*starts.tolist(), len(items)])
+            places = dict(zip(owners, bounds, strict=True))
             for user in some:
-                ranked = found.get(user, [])
-                items = np.array([self._index[item] for item, _ in ranked], dtype=np.int32)
-                self._lists[user] = items, np.array([score for _, score in ranked], dtype=np.float32)
+                first, end = places.get(user, (0, 0))
+                self._lists[user] = items[first:end].copy(), scores[first:end].copy()
         while len(self._lists) > self._n_users:
             self._lists.popitem(last=False)
 
@@ -73,23 +82,46 @@ class ReadyLists:
 
         It is too short also if the user has none.
         """
-        held = self._lists.get(user)
-        if held is None:
+        found = self._slice(user, n, offset, without)
+        return None if found is None else [(self._ids[index], score) for index, score in found]
+
+    def text(self, user: str, n: int, without: Collection[str] = ()) -> str | None:
+        """Return the first n items as the JSON of an answer's `items`; None as `cut`.
+
+        >>> model = gtcrec.Recommender("ease").fit(gtcrec.data.make_catalog(n_users=60, n_items=40).dataset)
+        >>> lists = ReadyLists(model, n_items=10, n_users=100)
+        >>> lists.fill(["u0001"])
+        >>> [row["rank"] for row in json.loads(lists.text("u0001", n=2))]
+        [1, 2]
+        """
+        found = self._slice(user, n, 0, without)
+        if found is None:
             return None
-        items, scores = held
+        quoted = self._quoted
+        rows = [
+            f'{{"item": {quoted[index]}, "rank": {rank}, "score": {score!r}}}'
+            for rank, (index, score) in enumerate(found, 1)
+        ]
+        return f"[{', '.join(rows)}]"
+
+    def _slice(self, user: str, n: int, offset: int, without: Collection[str]) -> Iterable[tuple[int, float]] | None:
+        """The items of `cut` by index with their scores."""
+        try:
+            items, scores = self._lists[user]
+            self._lists.move_to_end(user)
+        except KeyError:
+            return None
         end = offset + n
         if end + len(without) > len(items) == self._n_items:
             return None
         if without:
             kept = ~np.isin(items, [self._index[item] for item in without if item in self._index])
             items, scores = items[kept], scores[kept]
-        ids = [self._ids[index] for index in items[offset:end].tolist()]
-        return list(zip(ids, scores[offset:end].tolist(), strict=True))
+        return zip(items[offset:end].tolist(), scores[offset:end].tolist(), strict=True)
 
     async def prepare(self, user: str, executor: Executor) -> None:
         """Have the list of a user computed, together with those of all who wait meanwhile."""
-        with suppress(KeyError):
-            self._lists.move_to_end(user)
+        if user in self._lists:
             return
         loop = asyncio.get_running_loop()
         if user not in self._waiting:

@@ -1,0 +1,1 @@
+"""What the server does under load, and through kills."""
