@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gtcrec.errors import DataError, RunError
+from gtcrec.errors import DataError, InUseError, RunError
 from gtcrec.evaluation.evaluator import recommend
 from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.reporting.html import write_run_report
@@ -30,6 +30,7 @@ from gtcrec.runtime.files import (
     MANIFEST,
     check_manifest,
     fsync_path,
+    is_stale,
     link_or_copy,
     make_folder,
     replace_files,
@@ -59,6 +60,7 @@ __all__ = [
     "request_stop",
     "rewrite_page",
     "staged_results",
+    "sweep_run",
     "write_per_user",
 ]
 
@@ -94,6 +96,13 @@ def make_run_folder(
 def request_stop(folder: Path) -> None:
     """Ask the process that trains a run to end it after the epoch it is at."""
     write_text(folder / STOP_REQUEST, "")
+
+
+def sweep_run(folder: Path) -> None:
+    """Remove what killed processes left in a run folder, unless a process writes to it now."""
+    if any(is_stale(file.name, alone=True) for file in folder.iterdir()):
+        with suppress(InUseError), hold_lock(folder):
+            sweep_stale(folder, alone=True)
 
 
 def read_bound_files(folder: Path) -> dict[str, str]:
