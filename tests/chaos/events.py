@@ -21,12 +21,9 @@ from gtcrec.errors import GtcrecError
 MOST = 160  # places of a command; of one with more events each second, third, ... is taken
 DAYS = 200_000  # seconds
 REPEATS = 10
-COSTS = {
-    "results.md",
-    "results.tex",
-    "ablation.md",
-    "report.html",
-}  # tables that hold seconds, beside figures that other files hold
+WAIT = 15  # seconds until a command that is still under way beside one that stands still is taken to wait for it
+# Hold seconds or the number of threads, beside figures that other files hold.
+COSTS = {"results.md", "results.tex", "ablation.md", "report.html", "environment.json"}
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT)
 
 
@@ -60,13 +57,15 @@ class Undisturbed:
 class Other:
     """A command that is done while another stands still.
 
-    One that `reads` must always succeed; after a `harmless` one the first leaves what it leaves undisturbed.
+    One that `reads` must always succeed; after a `harmless` one the first leaves what it leaves undisturbed. One that
+    `shares` the work waits for the first where others are refused.
     """
 
     name: str
     words: Callable[[Path], list[str]]
     reads: bool = False
     harmless: bool = True
+    shares: bool = False
 
 
 @dataclass
@@ -170,9 +169,12 @@ class EventAttack:
             tally.tried += 1
             first = self.forks.start(self.one.words(self.place), self.place, at, STOP)
             self.forks.wait(first, stopped=True)
-            second = self.forks.run(other.words(self.place), self.place)
+            beside = self.forks.start(other.words(self.place), self.place)
+            waits = self.forks.wait(beside, seconds=WAIT).code is None and not other.reads
             self.forks.go_on(first)
             ended = self.forks.wait(first)
+            second = self.forks.wait(beside)
+            require(not waits or other.shares, f"waits for more than {WAIT} seconds in place of being refused")
             require_refusal(ended.code, ended.said)
             require_refusal(second.code, second.said)
             require(second.code == 0 or not other.reads, f"the reader failed: {second.said}")

@@ -42,6 +42,7 @@ class Child:
     memory: mmap.mmap
     said: Path
     code: int | None = None
+    answer: dict[str, Any] | None = None  # once it has ended
 
     @property
     def head(self) -> tuple[int, int, int, int, bytes, bytes]:
@@ -90,9 +91,11 @@ class Server:
             sys.stderr.flush()
             os._exit(code)
 
-    def wait(self, number: int, stopped: bool = False) -> dict[str, Any]:
-        """Wait until a command ends, or stands still at its event if `stopped` is set."""
-        child, end = self.children[number], time.monotonic() + PATIENCE
+    def wait(self, number: int, stopped: bool = False, seconds: float = 0) -> dict[str, Any]:
+        """Wait until a command ends, or stands still at its event if `stopped` is set, or so many seconds if any."""
+        child, end = self.children[number], time.monotonic() + (seconds or PATIENCE)
+        if child.answer:
+            return child.answer
         while child.code is None and time.monotonic() < end:
             found, status = os.waitpid(child.process, os.WNOHANG | os.WUNTRACED)
             if found and os.WIFSTOPPED(status):
@@ -102,7 +105,7 @@ class Server:
                 child.code = os.waitstatus_to_exitcode(status)
             else:
                 time.sleep(0.002)
-        hangs = child.code is None and not stopped
+        hangs = child.code is None and not stopped and not seconds
         if hangs:
             os.killpg(child.process, signal.SIGKILL)
             os.waitpid(child.process, 0)
@@ -113,8 +116,14 @@ class Server:
             with suppress(ProcessLookupError, PermissionError):  # workers that a killed command leaves
                 os.killpg(child.process, signal.SIGKILL)
             child.said.unlink(missing_ok=True)
-        answer = {"code": child.code, "events": events, "what": what.rstrip(b"\0").decode("utf-8", "replace")}
-        return {**answer, "said": said[-4000:]}
+        answer: dict[str, Any] = {
+            "code": child.code,
+            "events": events,
+            "what": what.rstrip(b"\0").decode("utf-8", "replace"),
+        }
+        answer["said"] = said[-4000:]
+        child.answer = answer if child.code is not None else None
+        return answer
 
     def go_on(self, number: int) -> dict[str, Any]:
         os.kill(self.children[number].process, signal.SIGCONT)

@@ -67,9 +67,12 @@ class Forks:
         plan = {"folder": f"{folder.resolve()}/", "at": at, "action": action, "shift": shift}
         return int(self._ask(do="start", words=words, **plan)["number"])
 
-    def wait(self, number: int, stopped: bool = False) -> Ended:
-        """Wait until a command ends, or stands still at its event if `stopped` is set (its code is None then)."""
-        return Ended(**self._ask(do="wait", number=number, stopped=stopped))
+    def wait(self, number: int, stopped: bool = False, seconds: float = 0) -> Ended:
+        """Wait until a command ends, or stands still at its event if `stopped` is set, or so many seconds if any.
+
+        Its code is None when it has not ended.
+        """
+        return Ended(**self._ask(do="wait", number=number, stopped=stopped, seconds=seconds))
 
     def go_on(self, number: int) -> None:
         """Let a command go on that stands still."""

@@ -12,6 +12,8 @@ ALIKE = (
     *("data build --append", "items add", "export", "benchmark"),
 )
 
+SHARED = ("tune", "benchmark")  # studies, to which several processes add
+
 
 def pairs(commands: Mapping[str, Command], made: Material) -> list[tuple[Command, Other]]:
     """Return pairs of a command and another that is done in the middle of it: the same, a reader, or another writer."""
@@ -24,7 +26,7 @@ def pairs(commands: Mapping[str, Command], made: Material) -> list[tuple[Command
     def described(place: Path) -> list[str]:
         return ["data", "describe", f"{place}/built"]
 
-    found = [(commands[name], Other(f"{name} again", commands[name].words)) for name in ALIKE]
+    found = [(commands[name], Other(f"{name} again", commands[name].words, shares=name in SHARED)) for name in ALIKE]
     others = {
         "train, resume": [
             Other("stop", lambda place: ["stop", f"{place}/run"], harmless=False),

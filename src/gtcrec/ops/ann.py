@@ -159,13 +159,13 @@ def estimate_index(n_items: int, dim: int, config: IndexConfig = _DEFAULT) -> in
     """Return about how many bytes an index takes while it is built, beyond the vectors that it is built of.
 
     >>> estimate_index(1_000_000, 64) // 2**20
-    675
+    652
     """
     row = 4 * dim
     if config.kind == "hnsw":
         return n_items * (2 * row + 4 * 2 * config.links + 24)  # faiss grows its arrays, and marks what it has visited
     cells = min(n_items, config.cells or math.ceil(4 * math.sqrt(n_items)))
-    sample = min(n_items, _SAMPLED * cells) if n_items > _SAMPLED * cells else 0
+    sample = _SAMPLED * cells if n_items > _SAMPLED * cells else 0
     lists = int(_GROWN * n_items * (row + 8))
     return n_items * (row + 4) + lists + (2 * cells + sample) * row
 

@@ -184,6 +184,8 @@ def test_a_function_gets_a_batch_of_large_images_in_parts() -> None:
     assert calls == [2, 2, 1]
     assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert Decoded.most <= 4  # two at hand, one that did not fit, and one that the caller may hold
+    with pytest.raises(DataError, match=r"rows of one width, found \[\[2, 2\], \[2, 2\], \[1, 1\]\]"):
+        function_encoder(lambda images: np.ones((len(images), len(images)))).encode(Decoded(n) for n in range(5))
     calls.clear()
     function_encoder(function).encode([type("Small", (), {"size": (224, 224), "number": 1})()] * 32)
     assert calls == [32]

@@ -183,7 +183,14 @@ def load_function(name: str) -> Function:
 
 def function_encoder(function: Function) -> Encoder:
     """Return the encoder that a function is; it gets a batch in parts where its images are large."""
-    return Encoder(lambda contents: np.concatenate([np.asarray(function(part)) for part in _parts(contents)]), {})
+
+    def encode(contents: Iterable[Any]) -> Floats:
+        found = [np.asarray(function(part)) for part in _parts(contents)]
+        if len({x.shape[1:] for x in found}) > 1 or not all(x.ndim for x in found):
+            raise DataError(f"the encoder must give rows of one width, found {[list(x.shape) for x in found]}")
+        return np.concatenate(found)
+
+    return Encoder(encode, {})
 
 
 def _parts(contents: Iterable[Any]) -> Iterator[list[Any]]:
