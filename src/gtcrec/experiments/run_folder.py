@@ -56,6 +56,7 @@ __all__ = [
     "make_run_folder",
     "publish_results",
     "read_bound_files",
+    "read_fingerprint",
     "read_stored_config",
     "request_stop",
     "rewrite_page",
@@ -108,6 +109,15 @@ def sweep_run(folder: Path) -> None:
 def read_bound_files(folder: Path) -> dict[str, str]:
     """Return the texts of the files that say what is trained, which a checkpoint holds a copy of."""
     return {name: (folder / name).read_text(encoding="utf-8") for name in _BOUND}
+
+
+def read_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the data of a run. Raises `RunError` when its `data.json` does not say it."""
+    path = folder / "data.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read as facts of the data: {type(error).__name__}: {error}") from error
 
 
 def check_bound_files(folder: Path, copies: Mapping[str, str]) -> None:
