@@ -49,7 +49,7 @@ static int meet(const char *call, const char *path, int kind) {
     }
     if (first && plan->action == KILL_ALL) kill(0, SIGKILL);
     if (first && plan->action == KILL_ONE) kill(getpid(), SIGKILL);
-    if (first && plan->action == STOP) kill(getpid(), SIGSTOP);
+    if (first && plan->action == STOP) kill(0, SIGSTOP); /* its workers too */
     return 0;
 }
 

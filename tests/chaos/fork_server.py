@@ -126,7 +126,7 @@ class Server:
         return answer
 
     def go_on(self, number: int) -> dict[str, Any]:
-        os.kill(self.children[number].process, signal.SIGCONT)
+        os.killpg(self.children[number].process, signal.SIGCONT)
         return {}
 
 
