@@ -73,9 +73,8 @@ PROMISES = """## What is promised
 
 ## What is not promised
 
-- **Equal bits with another number of threads, or on another machine.** Sums are added up in another order there, which
-  changes the last digits of a score. On the small shop of these attacks one thread and two give equal bytes; on
-  larger data, trained weights differ by rounding, and items whose scores are nearly equal may change places.
+- **Equal bits with another number of threads, or on another machine.** Sums may be added up in another order there,
+  which changes the last digits of a score. The table above says which commands were tried with two threads.
 - **Network file systems.** Locks need a file system that honours them on all machines. Many of them do not.
 - **Power loss.** Files are synced before they are renamed, and folders after it. But the attacks end processes, not
   machines: what a disk's own cache loses is not tested.
