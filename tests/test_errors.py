@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gtcrec.errors import ConfigError, config_error
+from gtcrec.errors import ConfigError, GtcrecError, WriteError, config_error
 
 
 class Entry(BaseModel):
@@ -58,3 +58,13 @@ def test_without_the_model_an_unknown_key_has_no_hint() -> None:
     with pytest.raises(ValidationError) as caught:
         Whole.model_validate({"hihg": 1})
     assert str(config_error(caught.value)) == "unknown key 'hihg'"
+
+
+@pytest.mark.parametrize("error", [GtcrecError("a " + "9" * 5000 + " z"), GtcrecError("word " * 5000 + "z")])
+def test_an_error_is_of_bounded_length_and_keeps_its_ends(error: GtcrecError) -> None:
+    assert len(str(error)) <= 4000
+    assert (str(error)[0], str(error)[-1]) == (error.args[0][0], "z")
+
+
+def test_an_error_over_a_path_with_a_line_break_is_one_line() -> None:
+    assert str(WriteError("a\nb\x1b[2J", "no space")) == "a b\\x1b[2J: cannot be written: no space"

@@ -28,15 +28,20 @@ __all__ = [
 
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SPELLED = 5000  # ids
+_LONG_WORD = 1000  # letters; paths are shorter, but for the oddest
+_LONG_TEXT = 4000
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class GtcrecError(Exception):
-    """Base of every error that gtcrec raises on purpose; its text is meant for the user and one line."""
+    """Base of every error that gtcrec raises on purpose; its text, for the user, is one line of bounded length."""
 
     def __str__(self) -> str:
-        return visible(" ".join(super().__str__().splitlines()))
+        return _bounded(visible(" ".join(self._text().splitlines())))
+
+    def _text(self) -> str:
+        return super().__str__()
 
 
 class DataError(GtcrecError):
@@ -62,9 +67,17 @@ class WriteError(GtcrecError):
         super().__init__(path, reason)
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         path, reason = self.args
         return f"{path}: cannot be written: {reason}" if reason else str(path)
+
+
+def _bounded(text: str) -> str:
+    """Return a text without the middle of a word, or of all, that is longer than anyone reads."""
+    words = re.sub(
+        rf"\S{{{_LONG_WORD + 1},}}", lambda found: f"{found[0][: _LONG_WORD // 2]}...{found[0][-100:]}", text
+    )
+    return words if len(words) <= _LONG_TEXT else f"{words[: _LONG_TEXT - 500]} ... {words[-400:]}"
 
 
 def visible(text: str) -> str:

@@ -1,16 +1,23 @@
-"""Damage to one file of a run or of a data folder: a reader gives the same answer, or an error of ours."""
+"""Damage to one file of a run or of a data folder: a reader gives the same answer, or an error of ours.
 
+Of a forged file, whose folder's manifest has its sum, a reader may give another answer; what else it raises is ours.
+"""
+
+import json
 import random
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from chaos.inputs import LONGEST, mutate
 from chaos.stage import Stage, Tally, run_whole
 from gtcrec.data import load
 from gtcrec.errors import GtcrecError
 from gtcrec.experiments.run import Run
 from gtcrec.reporting.run_record import read_run_record
+from gtcrec.runtime.files import MANIFEST, OWN_SUM, renew_manifest
 from gtcrec.serving.recommender import Recommender
 
 Readers = dict[str, Callable[[Path], object]]
@@ -86,6 +93,68 @@ class Damaged:
             except Exception as error:  # whatever else comes is what is looked for
                 tally.failures.append(f"{file.name}, {what}: {name}: {type(error).__name__}: {error}")
         file.write_bytes(content)
+
+    def forge(self, draw: random.Random, tally: Tally) -> None:
+        """Change what one file says, seal the folder again, and try all readers."""
+        file = draw.choice(self.files)
+        sealed = {one: one.read_bytes() for one in (file, self.folder / MANIFEST)}
+        forged = forge_json(sealed[file], draw) if file.suffix == ".json" else mutate(sealed[file], draw)
+        file.write_bytes(forged)
+        if file.name != MANIFEST:
+            renew_manifest(self.folder, [str(file.relative_to(self.folder))])
+        tally.tried += 1
+        for name, read in self.readers.items():
+            try:
+                read(self.folder)
+            except GtcrecError as error:
+                if "\n" in str(error) or len(str(error)) > LONGEST:
+                    tally.failures.append(f"{file.name}: {name}: an error of several lines, or a long one: {error}")
+            except Exception as error:  # whatever else comes is what is looked for
+                what = f"{type(error).__name__}: {error}"
+                tally.failures.append(f"{file.name}: {name}: {what[:300]}: {forged[:1500]!r}")
+        for one, content in sealed.items():
+            one.write_bytes(content)
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    2**70,
+    "",
+    "x",
+    "../../x",
+    "\x1b[2J\n",
+    [],
+    {},
+    [[[]]],
+    {"a": 1},
+    "9" * 400,
+    1.5,
+    [1, "a"],
+)
+
+
+def forge_json(content: bytes, draw: random.Random) -> bytes:
+    """Return JSON in which one value is another, is left out, or stands under another name."""
+    value = json.loads(content)
+    value.pop(OWN_SUM, None)  # as manifests of earlier versions, which are believed without
+    place: Any = value
+    while isinstance(place, (dict, list)) and place:
+        key = draw.choice(list(place)) if isinstance(place, dict) else draw.randrange(len(place))
+        if not isinstance(place[key], (dict, list)) or not place[key] or draw.random() < 0.25:
+            kind = draw.choice(("other", "other", "other", "gone", "renamed"))
+            if kind == "other":
+                place[key] = draw.choice(ODD)
+            elif kind == "gone":
+                del place[key]
+            elif isinstance(place, dict):
+                place[f"{key}x"] = place.pop(key)
+            break
+        place = place[key]
+    return json.dumps(value).encode()
 
 
 def damaged_folders(stage: Stage) -> dict[str, Damaged]:

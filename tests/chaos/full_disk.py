@@ -1,4 +1,4 @@
-"""Commands that write onto a disk that fills at a random place: refused in words, and done once there is room."""
+"""Commands that write onto a full or a read-only disk: refused in words, and done once they can write."""
 
 import os
 import random
@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from chaos.stage import Command, Stage, Tally, require_refusal, run, run_whole
+from chaos.stage import Command, Stage, Tally, require, require_refusal, run, run_whole
 from gtcrec.errors import GtcrecError
 
 
@@ -40,6 +40,28 @@ def fill_disk(stage: Stage, one: Command, draw: random.Random, tally: Tally) -> 
         subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
         if code:
             run_whole(one.words(place))
+        one.check(place, True)
+    except (GtcrecError, OSError) as error:
+        tally.failures.append(f"{one.name}: {error}")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def make_read_only(stage: Stage, one: Command, draw: random.Random, tally: Tally) -> None:
+    """Let a command write into a folder of a file system that is read-only, then into the same one writable."""
+    place = Path(tempfile.mkdtemp(dir=stage.folder, prefix="read-only-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=True)
+    try:
+        one.prepare(place)
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        tally.tried += 1
+        code, said = run(one.words(place))
+        require_refusal(code, said)
+        require(code == 1, f"exit code {code} in a read-only folder")
+        require("Read-only file system" in said, f"the error does not say why: {said[-300:]}")
+        one.check(place, False)
+        subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+        run_whole(one.words(place))
         one.check(place, True)
     except (GtcrecError, OSError) as error:
         tally.failures.append(f"{one.name}: {error}")

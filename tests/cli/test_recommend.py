@@ -34,6 +34,13 @@ def test_each_format_of_recommend_holds_the_same_rows(
     assert [item for item in re.findall(r"\bp\d{4}\b", table)] == [row["item_id"] for row in rows]
 
 
+def test_what_a_killed_process_left_of_a_list_is_removed(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / ".lists.csv.4194304.tmp").touch()  # a number that no process has
+    line = ["recommend", str(runs / "popular"), "--user", "u0007", "--format", "csv", "--out"]
+    assert execute([*line, str(tmp_path / "lists.csv")]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["lists.csv"]
+
+
 def test_all_users_get_lists(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["recommend", str(runs / "bpr"), "--all", "-k", "2", "--format", "csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 80 * 2

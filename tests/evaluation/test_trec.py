@@ -70,6 +70,7 @@ def test_mmrecs_table_is_in_dense_ids(tmp_path: Path) -> None:
         (TREC.replace("bob Q0 q", "bob Q0 z"), r"lists.txt, line 6: item 'z' is not in the data"),
         (TREC.replace("q 2 2e0", "q two 2"), r"lists.txt, line 6: expected a whole number as rank, found 'two'"),
         (TREC.replace("q 2 2e0", "q 2 nan"), r"lists.txt, line 6: expected a finite number as score, found 'nan'"),
+        (TREC.replace("q 2 2e0", "q 2 1e39"), r"lists.txt, line 6: expected a finite number as score, found '1e39'"),
         (TREC.replace("q 2 2e0", "q 2 high"), r"lists.txt, line 6: expected a finite number as score, found 'high'"),
         (TREC.replace("q 2 2e0", "q 3 2e0"), r"lists.txt, line 6: rank 3 stands twice for this user"),
         (
@@ -91,6 +92,8 @@ def test_a_wrong_trec_run_is_refused_by_line(tmp_path: Path, text: str, message:
         ("id\ttop_1\n1\t2\n", r"expected a header `id top_0 top_1 ...` and a line a user, found 'id\\ttop_1'"),
         ("id\ttop_0\n", r"expected a header `id top_0 top_1 ...` and a line a user"),
         (MMREC + "2\t3\n", r"lists.txt, line 4: expected 3 columns, found 2"),
+        (MMREC + f"{2**64}\t3\t4\n", r"lists.txt, line 4: expected a whole number as id, found '18446744073709551616'"),
+        (MMREC + "9" * 5000 + "\t3\t4\n", r"lists.txt, line 4: expected a whole number as id, found '9+\.\.\.9+'"),
         (MMREC + "2\t3\tx\n", r"lists.txt, line 4: expected a whole number as id, found 'x'"),
         (MMREC + "3\t3\t0\n", r"lists.txt, line 4: users lie in \[0, 3\), found 3"),
         (MMREC + "2\t5\t0\n", r"lists.txt, line 4: items lie in \[0, 5\), found 5"),

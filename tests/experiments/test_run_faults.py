@@ -286,8 +286,25 @@ def test_a_finished_run_goes_on_without_a_damaged_checkpoint(copied):
     assert gtcrec.Recommender.load(copied).recommend("u0001", k=2).num_rows == 2
 
 
-def test_leftovers_of_a_killed_process_are_named_and_removed(copied):
-    (copied / ".model.safetensors.4194304.tmp").touch()  # a number that no process has
+@pytest.mark.parametrize("text", ["{}", "[]", "7", "{", "\udcff", "[" * 5000])
+def test_facts_of_the_data_that_are_none_are_refused_in_words(copied, text):
+    (copied / "data.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    renew_manifest(copied, ["data.json"])
+    with pytest.raises(RunError, match=r"data\.json: cannot be read as facts of the data: "):
+        Run.load(copied)
+
+
+@pytest.mark.parametrize("name", [".model.safetensors.4194304.tmp", ".tmpGxC7pC"])
+def test_resuming_a_run_that_has_ended_removes_what_a_kill_left(copied, name, capsys):
+    (copied / name).touch()
+    assert execute(["resume", str(copied)]) == 0
+    assert "training has ended already" in capsys.readouterr().err
+    assert hidden(copied) == []
+
+
+@pytest.mark.parametrize("name", [".model.safetensors.4194304.tmp", ".tmpGxC7pC"])
+def test_leftovers_of_a_killed_process_are_named_and_removed(copied, name):
+    (copied / name).touch()  # a number that no process has, or what safetensors writes first
     found = check_run(copied)
     assert [(one.problem, one.harmful) for one in found] == [("left by a process that was killed", False)]
     assert repair_run(copied) == []

@@ -16,6 +16,7 @@ from gtcrec.experiments.run import Run
 from gtcrec.models import build_model, get_spec, make_config
 from gtcrec.models.memory import estimate_memory
 from gtcrec.models.registry import MODELS
+from gtcrec.ops.ann import estimate_index
 from gtcrec.runtime import memory
 from gtcrec.types import Interactions, ItemFeatures
 
@@ -99,6 +100,19 @@ def test_what_is_trained_is_counted() -> None:
         counted = estimate_memory(spec, config, pairs, content).weights
         true = sum(p.numel() for p in build_model(name, pairs, content, config, 0).parameters())
         assert counted == pytest.approx(true, rel=0.2), name
+
+
+def test_an_index_of_content_takes_the_place_of_blocks_of_the_search() -> None:
+    items = 4000
+    rng, pairs = np.random.default_rng(0), Interactions(np.arange(9), np.arange(9), 9, items)
+    content = ItemFeatures(items, {"text": rng.random((items, 256), np.float32)}, {"text": np.ones(items, bool)})
+    settings = {"blend": "none", "init": "random", "embedding_dim": 4, "hidden_dim": 4, "num_user_neighbors": 0}
+    exact, approximate = (
+        estimate_memory(get_spec("gtc"), make_config("gtc", {**settings, "neighbor_search": search}), pairs, content)
+        for search in ("exact", "approximate")
+    )
+    without_blocks = exact.passing - 3 * 4 * items * 1024
+    assert approximate.passing == without_blocks + estimate_index(items, 256)
 
 
 @pytest.mark.slow

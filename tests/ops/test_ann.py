@@ -1,7 +1,11 @@
 """The approximate index against exact ranking: what it finds, what it leaves out, what it refuses."""
 
+import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydantic
@@ -9,8 +13,10 @@ import pytest
 import torch
 
 from gtcrec.errors import ConfigError, DataError
-from gtcrec.ops.ann import Index, IndexConfig, approximate_neighbors, build, recall_against_exact
+from gtcrec.ops import ann
+from gtcrec.ops.ann import Index, IndexConfig, approximate_neighbors, build, estimate_index, recall_against_exact
 from gtcrec.ops.topk import recommend
+from gtcrec.runtime import memory
 from gtcrec.types import Interactions, TopK
 
 KINDS = ("ivf", "hnsw")
@@ -214,3 +220,26 @@ def test_without_faiss_the_extra_is_named(monkeypatch):
 def test_nothing_is_printed(kind, capfd):
     build(vectors(100), IndexConfig(kind=kind, cells=50)).search(vectors(3), np.arange(3), 5)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_an_index_is_built_only_where_its_memory_is_free(kind, monkeypatch):
+    items, config = torch.ones(50, 64), IndexConfig(kind=kind)
+    least = estimate_index(50, 64, config)
+    assert 50 * 64 * 4 < least < 5 * 50 * 64 * 4
+    monkeypatch.setattr(memory, "free_memory", lambda: least)
+    build(items, config)
+    monkeypatch.setattr(memory, "free_memory", lambda: least - 1)
+    monkeypatch.setattr(ann, "_make_index", lambda *_: pytest.fail("was built"))
+    with pytest.raises(ConfigError, match="an index of 50 vectors of 64 numbers: needs at least"):
+        build(items, config)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell peaks of memory")
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_the_estimate_of_an_index_is_within_a_factor_of_two_of_its_peak(kind):
+    line = [sys.executable, str(Path(__file__).parent / "index_memory_process.py"), kind]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    estimated, measured = json.loads(done.stdout)
+    assert measured / 2 < estimated < measured * 2, (estimated, measured)

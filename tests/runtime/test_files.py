@@ -133,6 +133,11 @@ def test_only_what_dead_processes_left_is_swept(tmp_path):
     ])  # fmt: skip
     sweep_stale(tmp_path)
     assert not (tmp_path / f".b.{dead}.tmp").exists()
+    (tmp_path / ".tmpGxC7pC").touch()  # of safetensors, which does not say whose it is
+    sweep_stale(tmp_path)
+    assert (tmp_path / ".tmpGxC7pC").exists()
+    sweep_stale(tmp_path, alone=True)
+    assert not (tmp_path / ".tmpGxC7pC").exists()
     sweep_stale(tmp_path / "nowhere")
 
 

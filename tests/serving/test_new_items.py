@@ -96,8 +96,11 @@ def test_columns_of_new_items_can_be_filtered_by(shop: Path, run: Path) -> None:
 def test_a_second_call_changes_nothing(shop: Path, run: Path) -> None:
     add_items_to_folder(run, shop / "new.csv")
     before = {file.name: file.read_bytes() for file in run.iterdir()}
+    left = run.with_name(f".{run.name}.4194304.writing")  # of a process that was killed behind the exchange
+    left.mkdir()
     found = add_items_to_folder(run, shop / "new.csv")
     assert (found.added, found.known) == (0, 3)
+    assert not left.exists()
     assert {file.name: file.read_bytes() for file in run.iterdir()} == before
 
 

@@ -1,5 +1,8 @@
 """The estimator: fit, recommend, score, similar items, new items, saving and loading."""
 
+import io
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch
 import gtcrec
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.ops.fold_in import history_matrix
+from gtcrec.runtime.files import renew_manifest
 
 FAST = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02}
 
@@ -126,6 +130,58 @@ def test_a_damaged_file_of_a_saved_recommender_is_named(fitted, tmp_path):
     (folder / "seen.npz").write_bytes(b"\0" + (folder / "seen.npz").read_bytes()[1:])
     with pytest.raises(RunError, match=r"seen\.npz: damaged or edited"):
         gtcrec.Recommender.load(folder)
+
+
+def _forge(folder, name, content):
+    """Write a file of a saved model anew, with its sum in the manifest."""
+    (folder / name).write_bytes(content)
+    renew_manifest(folder, [name])
+
+
+def _npz(compressed=False, **arrays):
+    stream = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(stream, **arrays)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("fact", "message"),
+    [
+        ({"config": 1.5}, "expected config of type dict, found 1.5"),
+        ({"model": []}, r"expected model of type str, found \[\]"),
+        ({"n_users": 1e308}, r"expected n_users of type int, found 1e\+308"),
+        ({"n_items": 2**40}, "items, as there are ids, found others"),
+        ({"config": {"model": "gtc"}}, "config: 'model' is no setting of a model"),
+    ],
+)
+def test_forged_facts_of_a_saved_recommender_are_refused_in_words(fitted, tmp_path, fact, message):
+    folder = fitted.save(tmp_path / "m")
+    facts = json.loads((folder / "model.json").read_bytes())
+    _forge(folder, "model.json", json.dumps(facts | fact).encode())
+    with pytest.raises(RunError, match=rf"m: cannot be read as a saved model: .*{message}"):
+        gtcrec.Recommender.load(folder)
+
+
+def test_forged_arrays_of_a_saved_recommender_are_refused_in_words(fitted, tmp_path):
+    n = len(fitted.user_ids)
+    rows, ends = np.zeros(3, np.int32), np.full(n, 3)
+    forged = {
+        "seen.npz": [
+            b"PK\x05\x06 no zip",
+            _npz(indptr=np.zeros(2, np.int64), items=rows),
+            _npz(indptr=np.array([0, 2**60, *ends[1:]]), items=rows),
+            _npz(indptr=np.array([0, 4, *ends[1:]]), items=rows),
+            _npz(compressed=True, indptr=np.array([0, *ends]), items=np.zeros(1 << 20, np.int32)),
+        ],
+        "user_vectors.npy": [b"\x93NUMPY\x01\x00v\x00{'descr': (/,v", _npz(a=rows)],
+        "item_vectors.npy": [b"\x93NUMPY\x01\x00\x10\x00{'shape': [[[[    "],
+    }
+    for name, contents in forged.items():
+        for place, content in enumerate(contents):
+            folder = fitted.save(tmp_path / f"{name}-{place}")
+            _forge(folder, name, content)
+            with pytest.raises(RunError, match="cannot be read as a saved model: "):
+                gtcrec.Recommender.load(folder)
 
 
 def test_saving_refuses_a_folder_in_use(fitted, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from gtcrec import models
@@ -12,6 +13,7 @@ from gtcrec.errors import ConfigError, GtcrecError, RunError
 from gtcrec.evaluation.evaluator import evaluate_split, validation_users
 from gtcrec.experiments.config import load_config
 from gtcrec.runtime.process_group import ProcessGroup
+from gtcrec.training import checkpoint
 from gtcrec.training.sampling import Batches
 from gtcrec.training.trainer import Negatives, TrainConfig, Training, epochs, fit
 from gtcrec.types import Batch, Interactions, ItemFeatures, Split, TrainableModel
@@ -218,6 +220,15 @@ def test_a_damaged_checkpoint_is_refused(checkerboard, tmp_path):
     path.write_bytes(content[:100])
     with pytest.raises(RunError, match=r"c\.safetensors: cannot be read"):
         training.load(path)
+
+
+@pytest.mark.parametrize(
+    "about", ['{"facts": "\\ud83d", "sha256": ""}', "[]", '{"facts": 1}', "[" * 5000, '"x"', "null"]
+)
+def test_a_checkpoint_that_says_something_odd_of_itself_is_refused(tmp_path, about):
+    save_file({"w": torch.ones(3)}, tmp_path / "c.safetensors", metadata={"gtcrec": about})
+    with pytest.raises(RunError, match=r"c\.safetensors: cannot be read"):
+        checkpoint.load(tmp_path / "c.safetensors")
 
 
 def test_the_learning_rate_falls_by_4_percent_in_50_epochs_a_little_in_each(checkerboard, row_bpr):

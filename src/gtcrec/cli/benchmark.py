@@ -71,7 +71,9 @@ def train_planned(
     """Train the runs under `out` and measure them on `on`; return those that failed and why."""
     from gtcrec.cli.console import resumable
     from gtcrec.experiments.execution.scheduler import train_runs
+    from gtcrec.runtime.files import sweep_stale
 
+    sweep_stale(out)
     with resumable(way_on), show_runs(runs, out, on) as on_event:
         return train_runs(runs, jobs, on_event, on, keep)
 

@@ -122,7 +122,6 @@ def resume(
     threads: Threads = None,
 ) -> None:
     """Go on with an interrupted training from its last checkpoint, with any number of workers."""
-    from gtcrec.cli.console import say
     from gtcrec.experiments.run import Run
     from gtcrec.experiments.run_folder import read_stored_config
     from gtcrec.runtime.block_jobs import choose_executor
@@ -145,9 +144,18 @@ def resume(
         if not run.finished:
             train_here(run, epochs or 0)
         elif processes.is_main:
-            say(f"{folder}: training has ended already")
+            _end_again(folder)
     if processes.is_main:
         _print_result(folder)
+
+
+def _end_again(folder: Path) -> None:
+    """Say that a run has ended, and remove what processes that were killed left in it."""
+    from gtcrec.cli.console import say
+    from gtcrec.experiments.run_folder import sweep_run
+
+    sweep_run(folder)
+    say(f"{folder}: training has ended already")
 
 
 def stop(folder: RunFolder, data: DataPath = None, device: Device = None) -> None:
@@ -160,7 +168,7 @@ def stop(folder: RunFolder, data: DataPath = None, device: Device = None) -> Non
 
     read_stored_config(folder, data, device)
     if (folder / MANIFEST).exists():
-        say(f"{folder}: training has ended already")
+        _end_again(folder)
     elif is_locked(folder):
         request_stop(folder)
         say(f"{folder}: the process that trains it was asked to end after this epoch")

@@ -6,6 +6,7 @@ mmrec = evaluate_lists(read_lists("mmrec-topk.csv", dataset), split)
 gtcrec.compare({"gtc": report, "mmrec": mmrec}, metrics=["recall@20"])
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -184,16 +185,19 @@ def _indices_of_column(path: Path, rows: Sequence[tuple[int, list[str]]], column
 
 
 def _parse_whole_number(path: Path, number: int, what: str, word: str) -> int:
-    if not word.isascii() or not word.removeprefix("-").isdigit():
+    if not re.fullmatch(r"-?\d{1,18}", word, re.ASCII):  # more digits fit into no int64
         raise DataError(f"{path}, line {number}: expected a whole number as {what}, found {word!r}")
     return int(word)
 
 
 def _parse_score(path: Path, number: int, word: str) -> float:
     try:
-        return parse_number(word, "a finite number")
-    except ValueError as error:
-        raise DataError(f"{path}, line {number}: expected a finite number as score, found {word!r}") from error
+        found = parse_number(word, "a finite number")
+    except ValueError:
+        found = np.inf
+    if abs(found) > float(np.finfo(np.float32).max):  # in which lists hold scores
+        raise DataError(f"{path}, line {number}: expected a finite number as score, found {word!r}")
+    return found
 
 
 def _padded_matrix(shape: tuple[int, int], places: tuple[Ints, Ints], values: Any, rest: float) -> NDArray[Any]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gtcrec import models
-from gtcrec.errors import DataError, RunError
+from gtcrec.errors import DataError, RunError, shortened
 from gtcrec.runtime.files import MANIFEST, atomic_path, check_manifest, make_folder, sha256, write_json, write_manifest
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.replacement import renewed_folder
@@ -211,13 +211,15 @@ def is_bundle(folder: Path) -> bool:
 def read_bundle(folder: Path) -> ModelBundle:
     """Read a bundle, all of whose files are verified; `load_module` reads its weights.
 
-    Raises `RunError` when a file is missing, damaged or edited.
+    Raises `RunError` when a file is missing, damaged or edited, or does not fit the others.
     """
     try:
         check_manifest(folder)
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         users, items = (_read_table(folder / name) for name in (_USERS, _ITEMS))
         seen, content = (_read_arrays(folder / name) for name in (_SEEN, _CONTENT))
+        _require_facts(facts, len(users), len(items))
+        _require_seen(seen["indptr"], seen["items"], len(users))
         counts = np.diff(seen["indptr"])
         return ModelBundle(
             facts["model"],
@@ -236,7 +238,7 @@ def read_bundle(folder: Path) -> ModelBundle:
             items.drop_columns(["item_id"]) if items.num_columns > 1 else None,
             _read_encoders(folder),
         )
-    except (DataError, OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except Exception as error:  # a file that fits its sum may be made by anyone, and libraries raise anything then
         raise _unreadable(folder, error) from error
 
 
@@ -280,6 +282,8 @@ def read_vectors(folder: Path) -> StoredVectors | None:
         check_manifest(folder, (_USERS, _ITEMS, _SEEN, *_VECTORS))
         users, items = (_read_table(folder / _USERS), _read_table(folder / _ITEMS, ("item_id", "title")))
         seen = _read_arrays(folder / _SEEN)
+        _require_seen(seen["indptr"], seen["items"], len(users))
+        vectors = [_map_vectors(folder / name, len(ids)) for name, ids in zip(_VECTORS, (users, items), strict=True)]
         return StoredVectors(
             folder,
             users["user_id"],
@@ -287,9 +291,9 @@ def read_vectors(folder: Path) -> StoredVectors | None:
             items["title"] if "title" in items.column_names else None,
             seen["indptr"],
             seen["items"],
-            *(np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in _VECTORS),
+            *vectors,
         )
-    except (DataError, OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except Exception as error:  # as in `read_bundle`
         raise _unreadable(folder, error) from error
 
 
@@ -305,6 +309,34 @@ def _read_encoders(folder: Path) -> "ItemEncoders | None":
     from gtcrec.data.features.item_encoders import read_item_encoders
 
     return read_item_encoders(folder / _ENCODERS)
+
+
+def _require_facts(facts: Any, n_users: int, n_items: int) -> None:
+    """Raise `DataError` unless the facts are of the kinds that a bundle has, and agree with the numbers of ids."""
+    kinds = {"model": str, "config": dict, "seed": int, "n_users": int, "n_items": int, "n_added_items": int}
+    for key, kind in kinds.items():
+        found = facts.get(key) if isinstance(facts, dict) else facts
+        if type(found) is not kind or (isinstance(found, int) and found < 0):
+            raise DataError(f"{FACTS}: expected {key} of type {kind.__name__}, found {shortened(found)}")
+    if (facts["n_users"], facts["n_items"] + facts["n_added_items"]) != (n_users, n_items):
+        raise DataError(f"{FACTS}: expected {n_users} users and {n_items} items, as there are ids, found others")
+    for key in {"model", "preset", "seed", "self"} & facts["config"].keys():
+        raise DataError(f"{FACTS}: config: {key!r} is no setting of a model")
+
+
+def _require_seen(indptr: Ints, items: Ints, n_users: int) -> None:
+    """Raise `DataError` unless the seen items are rows of so many users."""
+    whole = all(np.issubdtype(array.dtype, np.integer) and array.ndim == 1 for array in (indptr, items))
+    if not whole or len(indptr) != n_users + 1 or indptr[0] or indptr[-1] != len(items) or (np.diff(indptr) < 0).any():
+        raise DataError(f"{_SEEN}: expected the items of {n_users} users, found other rows")
+
+
+def _map_vectors(path: Path, rows: int) -> Floats:
+    """Return vectors that lie in a file. Raises `DataError` unless they are a float32 matrix of so many rows."""
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.ndim != 2 or len(found) != rows:
+        raise DataError(f"{path}: expected a float32 matrix of {rows} rows")
+    return found
 
 
 def _unreadable(folder: Path, error: Exception) -> RunError:
@@ -354,5 +386,8 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
+    """Read arrays; raises `DataError` for compressed ones, of which a small file could hold more than memory does."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        if any(entry.compress_type for entry in arrays.zip.infolist()):
+            raise DataError(f"{path}: expected arrays that are not compressed")
         return dict(arrays)

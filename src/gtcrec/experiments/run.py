@@ -31,6 +31,7 @@ from gtcrec.experiments.run_folder import (
     make_run_folder,
     publish_results,
     read_bound_files,
+    read_fingerprint,
     read_stored_config,
     staged_results,
     write_per_user,
@@ -169,7 +170,7 @@ class Run:
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
         dataset = config.data.load()
-        expected = json.loads((folder / "data.json").read_text(encoding="utf-8"))["fingerprint"]
+        expected = read_fingerprint(folder)
         if dataset.fingerprint != expected:
             raise RunError(
                 f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json"

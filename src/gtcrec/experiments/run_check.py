@@ -4,7 +4,6 @@ The checkpoint is believed when its own sum is right: it has the history and cop
 Results can be written anew from it.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,15 @@ from typing import Any
 
 from gtcrec.errors import DataError, RunError
 from gtcrec.experiments.run_folder import CHECKPOINT, history_files
-from gtcrec.runtime.files import MANIFEST, check_manifest, renew_manifest, sweep_stale, write_manifest, write_text
+from gtcrec.runtime.files import (
+    MANIFEST,
+    check_manifest,
+    is_stale,
+    renew_manifest,
+    sweep_stale,
+    write_manifest,
+    write_text,
+)
 from gtcrec.runtime.locks import hold_lock, is_locked
 from gtcrec.training import checkpoint
 from gtcrec.training.trainer import Epoch
@@ -49,7 +56,7 @@ def check_run(folder: Path) -> list[Finding]:
     if facts:
         found += _check_copies(folder, facts)
     found += _check_results(folder, facts)
-    left = [file.name for file in folder.iterdir() if re.fullmatch(r"\..+\.\d+\.tmp", file.name)]
+    left = [file.name for file in folder.iterdir() if is_stale(file.name, alone=True)]
     mend = partial(sweep_stale, folder, alone=True)
     return found + [
         Finding(str(folder / name), "left by a process that was killed", "--repair removes it", False, mend)

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gtcrec.errors import DataError, RunError
+from gtcrec.errors import DataError, InUseError, RunError
 from gtcrec.evaluation.evaluator import recommend
 from gtcrec.experiments.config import RunConfig, load_config
 from gtcrec.reporting.html import write_run_report
@@ -30,6 +30,7 @@ from gtcrec.runtime.files import (
     MANIFEST,
     check_manifest,
     fsync_path,
+    is_stale,
     link_or_copy,
     make_folder,
     replace_files,
@@ -55,10 +56,12 @@ __all__ = [
     "make_run_folder",
     "publish_results",
     "read_bound_files",
+    "read_fingerprint",
     "read_stored_config",
     "request_stop",
     "rewrite_page",
     "staged_results",
+    "sweep_run",
     "write_per_user",
 ]
 
@@ -96,9 +99,25 @@ def request_stop(folder: Path) -> None:
     write_text(folder / STOP_REQUEST, "")
 
 
+def sweep_run(folder: Path) -> None:
+    """Remove what killed processes left in a run folder, unless a process writes to it now."""
+    if any(is_stale(file.name, alone=True) for file in folder.iterdir()):
+        with suppress(InUseError), hold_lock(folder):
+            sweep_stale(folder, alone=True)
+
+
 def read_bound_files(folder: Path) -> dict[str, str]:
     """Return the texts of the files that say what is trained, which a checkpoint holds a copy of."""
     return {name: (folder / name).read_text(encoding="utf-8") for name in _BOUND}
+
+
+def read_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of the data of a run. Raises `RunError` when its `data.json` does not say it."""
+    path = folder / "data.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read as facts of the data: {type(error).__name__}: {error}") from error
 
 
 def check_bound_files(folder: Path, copies: Mapping[str, str]) -> None:

@@ -224,8 +224,10 @@ class _Sizes:
         found = 0
         if self.widths and (self.of("num_item_neighbors") or self.is_linear or self.spec.name == "contentknn"):
             widest = sum(self.widths) if self.is_linear or self.spec.name == "contentknn" else max(self.widths)
-            block = min(_SEARCH_ROWS, self.train.n_items)
-            found = 3 * _FLOAT * self.train.n_items * (widest + (block if self.spec.name != "l3ae" else 0))
+            approximate = self.of("neighbor_search", "exact") == "approximate"
+            block = 0 if approximate or self.spec.name == "l3ae" else min(_SEARCH_ROWS, self.train.n_items)
+            found = 3 * _FLOAT * self.train.n_items * (widest + block)
+            found += self.index(widest) if approximate else 0
         if self.spec.name == "lgmrec" and self.widths:
             found = _FLOAT * self.nodes * max(self.widths)
         if self.spec.name == "ials" or self.of("init") == "als":
@@ -233,6 +235,12 @@ class _Sizes:
         if self.spec.name == "ease" or self.is_linear:
             found += 4 * 2 * _PAIR * len(self.train)
         return int(found)
+
+    def index(self, width: int) -> int:
+        """Bytes of an index by which near content is found."""
+        from gtcrec.ops.ann import estimate_index
+
+        return estimate_index(self.train.n_items, width)
 
     def step(self) -> int:
         """Bytes that pass in a step of training."""

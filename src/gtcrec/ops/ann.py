@@ -6,6 +6,7 @@ what an index misses is measured by `recall_against_exact`. Needs the extra `ind
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from gtcrec.errors import ConfigError, DataError
 from gtcrec.ops.topk import seen_places
+from gtcrec.runtime.memory import require_memory
 from gtcrec.types import Floats, Interactions, Ints, TopK
 
-__all__ = ["Index", "IndexConfig", "approximate_neighbors", "build", "recall_against_exact"]
+__all__ = ["Index", "IndexConfig", "approximate_neighbors", "build", "estimate_index", "recall_against_exact"]
 
+_SAMPLED, _GROWN = 256, 1.6  # rows a cell that faiss draws for k-means; how much longer its lists are than full
 _BLOCK = 4096  # queries at once: their lists stay small, and faiss has work for every thread
 
 
@@ -105,32 +108,39 @@ def build(items: Tensor, config: IndexConfig = _DEFAULT) -> Index:
     """Return an index of item vectors, float [n_items, d]; as many threads as torch.
 
     The same vectors and settings give the same index; a graph that several threads build may differ a little from time
-    to time. Raises `ConfigError` without faiss, `DataError` for no vectors, or NaN.
+    to time. Raises `ConfigError` without faiss or memory enough, `DataError` for no vectors, or NaN.
     """
-    faiss = _faiss()
+    _faiss()
     if items.dim() != 2 or not items.numel():
         raise DataError(f"expected item vectors [n_items, d], found {list(items.shape)}")
-    rows = _finite_rows(items, "item")
-    n_items, dim = rows.shape
+    n_items, dim = items.shape
+    with _index_memory(n_items, dim, config):
+        return Index(config, n_items, dim, _make_index(_finite_rows(items, "item"), config))
+
+
+def _make_index(rows: Floats, config: IndexConfig) -> Any:
+    """The index of faiss that a config says."""
     if config.kind == "ivf":
-        return Index(config, n_items, dim, _kmeans_cells(_equal_lengths(rows), config))
+        return _kmeans_cells(_equal_lengths(rows), config)
+    faiss, dim = _faiss(), rows.shape[1]
     graph = faiss.IndexHNSWFlat(dim, config.links, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction, graph.hnsw.rng = config.build_width, faiss.RandomGenerator(config.seed)
     graph.add(rows)
-    return Index(config, n_items, dim, graph)
+    return graph
 
 
 def approximate_neighbors(x: Floats, k: int, config: IndexConfig = _NEIGHBORS) -> Ints:
     """Return about the k nearest other rows of each row by inner product, best first, int64 [n, k].
 
     `x` float32 [n, d], unit rows. Searches cells of k-means, whatever the config's kind; the few rows whose cells hold
-    too little search all cells. Raises `ConfigError` without faiss and for a k that is not in [1, n), `DataError` for
-    NaN.
+    too little search all cells. Raises `ConfigError` without faiss or memory enough and for a k that is not in [1, n),
+    `DataError` for NaN.
     """
     if not 1 <= k < len(x):
         raise ConfigError(f"k must lie in [1, {len(x)}), the number of rows, found {k}")
-    rows = _finite_rows(x, "item")
-    index, faiss = _kmeans_cells(rows, config), _faiss()
+    rows, faiss = _finite_rows(x, "item"), _faiss()
+    with _index_memory(len(rows), rows.shape[1], config):
+        index = _kmeans_cells(rows, config)
     few, all_cells = (faiss.SearchParametersIVF(nprobe=n) for n in (config.probes, index.nlist))
     nearest = np.empty((len(x), k), dtype=np.int64)
     for start in range(0, len(x), _BLOCK):
@@ -143,6 +153,21 @@ def approximate_neighbors(x: Floats, k: int, config: IndexConfig = _NEIGHBORS) -
         is_self[~is_self.any(axis=1), -1] = True  # where k + 1 equal rows came first
         nearest[start : start + _BLOCK] = found[~is_self].reshape(-1, k)
     return nearest
+
+
+def estimate_index(n_items: int, dim: int, config: IndexConfig = _DEFAULT) -> int:
+    """Return about how many bytes an index takes while it is built, beyond the vectors that it is built of.
+
+    >>> estimate_index(1_000_000, 64) // 2**20
+    652
+    """
+    row = 4 * dim
+    if config.kind == "hnsw":
+        return n_items * (2 * row + 4 * 2 * config.links + 24)  # faiss grows its arrays, and marks what it has visited
+    cells = min(n_items, config.cells or math.ceil(4 * math.sqrt(n_items)))
+    sample = _SAMPLED * cells if n_items > _SAMPLED * cells else 0
+    lists = int(_GROWN * n_items * (row + 8))
+    return n_items * (row + 4) + lists + (2 * cells + sample) * row
 
 
 def recall_against_exact(found: TopK, exact: TopK) -> float:
@@ -158,6 +183,12 @@ def recall_against_exact(found: TopK, exact: TopK) -> float:
     held = np.stack([np.isin(a, b) for a, b in zip(exact.items, found.items, strict=True)]) & filled
     shares = held.sum(axis=1)[filled.any(axis=1)] / filled.sum(axis=1)[filled.any(axis=1)]
     return float(shares.mean())
+
+
+def _index_memory(n_items: int, dim: int, config: IndexConfig) -> AbstractContextManager[None]:
+    """A context that raises `ConfigError` unless an index fits into the free memory."""
+    what = f"an index of {n_items:,} vectors of {dim} numbers"
+    return require_memory(what, estimate_index(n_items, dim, config), "expected fewer items or shorter vectors")
 
 
 def _faiss() -> Any:

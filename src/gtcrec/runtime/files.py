@@ -28,6 +28,7 @@ __all__ = [
     "fsync_path",
     "has_manifest",
     "is_empty",
+    "is_stale",
     "json_text",
     "link_or_copy",
     "make_folder",
@@ -48,6 +49,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 OWN_SUM = "manifest_sha256"  # of the rest of the manifest
 _STALE = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?:tmp|writing)")
+_NAMELESS = re.compile(r"\.tmp\w{6}")  # what safetensors writes first; it says neither of what nor by whom
 _RETRY = 0.05  # seconds before a reader looks again at a folder that is being renewed
 
 
@@ -101,12 +103,19 @@ def sweep_stale(folder: Path, name: str = "", alone: bool = False) -> None:
     """
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         for left in list(folder.iterdir()):
-            found = _STALE.fullmatch(left.name)
-            if found and name in ("", found["name"]) and (alone or not _is_alive(int(found["pid"]))):
+            if is_stale(left.name, name, alone):
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
                     left.unlink(missing_ok=True)
+
+
+def is_stale(file: str, name: str = "", alone: bool = False) -> bool:
+    """Return whether a file's name is that of a temporary one, as `sweep_stale` removes them."""
+    found = _STALE.fullmatch(file)
+    if not found:
+        return alone and not name and _NAMELESS.fullmatch(file) is not None
+    return name in ("", found["name"]) and (alone or not _is_alive(int(found["pid"])))
 
 
 def _is_alive(pid: int) -> bool:

@@ -10,13 +10,15 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from gtcrec.errors import InUseError
 from gtcrec.runtime.files import MANIFEST, fsync_path, link_or_copy, sweep_stale, writing
+from gtcrec.runtime.locks import hold_lock
 
-__all__ = ["exchange_folders", "read_unchanged", "renewed_folder", "restore_folder"]
+__all__ = ["exchange_folders", "read_unchanged", "renewed_folder", "restore_folder", "sweep_copies"]
 
 Found = TypeVar("Found")
 
@@ -73,6 +75,13 @@ def renewed_folder(place: Path) -> Iterator[Path]:
         exchange_folders(fresh, place)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def sweep_copies(place: Path) -> None:
+    """Remove what a process that was killed while it renewed a folder left beside it, unless one renews it now."""
+    place = place.resolve()
+    with suppress(InUseError), hold_lock(place):
+        sweep_stale(place.parent, place.name, alone=True)
 
 
 def read_unchanged(folder: Path, read: Callable[[], Found]) -> Found:

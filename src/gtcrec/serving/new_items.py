@@ -16,6 +16,7 @@ from gtcrec.data.formats.item_columns import read_new_columns
 from gtcrec.data.formats.tables import Table
 from gtcrec.errors import DataError, RunError
 from gtcrec.experiments.model_bundle import ModelBundle, is_bundle, renew_bundle
+from gtcrec.runtime.replacement import sweep_copies
 from gtcrec.serving.inputs import check_new_items
 from gtcrec.serving.trained_model import TrainedModel
 
@@ -91,6 +92,8 @@ def add_items_to_folder(folder: str | Path, items: str | Path) -> AddedItems:
         columns = None if bundle.item_columns is None else read_new_columns(table, bundle.item_columns.schema)
         grown = model.add_items(new, features, columns)
         renew_bundle(folder, grown.bundle, grown.scorer)
+    else:
+        sweep_copies(folder)
     return AddedItems(
         len(new),
         len(ids) - len(new),

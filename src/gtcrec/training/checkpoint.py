@@ -114,12 +114,13 @@ def _read_verified(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("gtcrec", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    except (OSError, SafetensorError, ValueError) as error:
+        facts, total = str(about["facts"]), about["sha256"]
+        found = _digest_tensors(tensors, facts)
+    except (OSError, SafetensorError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-    if _digest_tensors(tensors, about.get("facts", "")) != about.get("sha256"):
+    if found != total:
         raise RunError(f"{path}: damaged: its content differs from the sha256 sum written with it")
-    facts: dict[str, Any] = json.loads(about["facts"])
-    return tensors, facts, about["sha256"]
+    return tensors, json.loads(facts), found
 
 
 def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

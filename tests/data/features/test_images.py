@@ -4,13 +4,20 @@ import io
 import random
 import struct
 import sys
+import weakref
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from gtcrec.data.features import encode_batch
+from gtcrec.data.features.encode_batch import EncodeConfig
+from gtcrec.data.features.encoders import function_encoder
 from gtcrec.data.features.images import MOST_PIXELS, open_image
 from gtcrec.errors import ConfigError, DataError
 
@@ -148,3 +155,54 @@ def test_without_pillow_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ConfigError, match=r'pillow is not installed; pip install "gtcrec\[encode\]"'):
         open_image(b"x")
+
+
+class Decoded:
+    """Stands for an image of 40 million pixels; counts how many of them live."""
+
+    size = (8000, 5000)
+    living = most = 0
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        Decoded.living += 1
+        Decoded.most = max(Decoded.most, Decoded.living)
+
+    def __del__(self) -> None:
+        Decoded.living -= 1
+
+
+def test_a_function_gets_a_batch_of_large_images_in_parts() -> None:
+    calls: list[int] = []
+
+    def function(images: Sequence[Any]) -> Any:
+        calls.append(len(images))
+        return np.array([[image.number, 1.0] for image in images], dtype=np.float32)
+
+    Decoded.most = 0
+    found = function_encoder(function).encode(Decoded(number) for number in range(5))
+    assert calls == [2, 2, 1]
+    assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert Decoded.most <= 4  # two at hand, one that did not fit, and one that the caller may hold
+    with pytest.raises(DataError, match=r"rows of one width, found \[\[2, 2\], \[2, 2\], \[1, 1\]\]"):
+        function_encoder(lambda images: np.ones((len(images), len(images)))).encode(Decoded(n) for n in range(5))
+    calls.clear()
+    function_encoder(function).encode([type("Small", (), {"size": (224, 224), "number": 1})()] * 32)
+    assert calls == [32]
+
+
+def test_the_images_of_a_batch_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    living: list[weakref.ref[Any]] = []
+    counts: list[int] = []
+
+    def opened(source: bytes, draft: int = 0) -> Any:
+        image = open_image(source, draft)
+        living.append(weakref.ref(image))
+        counts.append(sum(one() is not None for one in living))
+        return image
+
+    monkeypatch.setattr(encode_batch, "open_image", opened)
+    batch = pa.table({"row": list(range(8)), "content": [encoded("PNG")] * 8})
+    found = encode_batch.make_encode_fn(EncodeConfig(image="image"), None, None)(batch)
+    assert found["reason"].null_count == 8
+    assert max(counts) <= 3  # the first, which was tried by itself, the last one and the next

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gtcrec.cli.benchmark import show_runs
+from gtcrec.cli.benchmark import show_runs, train_planned
 from gtcrec.cli.main import execute
 from gtcrec.errors import ConfigError, DataError, RunError
 from gtcrec.experiments.benchmark.plan import BenchmarkConfig, plan, read_file
@@ -194,6 +194,15 @@ def test_what_a_killed_process_left_half_written_is_swept(copied: Path) -> None:
     assert not made.exists()
     assert not (wanted.folder / ".report.json.77.tmp").exists()
     assert other.exists()
+
+
+def test_what_a_kill_left_beside_a_run_that_is_done_is_swept(copied: Path) -> None:
+    plan = planned(copied)
+    left = [plan.out / ".summary.parquet.4194304.tmp", plan.trained[0].folder / ".results.4194304.tmp"]
+    for folder in left:
+        folder.mkdir()
+    assert train_planned(plan.trained, plan.out, 1, "test", "again") == []
+    assert [folder for folder in left if folder.exists()] == []
 
 
 def test_a_run_that_another_process_does_is_left_to_it_and_then_taken(copied: Path) -> None:

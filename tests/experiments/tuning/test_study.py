@@ -324,6 +324,29 @@ def test_a_dead_workers_trial_is_tried_again_with_its_settings_and_a_living_ones
     assert list((tmp_path / "workers").iterdir()) == []
 
 
+def test_settings_that_a_killed_worker_noted_in_part_are_drawn_again(tmp_path: Path) -> None:
+    with dead(tmp_path) as other:
+        whole = other.claim(9)
+    journal = tmp_path / "journal.log"
+    *lines, last = journal.read_bytes().splitlines(keepends=True)
+    assert b'"param_name":"b"' in last
+    journal.write_bytes(b"".join(lines))
+    with Trials(tmp_path, SPACE, START, seed=0) as trials:
+        again = trials.claim(9)
+        assert whole is not None
+        assert again is not None
+        assert (again.number, again.settings) == (1, whole.settings)
+
+
+def test_the_lock_of_a_worker_that_died_between_two_trials_is_removed(tmp_path: Path) -> None:
+    with dead(tmp_path) as other:
+        work(other, 1)
+    assert len(list((tmp_path / "workers").iterdir())) == 1
+    with Trials(tmp_path, SPACE, START, seed=0) as trials:
+        trials.reap_dead_trials()
+    assert list((tmp_path / "workers").iterdir()) == []
+
+
 def test_another_machines_trial_is_taken_over_only_when_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,12 +47,13 @@ def write_lists(
     the first `owner`, the second by its name, and adds the titles of what is listed where there are any.
     """
     from gtcrec.cli.console import say, write_out
-    from gtcrec.runtime.files import atomic_path, write_text
+    from gtcrec.runtime.files import atomic_path, sweep_stale, write_text
 
     if out is None:
         text = _lists_as_text(lists, titles_of, owner, form, safe)
         sys.stdout.write(text) if form == "text" else write_out(text)  # a table has colours of its own
         return
+    sweep_stale(out.parent, out.name)
     if form == "parquet":
         import pyarrow.parquet as pq
 

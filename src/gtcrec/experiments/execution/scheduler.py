@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from gtcrec.errors import GtcrecError
 from gtcrec.experiments.execution.worker import is_done, train_locked
 from gtcrec.experiments.planned_run import Part, PlannedRun
+from gtcrec.experiments.run_folder import sweep_run
 from gtcrec.runtime.locks import is_locked
 from gtcrec.runtime.memory import keep_freed_memory
 from gtcrec.runtime.threads import available_cores, wait_passively
@@ -92,7 +93,12 @@ def train_runs(
     A run that another process trains is waited for. With `keep` "results" a run loses its weights once it is
     measured. `on_event` receives {"epoch", "of", "value", "best"} after each epoch and {"ended": "done" | "failed"}.
     """
-    waiting = [run for run in runs if not is_done(run.folder, on, keep)]
+    waiting = []
+    for run in runs:
+        if is_done(run.folder, on, keep):
+            sweep_run(run.folder)
+        else:
+            waiting.append(run)
     failed: list[tuple[PlannedRun, str]] = []
     verdicts: dict[Path, Mapping[str, Any]] = {}
     with WorkerPool[PlannedRun](jobs) as pool:

@@ -7,6 +7,7 @@ locks, as NFS does. Needs the extra `tune`.
 """
 
 import copy
+import glob
 import itertools
 import os
 import platform
@@ -195,6 +196,9 @@ class Trials:
                 if _is_free(file) if here else others:
                     self._study.tell(record.number, state=states.FAIL)
                     file.unlink(missing_ok=True)
+            for file in (self.folder / "workers").glob(f"{glob.escape(platform.node())}-*"):
+                if _is_free(file):  # of a worker that died between two trials
+                    file.unlink(missing_ok=True)
 
     def _open_study(self, prune: bool) -> Any:
         optuna, path = self._optuna, self.folder / "journal.log"
@@ -226,9 +230,10 @@ class Trials:
         return dict(sorted(living.items()))
 
     def _abandoned_params(self, number: int) -> dict[str, int] | None:
-        """The settings of the dead worker that last had this number."""
+        """The settings of the dead worker that last had this number, if it lived to note all of them."""
         failed = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.FAIL,))
-        same = (t for t in reversed(failed) if t.user_attrs["number"] == number)
+        whole = [t for t in failed if len(t.params) == len(self.space)]
+        same = (t for t in reversed(whole) if t.user_attrs["number"] == number)
         return next((dict(self._rename(t).params) for t in same), None)
 
     def _rename(self, record: Any) -> Any:
