@@ -47,7 +47,7 @@ def test_a_finished_run_holds_what_it_promises(finished):
     history = [json.loads(line) for line in (finished.folder / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == [0, 1, 2, 3]  # 0: as it starts
     logged = {"log.tc_bound_nats", "log.tc_ceiling_nats", "log.tc_scale"}
-    assert {"bpr", "reg", "alignment", "history", "total", *logged} == set(history[1]["losses"])
+    assert {"bpr", "reg", "alignment", "history", "interest", "total", *logged} == set(history[1]["losses"])
     assert "test" not in json.loads((finished.folder / "report.json").read_text())
 
 

@@ -41,14 +41,7 @@ from gtcrec.experiments.warm_start import WarmStart
 from gtcrec.reporting.html import write_run_report
 from gtcrec.reporting.notebook import run_html
 from gtcrec.runtime.block_jobs import Executor
-from gtcrec.runtime.files import (
-    MANIFEST,
-    json_text,
-    require_empty,
-    sweep_stale,
-    write_json,
-    write_text,
-)
+from gtcrec.runtime.files import MANIFEST, json_text, require_empty, sweep_stale, write_json, write_text
 from gtcrec.runtime.locks import hold_lock
 from gtcrec.runtime.process_group import SINGLE_PROCESS, ProcessGroup, all_gather_object, assert_equal_across_ranks
 from gtcrec.training.dry_run import need_memory
@@ -170,8 +163,7 @@ class Run:
         if not Path(config.data.path).exists():
             raise RunError(f"{folder}: its data, {config.data.path}, are not there; say where with --data")
         dataset = config.data.load()
-        expected = read_fingerprint(folder)
-        if dataset.fingerprint != expected:
+        if dataset.fingerprint != read_fingerprint(folder):
             raise RunError(
                 f"{config.data.path}: not the data of this run: its fingerprint differs from the one in data.json"
             )
