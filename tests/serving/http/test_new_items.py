@@ -177,6 +177,7 @@ def test_the_page_shows_the_picture_of_an_added_item(serve, shop, tmp_path):
         shown = client.get(f"/picture?id={item}")
         assert shown.content == (shop / "images" / f"{item}.png").read_bytes()
         assert f"/picture?id={item}" in client.get(f"/item?id={item}").text
+    assert client.get("/picture?id=p0001").content == (shop / "images" / "p0001.png").read_bytes()  # of the data
 
 
 @pytest.mark.parametrize(
