@@ -10,6 +10,8 @@ import pytest
 import gtcrec
 from gtcrec.data import write_catalog
 from gtcrec.data.build.pipeline import BuildConfig, build
+from gtcrec.serving.http.events import NewItem
+from gtcrec.serving.http.live import LiveRun
 from gtcrec.serving.new_items import add_items_to_folder
 
 NAMES = {"item_id": "sku", "title": "name", "image": "picture", "price": "price", "kind": "kind", "shape": "shape"}
@@ -133,6 +135,16 @@ def test_items_by_content_and_by_columns_come_in_one_request(serve, shop):
     place = found.item_ids.index("both")
     assert np.array_equal(found.bundle.features.values["image"][place], features.values["image"][0])
     assert found.bundle.features.present["category"][place]
+
+
+def test_an_item_that_does_not_fit_a_run_keeps_no_other_out_of_it(shop, caplog):
+    """Such as one that another variant took, or one added under a run of other columns."""
+    kept = [NewItem(f"x{place}", {}, {"kind": "mug"}) for place in range(7)]
+    kept[4] = NewItem("x4", {"image": [1.0, 2.0]}, {"kind": "mug"})
+    live = LiveRun(shop / "l3ae", new_items=lambda: kept)
+    assert set(live.current().recommender.item_ids[-6:]) == {"x0", "x1", "x2", "x3", "x5", "x6"}
+    assert live.current().version.endswith("+6")
+    assert "1 added items are left out: image: expected finite numbers" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -187,12 +187,18 @@ class LiveRun:
 
     def _with_new_items(self, run: LoadedRun) -> LoadedRun:
         new = [item for item in self._new_items() if item.item_id not in run.lists.items]
-        new = [item for item in new if item.item_id not in self._left_out]
+        return self._with_fitting(run, [item for item in new if item.item_id not in self._left_out])
+
+    def _with_fitting(self, run: LoadedRun, items: list[NewItem]) -> LoadedRun:
+        """Return the run with those of some items that fit its data; the others are left out."""
         try:
-            return self._with_items(run, new)[0]
+            return self._with_items(run, items)[0]
         except GtcrecError as error:  # a model without a way to score them, or of other content
-            _LOG.warning("%s: %d added items are left out: %s", run.folder, len(new), error)
-            self._left_out.update(item.item_id for item in new)
+            if isinstance(error, DataError) and len(items) > 1:  # that of some item, found by halving
+                half = len(items) // 2
+                return self._with_fitting(self._with_fitting(run, items[:half]), items[half:])
+            _LOG.warning("%s: %d added items are left out: %s", run.folder, len(items), error)
+            self._left_out.update(item.item_id for item in items)
             return run
 
     def _with_items(self, run: LoadedRun, items: list[NewItem]) -> tuple[LoadedRun, list[str]]:
