@@ -13,14 +13,15 @@ from gtcrec.data.features.item_encoders import ItemEncoders
 from gtcrec.data.formats.columns import find_item_column, first_row, read_ids
 from gtcrec.data.formats.ids import refuse_repeated_ids, whole_numbers
 from gtcrec.data.formats.item_columns import read_new_columns
+from gtcrec.data.formats.item_metadata import find_inside, is_file
 from gtcrec.data.formats.tables import Table
-from gtcrec.errors import DataError, RunError
+from gtcrec.errors import DataError, RunError, shortened
 from gtcrec.experiments.model_bundle import ModelBundle, is_bundle, renew_bundle
 from gtcrec.runtime.replacement import sweep_copies
 from gtcrec.serving.inputs import check_new_items
 from gtcrec.serving.trained_model import TrainedModel
 
-__all__ = ["AddedItems", "add_items_to_folder", "encode_content"]
+__all__ = ["AddedItems", "add_items_to_folder", "encode_content", "encode_rows", "refuse_files"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,39 @@ def encode_content(
     vectors, reasons = ItemEncoders({name: encoders.by_modality[name] for name in expected}).encode(table)
     failures = [(row, name, reason) for name, why in reasons.items() for row, reason in enumerate(why) if reason]
     return {**given, **vectors}, failures
+
+
+def encode_rows(
+    bundle: ModelBundle, rows: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], folder: Path | None
+) -> tuple[dict[str, Any], pa.Table | None, list[str]]:
+    """Return the vectors of items given as JSON values by column, their items table, and what could not be read.
+
+    `given` has the vectors of some modalities, which are not encoded then. Files lie in `folder`, those outside it
+    count as missing. Raises as `encode_content`, and `DataError` for a value that is none of a table.
+    """
+    table = (bundle.encoders or ItemEncoders()).table_of(rows, folder)
+    content, failures = encode_content(bundle, table, given)
+    columns = None if bundle.item_columns is None else read_new_columns(table, bundle.item_columns.schema)
+    items = list(rows)
+    return content, columns, [f"{name} of item {items[row]!r}: {reason}" for row, name, reason in failures]
+
+
+def refuse_files(bundle: ModelBundle, item: str, row: Mapping[str, Any], folder: Path | None) -> None:
+    """Raise `DataError` for a column of an item that names another file than one of `folder`; each does if None."""
+    encoders = bundle.encoders or ItemEncoders()
+    names = {*encoders.file_columns, "image"}
+    for name in names | {encoders.sources[name] for name in names if name in encoders.sources}:
+        path = row.get(name)
+        if path is None or path == "":
+            continue
+        said = f"item {item!r}: column {name!r}"
+        if not isinstance(path, str):
+            raise DataError(f"{said}: expected the path of a file, found {shortened(str(path))}")
+        if folder is None:
+            raise DataError(f"{said} names a file: the server reads files of the folder --images alone, and has none")
+        place = find_inside(folder, path)
+        if place is None or not is_file(place):
+            raise DataError(f"{said}: expected the path of a file in the folder --images, found {shortened(path)}")
 
 
 def _require_encoders(bundle: ModelBundle, modalities: Iterable[str]) -> ItemEncoders:

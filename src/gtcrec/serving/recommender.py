@@ -189,6 +189,11 @@ class Recommender(Configured, Answering):
         self._trained = trained.add_items(ids, features, columns)
         return self
 
+    @property
+    def bundle(self) -> ModelBundle:
+        """The parts of the fitted model as its folder keeps them; raises `RunError` when it is not fitted."""
+        return self._fitted().bundle
+
     def save(self, folder: str | Path) -> Path:
         """Write the fitted recommender to a new or empty folder.
 

@@ -24,6 +24,16 @@ def test_a_path_of_the_items_table_stays_in_the_folder(folder: Path) -> None:
     assert [found.find(item) for item in "abcde"] == [folder / "images" / "a.png", None, None, None, None]
 
 
+def test_the_first_folder_that_has_the_file_gives_it(folder: Path) -> None:
+    (folder.parent / "more" / "images").mkdir(parents=True)
+    for name in ("a.png", "b.png"):
+        (folder.parent / "more" / "images" / name).write_bytes(PNG)
+    paths = ["images/a.png", "images/b.png", None, "../secret.png"]
+    found = Pictures(pa.table({"item_id": ["x", "y", "b", "z"], "image": paths}), folder, folder.parent / "more")
+    more = folder.parent / "more" / "images" / "b.png"
+    assert [found.find(item) for item in ("x", "y", "b", "z")] == [folder / "images" / "a.png", more, more, None]
+
+
 def test_an_item_without_a_path_has_the_file_of_its_id(folder: Path) -> None:
     found = Pictures(pa.table({"item_id": ["a", "b", "../../secret"]}), folder)
     assert found.find("a") == folder / "images" / "a.png"

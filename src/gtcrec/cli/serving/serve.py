@@ -21,7 +21,9 @@ Variants = Annotated[
 ]
 Images = Annotated[
     Path | None,
-    typer.Option("--images", help="Where image paths of the items table begin; the data's folder if not given."),
+    typer.Option(
+        "--images", help="Where image paths begin, before the data's folder; posted items may name its files."
+    ),
 ]
 
 

@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import pyarrow as pa
 
 from gtcrec.data.features.fitted import FittedEncoder, read_encoders, write_encoders
 from gtcrec.data.features.provenance import find_encoder_of
-from gtcrec.data.formats.columns import read_ids, read_strings
+from gtcrec.data.formats.columns import read_ids, read_strings, read_texts
+from gtcrec.data.formats.item_metadata import find_inside
+from gtcrec.data.formats.json_values import json_cell
 from gtcrec.data.formats.tables import Table, TableFile, open_table
+from gtcrec.errors import DataError
 from gtcrec.runtime.files import MANIFEST
 from gtcrec.types import Floats
 
@@ -42,14 +46,44 @@ class ItemEncoders:
         Raises `DataError` for a table that cannot be read.
         """
         file = open_table(path, errors="surrogateescape")
-        configs = [encoder.config for encoder in self.by_modality.values()]
-        joins = {name: " " for config in configs for name in config.text}
-        joins |= {name: config.separator for config in configs for name in config.tags}
-        return self._renamed(file.read(None, joins))
+        return self._renamed(file.read(None, self._joins))
 
     def table(self, columns: pa.Table) -> Table:
         """Return columns in memory as a table that can be encoded; image paths are relative to the current folder."""
         return self._renamed(Table(_MEMORY, columns))
+
+    def table_of(self, rows: Mapping[str, Mapping[str, Any]], folder: Path | None) -> Table:
+        """Return rows of JSON values by item as a table that can be encoded, as one read from JSON lines.
+
+        Paths of files are relative to `folder`; one that leads out of it counts as empty, each if there is no folder.
+        Raises `DataError` for an object, and for a list in a column that takes none.
+        """
+        joins, columns = self._joins, {}
+        for name in dict.fromkeys(name for row in rows.values() for name, value in row.items() if value is not None):
+            cells = [_cell(item, name, row.get(name), joins.get(name)) for item, row in rows.items()]
+            columns[name] = pa.array(cells, pa.list_(pa.string()) if name in joins else pa.string())
+        columns[self.sources.get("item_id", "item_id")] = pa.array(list(rows), pa.string())
+        table = self._renamed(Table(_MEMORY, pa.table(columns)))
+        inside = table.columns
+        for name in {*self.file_columns, "image"} & set(table.names):
+            cells = [
+                path if path and folder and find_inside(folder, path) else None for path in read_texts(table, name)
+            ]
+            inside = inside.set_column(inside.column_names.index(name), name, pa.array(cells, pa.string()))
+        return Table(_MEMORY if folder is None else TableFile(folder / _MEMORY.path, _MEMORY.kind), inside)
+
+    @property
+    def file_columns(self) -> list[str]:
+        """The columns that hold paths of images or other files."""
+        configs = [encoder.config for encoder in self.by_modality.values()]
+        return [path for config in configs if (path := config.image or config.file)]
+
+    @property
+    def _joins(self) -> dict[str, str]:
+        """The columns that may hold lists, with what parts the words of a text."""
+        configs = [encoder.config for encoder in self.by_modality.values()]
+        joins = {name: " " for config in configs for name in config.text}
+        return joins | {name: config.separator for config in configs for name in config.tags}
 
     def encode(self, table: Table) -> tuple[dict[str, Floats], dict[str, list[str | None]]]:
         """Return the vectors of a table's rows by modality, and why a row has none; see `FittedEncoder.encode`."""
@@ -103,6 +137,13 @@ def _source_names(folder: Path) -> dict[str, str]:
         return {}
     names = {"item_id": built["items_item"] or built["item"], "title": built["title"], "image": built["image"]}
     return {name: source for name, source in names.items() if source}
+
+
+def _cell(item: str, name: str, value: Any, separator: str | None) -> str | list[str] | None:
+    try:
+        return json_cell(value, separator)
+    except ValueError as error:
+        raise DataError(f"item {item!r}: column {name!r} {error}") from error
 
 
 def _fill_pattern(pattern: str, table: Table) -> pa.Array:

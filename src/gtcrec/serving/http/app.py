@@ -62,7 +62,7 @@ def create_app(config: ServerConfig) -> FastAPI:
     left = 1 - sum(share for _, share in config.variants)
     sizes = {"ready_items": config.ready_items, "ready_users": config.ready_users}
     variants = [
-        Variant(chr(ord("a") + place), share, LiveRun(path, config.device, events.items, **sizes))
+        Variant(chr(ord("a") + place), share, LiveRun(path, config.device, events.items, config.images, **sizes))
         for place, (path, share) in enumerate([(config.run, left), *config.variants])
     ]
     metrics = Metrics()

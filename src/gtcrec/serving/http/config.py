@@ -28,7 +28,8 @@ class ServerConfig:
     events : pathlib.Path, optional
         The SQLite file of the events; `RUN.events.db` beside the run if not given.
     images : pathlib.Path, optional
-        Where the paths in the column `image` of the items table begin; the folder of the run's data if not given.
+        Where the paths in the column `image` of the items table begin; the folder of the run's data is the second
+        place. Columns of posted items may name its files alone.
     device : str, optional
         "cpu", "cuda" or "cuda:N".
     max_body : int

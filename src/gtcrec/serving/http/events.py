@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS shown (
     variant TEXT NOT NULL, user TEXT NOT NULL, lists INTEGER NOT NULL, clicked INTEGER NOT NULL,
     PRIMARY KEY (variant, user)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, content TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS item_columns (id TEXT PRIMARY KEY, columns TEXT NOT NULL);
 PRAGMA user_version = 1;
 """
 
@@ -76,10 +77,20 @@ class Event:
 
 @dataclass(frozen=True)
 class NewItem:
-    """An item that came after training: its id, and modality -> vector."""
+    """An item that came after training.
+
+    Parameters
+    ----------
+    item_id : str
+    content : mapping
+        Modality -> vector.
+    columns : mapping, optional
+        Column of the items table -> JSON value. Each run encodes of them what `content` lacks.
+    """
 
     item_id: str
     content: Mapping[str, Iterable[float]]
+    columns: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,16 +200,22 @@ class EventLog:
     def append_items(self, items: Sequence[NewItem]) -> None:
         """Write added items; on return they are on the disk. Raises as `append`."""
         rows = [(one.item_id, json.dumps({m: list(map(float, x)) for m, x in one.content.items()})) for one in items]
-        self._put(
-            lambda connection: connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?)", rows)
-        ).result()
+        columns = [(one.item_id, json.dumps(dict(one.columns))) for one in items if one.columns is not None]
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT OR REPLACE INTO items VALUES (?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO item_columns VALUES (?, ?)", columns)
+
+        self._put(write).result()
 
     def items(self) -> list[NewItem]:
         """Return the added items, oldest first, those of other processes too."""
         (last,) = self._reader().execute("SELECT ifnull(max(rowid), 0) FROM items").fetchone()
         if last != self._items[0]:
-            rows = self._reader().execute("SELECT id, content FROM items WHERE rowid <= ? ORDER BY rowid", (last,))
-            self._items = last, [NewItem(item, json.loads(content)) for item, content in rows]
+            query = """SELECT id, content, columns FROM items LEFT JOIN item_columns USING (id)
+                WHERE items.rowid <= ? ORDER BY items.rowid"""
+            rows = self._reader().execute(query, (last,))
+            self._items = last, [NewItem(item, json.loads(x), row and json.loads(row)) for item, x, row in rows]
         return self._items[1]
 
     def count_shown(self, variant: str, user: str) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gtcrec.experiments.model_bundle import FACTS, is_bundle
 from gtcrec.runtime.files import MANIFEST
 from gtcrec.serving.http.events import NewItem
 from gtcrec.serving.http.ready_lists import ReadyLists
+from gtcrec.serving.new_items import encode_rows, refuse_files
 from gtcrec.serving.recommender import Recommender
 
 __all__ = ["LiveRun", "LoadedRun", "find_run", "version_of"]
@@ -65,6 +67,8 @@ class LiveRun:
         "cpu", "cuda" or "cuda:N"; the CPU if not given.
     new_items : callable
         Returns the items to add to each run that is loaded.
+    images : pathlib.Path, optional
+        The only folder whose files the columns of new items may name.
     ready_items, ready_users : int
         Length and number of the lists that are computed before a run answers.
 
@@ -90,11 +94,13 @@ class LiveRun:
         path: str | Path,
         device: str | None = None,
         new_items: Callable[[], Iterable[NewItem]] = tuple,
+        images: Path | None = None,
         ready_items: int = 100,
         ready_users: int = 20_000,
     ) -> None:
         self.path = Path(path)
-        self._device, self._new_items, self._sizes = device, new_items, (ready_items, ready_users)
+        self._device, self._new_items, self._images = device, new_items, images
+        self._sizes = ready_items, ready_users
         self._lock = threading.Lock()  # one replacement at a time; readers need none
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -120,14 +126,18 @@ class LiveRun:
             self._current, self._base = self._load(folder, version)
             return True
 
-    def add_items(self, items: Iterable[NewItem]) -> LoadedRun:
-        """Let all later answers know new items; return the run that has them.
+    def add_items(self, items: Iterable[NewItem]) -> tuple[LoadedRun, list[str]]:
+        """Let all later answers know new items; return the run that has them, and which content could not be read.
 
-        Raises as `Recommender.add_items`; nothing is added then.
+        Raises as `Recommender.add_items`, and `DataError` for a file that does not lie in the folder of images; nothing
+        is added then.
         """
         with self._lock:
-            self._current = self._with_items(self._current, list(items))
-            return self._current
+            new = list(items)
+            for item in new:
+                refuse_files(self._current.recommender.bundle, item.item_id, item.columns or {}, self._images)
+            self._current, unread = self._with_items(self._current, new)
+            return self._current, unread
 
     def follow_items(self) -> None:
         """Add the items that another process of the same events has taken."""
@@ -177,26 +187,48 @@ class LiveRun:
 
     def _with_new_items(self, run: LoadedRun) -> LoadedRun:
         new = [item for item in self._new_items() if item.item_id not in run.lists.items]
-        new = [item for item in new if item.item_id not in self._left_out]
+        return self._with_fitting(run, [item for item in new if item.item_id not in self._left_out])
+
+    def _with_fitting(self, run: LoadedRun, items: list[NewItem]) -> LoadedRun:
+        """Return the run with those of some items that fit its data; the others are left out."""
         try:
-            return self._with_items(run, new)
+            return self._with_items(run, items)[0]
         except GtcrecError as error:  # a model without a way to score them, or of other content
-            _LOG.warning("%s: %d added items are left out: %s", run.folder, len(new), error)
-            self._left_out.update(item.item_id for item in new)
+            if isinstance(error, DataError) and len(items) > 1:  # that of some item, found by halving
+                half = len(items) // 2
+                return self._with_fitting(self._with_fitting(run, items[:half]), items[half:])
+            _LOG.warning("%s: %d added items are left out: %s", run.folder, len(items), error)
+            self._left_out.update(item.item_id for item in items)
             return run
 
-    def _with_items(self, run: LoadedRun, items: list[NewItem]) -> LoadedRun:
+    def _with_items(self, run: LoadedRun, items: list[NewItem]) -> tuple[LoadedRun, list[str]]:
         if not items:
-            return run
-        names = sorted({name for item in items for name in item.content})
-        for item in items:
-            if sorted(item.content) != names:
-                raise DataError(f"item {item.item_id!r}: expected content of {', '.join(names)} as the others have")
-        content: dict[str, Any] = {name: [list(item.content[name]) for item in items] for name in names}
-        grown = copy.copy(run.recommender).add_items([item.item_id for item in items], content)
+            return run, []
+        grown, unread = copy.copy(run.recommender), []
+        for _, group in groupby(sorted(items, key=_given), key=_given):  # one call adds items given alike
+            unread += _add_alike(grown, list(group), self._images)
         base, _, added = run.version.partition("+")
         version = f"{base}+{int(added or 0) + len(items)}"
-        return LoadedRun(version, run.folder, grown, ReadyLists(grown, *self._sizes))
+        return LoadedRun(version, run.folder, grown, ReadyLists(grown, *self._sizes)), unread
+
+
+def _given(item: NewItem) -> tuple[bool, list[str]]:
+    return item.columns is not None, sorted(item.content)
+
+
+def _add_alike(recommender: Recommender, items: list[NewItem], images: Path | None) -> list[str]:
+    """Add items with content of the same modalities, all with columns or none; return what could not be read."""
+    ids = [item.item_id for item in items]
+    content: dict[str, Any] = {name: [list(item.content[name]) for item in items] for name in items[0].content}
+    rows = {item.item_id: item.columns for item in items if item.columns is not None}
+    if not rows:
+        recommender.add_items(ids, content)
+        return []
+    if len(rows) < len(ids):
+        raise DataError(f"item {max(ids, key=ids.count)!r} stands twice")
+    content, columns, unread = encode_rows(recommender.bundle, rows, content, images)
+    recommender.add_items(ids, content, item_columns=columns)
+    return unread
 
 
 def find_run(path: Path) -> Path:

@@ -130,19 +130,21 @@ def _add_events(
 
     @router.post("/items", response_model=schemas.ItemsAdded)
     def add_items(asked: schemas.ItemsIn) -> Response:
-        """Add items by their content; from then on lists may hold them, after a restart too."""
+        """Add items by their content or columns; from then on lists may hold them, after a restart too."""
         _check_batch(asked.items, config)
-        new, refused, versions = [NewItem(one.item, one.content) for one in asked.items], {}, {}
+        new = [NewItem(one.item, one.content, one.columns) for one in asked.items]
+        versions, refused, unread = {}, {}, {}
         first: GtcrecError | None = None
         for variant in answering.variants:
             try:
-                versions[variant.name] = variant.live.add_items(new).version
+                run, unread[variant.name] = variant.live.add_items(new)
+                versions[variant.name] = run.version
             except GtcrecError as error:
                 refused[variant.name], first = str(error), first or error
         if not versions and first:
             raise first
         events.append_items(new)
-        return _json({"versions": versions, "refused": refused})
+        return _json({"versions": versions, "refused": refused, "unread": unread})
 
     @router.get("/experiments", response_model=schemas.Experiment)
     def experiments() -> dict[str, Any]:

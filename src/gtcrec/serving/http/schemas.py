@@ -27,6 +27,8 @@ __all__ = [
 Id = Annotated[str, Field(min_length=1, max_length=1024)]
 Impression = Annotated[str, Field(pattern="^([a-z]-[0-9a-f]{24})?$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=1 << 20)]  # a limit lets pydantic refuse what UTF-8 cannot hold
+Cell = bool | int | Number | Text | list[Text] | None
 
 
 class _Request(BaseModel):
@@ -69,7 +71,10 @@ class AddedItem(_Request):
     """An item that came after training."""
 
     item: Id
-    content: dict[str, list[Number]] = Field(description="Modality -> vector, as the training had; zeros if it lacks.")
+    content: dict[str, list[Number]] = Field({}, description="Modality -> vector, as training had; zeros if it lacks.")
+    columns: dict[Text, Cell] | None = Field(
+        None, description="Column of the items table -> value. The content that is not given is encoded of them."
+    )
 
 
 class ItemsIn(_Request):
@@ -134,10 +139,14 @@ class EventIds(BaseModel):
 
 
 class ItemsAdded(BaseModel):
-    """The version of each variant from now on; of one that cannot score new items, why not."""
+    """The version of each variant from now on; of one that cannot score new items, why not.
+
+    `unread` says of each variant which content it could not read: it knows these items without.
+    """
 
     versions: dict[str, str]
     refused: dict[str, str]
+    unread: dict[str, list[str]]
 
 
 class VariantState(BaseModel):

@@ -39,7 +39,7 @@ class Catalog:
     ----------
     run : LoadedRun
     images : pathlib.Path, optional
-        Where image paths begin, if not in the folder of the run's data.
+        Where image paths begin; those that name no file of it begin in the folder of the run's data.
     """
 
     def __init__(self, run: LoadedRun, images: Path | None = None) -> None:
@@ -48,7 +48,7 @@ class Catalog:
         self.item_ids, self.user_ids = run.recommender.item_ids, run.recommender.user_ids
         self._row = {item: row for row, item in enumerate(self.item_ids)}
         self._user = {user: row for row, user in enumerate(self.user_ids)}
-        self.pictures = Pictures(self.columns, images or image_folder(run.folder))
+        self.pictures = Pictures(self.columns, *filter(None, (images, image_folder(run.folder))))
 
     @cached_property
     def titles(self) -> list[str]:

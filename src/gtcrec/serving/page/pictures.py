@@ -21,30 +21,30 @@ class Pictures:
     Parameters
     ----------
     columns : pyarrow.Table
-        The items table with `item_id`; its column `image`, if any, has paths relative to `folder`.
-    folder : pathlib.Path, optional
-        Where they lie; there are no pictures without one. An item without a path has the file `images/ID.jpg`, or of
-        another ending, if it is there.
+        The items table with `item_id`; its column `image`, if any, has paths relative to a folder.
+    *folders : pathlib.Path
+        Where they lie; the first that has the file gives it. An item without a path has the file `images/ID.jpg`, or
+        of another ending, if it is there.
 
     Examples
     --------
-    >>> Pictures(pa.table({"item_id": ["p1"]}), None).find("p1") is None
+    >>> Pictures(pa.table({"item_id": ["p1"]})).find("p1") is None
     True
     """
 
-    def __init__(self, columns: pa.Table, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, columns: pa.Table, *folders: Path) -> None:
+        self._folders = folders
         named = columns["image"].to_pylist() if "image" in columns.column_names else [None] * len(columns)
         self._paths = dict(zip(columns["item_id"].to_pylist(), named, strict=True))
         self.find = lru_cache(maxsize=50_000)(self._find)
 
     def _find(self, item: str) -> Path | None:
         """Return the file of an item's picture, None for an unknown item or one without."""
-        if self._folder is None or item not in self._paths:
+        if item not in self._paths:
             return None
         named = self._paths[item]
-        for path in [str(named)] if named else [f"images/{item}.{ending}" for ending in _ENDINGS]:
-            place = find_inside(self._folder, path)
+        paths = [str(named)] if named else [f"images/{item}.{ending}" for ending in _ENDINGS]
+        for place in (find_inside(folder, path) for folder in self._folders for path in paths):
             if place is not None and is_file(place):
                 return place
         return None
