@@ -5,6 +5,8 @@ import random
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from chaos.stage import Command, Stage, Tally, require, require_refusal, run, run_whole
@@ -24,46 +26,50 @@ def _try_mount() -> bool:
         return mounted.returncode == 0
 
 
-def fill_disk(stage: Stage, one: Command, draw: random.Random, tally: Tally) -> None:
-    """Leave a command so much room as it needs in part, then room enough."""
-    place = Path(tempfile.mkdtemp(dir=stage.folder, prefix="disk-"))
+@contextmanager
+def _mounted(stage: Stage, prefix: str, one: Command, tally: Tally) -> Iterator[Path]:
+    """Yield a folder that is a file system of its own, of 64 MB; count what fails in it as the command's failure."""
+    place = Path(tempfile.mkdtemp(dir=stage.folder, prefix=prefix))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=True)
     try:
-        one.prepare(place)
-        status = os.statvfs(place)
-        used = (status.f_blocks - status.f_bfree) * status.f_frsize
-        room = used + 4096 * int(2 ** draw.uniform(0, 7))
-        subprocess.run(["mount", "-o", f"remount,size={room}", str(place)], check=True)
-        tally.tried += 1
-        code, said = run(one.words(place))
-        require_refusal(code, said)
-        subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-        if code:
-            run_whole(one.words(place))
-        one.check(place, True)
+        yield place
     except (GtcrecError, OSError) as error:
         tally.failures.append(f"{one.name}: {error}")
     finally:
         subprocess.run(["umount", str(place)], check=True)
 
 
+def _remount(place: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(place)], check=True)
+
+
+def fill_disk(stage: Stage, one: Command, draw: random.Random, tally: Tally) -> None:
+    """Leave a command so much room as it needs in part, then room enough."""
+    with _mounted(stage, "disk-", one, tally) as place:
+        one.prepare(place)
+        status = os.statvfs(place)
+        used = (status.f_blocks - status.f_bfree) * status.f_frsize
+        _remount(place, f"size={used + 4096 * int(2 ** draw.uniform(0, 7))}")
+        tally.tried += 1
+        code, said = run(one.words(place))
+        require_refusal(code, said)
+        _remount(place, "size=64m")
+        if code:
+            run_whole(one.words(place))
+        one.check(place, True)
+
+
 def make_read_only(stage: Stage, one: Command, draw: random.Random, tally: Tally) -> None:
     """Let a command write into a folder of a file system that is read-only, then into the same one writable."""
-    place = Path(tempfile.mkdtemp(dir=stage.folder, prefix="read-only-"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=True)
-    try:
+    with _mounted(stage, "read-only-", one, tally) as place:
         one.prepare(place)
-        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        _remount(place, "ro")
         tally.tried += 1
         code, said = run(one.words(place))
         require_refusal(code, said)
         require(code == 1, f"exit code {code} in a read-only folder")
         require("Read-only file system" in said, f"the error does not say why: {said[-300:]}")
         one.check(place, False)
-        subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+        _remount(place, "rw")
         run_whole(one.words(place))
         one.check(place, True)
-    except (GtcrecError, OSError) as error:
-        tally.failures.append(f"{one.name}: {error}")
-    finally:
-        subprocess.run(["umount", str(place)], check=True)

@@ -13,33 +13,18 @@ import pytest
 
 import gtcrec
 from gtcrec.data import write_catalog
-from gtcrec.data.build.pipeline import BuildConfig, build
 from gtcrec.errors import DataError, RunError
 from gtcrec.experiments.model_bundle import read_bundle
 from gtcrec.runtime.files import check_manifest
 from gtcrec.serving.http.live import LiveRun
 from gtcrec.serving.new_items import add_items_to_folder
-
-NAMES = {"item_id": "sku", "title": "name", "image": "picture", "price": "price", "kind": "kind", "shape": "shape"}
-NEW = ["p0047", "p0048", "p0049"]
-CONFIG = BuildConfig(
-    items_item="sku", title="name", image="picture", category=("kind", "shape"), numbers=("price",), core=0
-)
+from helpers.growing_shop import NEW, build_shop
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw tables with column names of their own; `new.csv` holds three items that `items.csv` lacks."""
-    shop = write_catalog(tmp_path_factory.mktemp("shop") / "raw", n_users=60, n_items=50)
-    with (shop / "items.csv").open(newline="") as file:
-        rows = [{new: row[old] for old, new in NAMES.items()} for row in csv.DictReader(file)]
-    for name, chosen in (("items", False), ("new", True)):
-        with (shop / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(NAMES.values()))
-            writer.writeheader()
-            writer.writerows(row for row in rows if (row["sku"] in NEW) == chosen)
-    build(shop / "items.csv", shop / "interactions.csv", shop / "built", CONFIG)
-    gtcrec.train(shop / "built", "l3ae", shop / "l3ae")
+    shop = build_shop(tmp_path_factory.mktemp("shop") / "raw")
     gtcrec.train(shop / "built", "gtc", shop / "gtc", embedding_dim=8, epochs=1)
     gtcrec.train(shop / "built", "bpr", shop / "bpr", embedding_dim=8, epochs=1)
     return shop

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gtcrec.models.embeddings import UserItemVectors
-from gtcrec.models.random_walks import collect_walks, random_walks
-from gtcrec.ops.graph import Adjacency
+from gtcrec.models.random_walks import collect_walks, random_walks, sample_neighbors
+from gtcrec.ops.graph import Adjacency, SparseMatrix
 from gtcrec.ops.sharded import RowShardedEmbedding
 from gtcrec.types import Batch
 
@@ -49,11 +49,18 @@ class StepVectors(NamedTuple):
 
 
 def mean_of_hops(
-    r: Adjacency, users: Tensor, items: Tensor, layers: int, num_walks: int, rng: torch.Generator
+    r: Adjacency,
+    users: Tensor,
+    items: Tensor,
+    layers: int,
+    num_walks: int,
+    rng: torch.Generator,
+    near: SparseMatrix | None = None,
 ) -> Walks:
     """Return walks for the mean of x, A x, ..., A^layers x at users int64 [b] and items int64 [a], sums 0 to b + a - 1.
 
-    It is what `graph.light_propagation` computes.
+    It is what `graph.light_propagation` computes. To the items `near` [n_items, n_items] adds draws that stand for its
+    product with all items, a quarter as many.
     """
     rows = torch.arange(len(users) + len(items), device=users.device)
     parts: Walks = [], []
@@ -62,6 +69,8 @@ def mean_of_hops(
         hops = random_walks(r, start, from_users, num_walks, layers, rng)
         for hop, (nodes, weights) in enumerate((stay, *hops)):
             parts[(hop % 2 == 0) != from_users].append((sums, nodes, weights / (layers + 1)))
+    if near is not None:
+        parts[1].append((rows[len(users) :], *sample_neighbors(near, items, -(-num_walks // WALKS_PER_NEIGHBOR), rng)))
     return parts
 
 

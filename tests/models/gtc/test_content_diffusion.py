@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import rankdata
 
+from benchmarks.accuracy.ground_truth import mask_auc
 from gtcrec import data, models
 from gtcrec.data.synthetic.ground_truth import disjoint_interests
 from gtcrec.models.gtc import content_diffusion
@@ -110,19 +110,7 @@ def test_the_diffusion_loss_finds_which_content_matters_to_whom() -> None:
         assert model.interest
         training = fit(model, split, TrainConfig(epochs=20, learning_rate=2e-3, valid_metric="ndcg@20"))
         values[name] = training.best.valid["ndcg@20"] if training.best else 0.0
-        chances[name] = relevance_auc(model, plant.relevant)
+        chances[name] = mask_auc(model, plant)
     assert chances["untrained"] < 0.6
     assert chances["trained"] > 0.9
     assert values["trained"] > 1.1 * values["untrained"]
-
-
-@torch.no_grad()
-def relevance_auc(model: GTC, truth: dict[str, np.ndarray]) -> float:
-    """The chance that a direction that matters to a user has a smaller spread than one that does not."""
-    ((name, relevant),) = truth.items()
-    assert model.interest
-    with model.scoring("interest"):
-        spread = model.interest[name].interest(torch.arange(len(relevant))).spread.numpy()
-    n = relevant.sum(axis=1)
-    ranks = (rankdata(-spread, axis=1) * relevant).sum(axis=1)
-    return float(np.mean((ranks - n * (n + 1) / 2) / (n * (relevant.shape[1] - n))))

@@ -8,32 +8,16 @@ import numpy as np
 import pytest
 
 import gtcrec
-from gtcrec.data import write_catalog
-from gtcrec.data.build.pipeline import BuildConfig, build
 from gtcrec.serving.http.events import NewItem
 from gtcrec.serving.http.live import LiveRun
 from gtcrec.serving.new_items import add_items_to_folder
-
-NAMES = {"item_id": "sku", "title": "name", "image": "picture", "price": "price", "kind": "kind", "shape": "shape"}
-NEW = ["p0047", "p0048", "p0049"]
-CONFIG = BuildConfig(
-    items_item="sku", title="name", image="picture", category=("kind", "shape"), numbers=("price",), core=0
-)
+from helpers.growing_shop import NEW, build_shop
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shop with a run `l3ae` of the items but three, which `new.csv` holds; `outside.png` lies beside it."""
-    shop = write_catalog(tmp_path_factory.mktemp("posted") / "shop", n_users=60, n_items=50)
-    with (shop / "items.csv").open(newline="") as file:
-        rows = [{new: row[old] for old, new in NAMES.items()} for row in csv.DictReader(file)]
-    for name, chosen in (("items", False), ("new", True)):
-        with (shop / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(NAMES.values()))
-            writer.writeheader()
-            writer.writerows(row for row in rows if (row["sku"] in NEW) == chosen)
-    build(shop / "items.csv", shop / "interactions.csv", shop / "built", CONFIG)
-    gtcrec.train(shop / "built", "l3ae", shop / "l3ae")
+    shop = build_shop(tmp_path_factory.mktemp("posted") / "shop")
     shutil.copy(shop / "images" / "p0001.png", shop.parent / "outside.png")
     return shop
 

@@ -41,8 +41,8 @@ def standard_scores(scores: Tensor, known: Tensor | None = None) -> Tensor:
 class InnerPart:
     """A part whose score is an inner product, standardised: `scaled` users [b, d] times `items` [n_items, d].
 
-    Items are centred by `mean` [d]; `covariance` [d, d] is theirs, and says how far a user's scores spread. `blocks`
-    names groups of neighbouring columns, `widths` counts them.
+    Items are centred by `mean` [d]. Their `covariance` [d, d] says how far a user's scores spread. `blocks` names
+    groups of neighbouring columns, `widths` counts them.
     """
 
     users: Tensor

@@ -6,7 +6,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gtcrec.errors import ConfigError
-from gtcrec.models.base import EMBEDDING_DIM, LEAST_SQUARES_REG, UNOBSERVED_WEIGHT, ModelConfig, Presets, SearchSpace
+from gtcrec.models.base import (
+    EMBEDDING_DIM,
+    LEAST_SQUARES_REG,
+    UNOBSERVED_WEIGHT,
+    ModelConfig,
+    NumWalks,
+    Presets,
+    SearchSpace,
+    check_sampled,
+)
 from gtcrec.ops import diffusion, losses
 
 __all__ = ["PRESETS", "SPACE", "GTCConfig", "check_combinations", "check_shardable", "noise_levels"]
@@ -88,9 +97,7 @@ class GTCConfig(ModelConfig):
     propagation: Literal["full", "sampled"] = Field(
         "full", description="sampled: a step looks at walks from its own users and items, whatever the catalogue's size"
     )
-    num_walks: int = Field(
-        2, ge=1, description="from each user and item of a step, and a quarter as many content neighbours, if sampled"
-    )
+    num_walks: NumWalks = 2
     denoising_batch_size: int = Field(1024, ge=0, description="positive pairs in the denoising loss of a step; 0: all")
     diffusion_weight: float = Field(0.7, ge=0, description="of the denoising loss (paper)")
     pair_diffusion_weight: float = Field(0.0, ge=0, description="of the denoising loss that sees the user's embedding")
@@ -170,13 +177,9 @@ class GTCConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _check_sampled_propagation(self) -> "GTCConfig":
-        if self.propagation == "sampled":
-            expected = {"content_refresh": "epoch", "modality_preference": "content", "id_dropout": 0}
-            for key, value in expected.items():
-                if getattr(self, key) != value:
-                    raise ValueError(f"propagation=sampled needs {key}={value}, found {key}={getattr(self, key)}")
-            if not self.alignment_batch_size and self.alignment != "none":
-                raise ValueError("propagation=sampled needs alignment_batch_size > 0, found 0: the whole catalogue")
+        check_sampled(self, content_refresh="epoch", modality_preference="content", id_dropout=0)
+        if self.propagation == "sampled" and not self.alignment_batch_size and self.alignment != "none":
+            raise ValueError("propagation=sampled needs alignment_batch_size > 0, found 0: the whole catalogue")
         return self
 
 

@@ -20,7 +20,6 @@ from gtcrec.types import Interactions, ItemFeatures
 __all__ = ["ContentDiffusion"]
 
 _MOST_ITEMS = 2048  # of a step's cross-entropy; of larger catalogues so many are drawn
-_BLOCK_USERS = 8192
 _SETTINGS = {"filter": "trained", "alignment": "none", "attention_refinement": False, "pair_diffusion_weight": 0.0}
 
 
@@ -62,15 +61,17 @@ class ContentDiffusion(InterestFilter):
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Return user vectors [n_users, widths] and item vectors [n_items, widths]: their products are s."""
-        blocks = torch.split(torch.arange(self.n_users, device=self.device), _BLOCK_USERS)
-        users = [[torch.cat(self[m].user_columns(self[m].interest(some)), dim=1) for m in self.keys] for some in blocks]
-        return torch.cat([torch.cat(block, dim=1) for block in users]), self.item_vectors()
+        widths = self.widths()
+        users, items = (torch.empty(n, sum(widths), device=self.device) for n in (self.n_users, self.n_items))
+        self.fold(None, torch.split(users, widths, dim=1), torch.split(items, widths, dim=1))
+        return users, items
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
         """Return the item vectors alone."""
-        columns = [one for m in self.keys for one in self[m].item_columns(self[m].y, self[m].present)]
-        return torch.cat(columns, dim=1)
+        items = torch.empty(self.n_items, sum(self.widths()), device=self.device)
+        self.fold_known_items(torch.split(items, self.widths(), dim=1))
+        return items
 
     @torch.no_grad()
     def new_users(self, history: csr_array) -> Tensor:

@@ -25,8 +25,7 @@ from gtcrec.models.base import (
 )
 from gtcrec.models.embeddings import xavier_embeddings
 from gtcrec.models.modalities import modality_weights, register_content
-from gtcrec.models.random_walks import sample_neighbors
-from gtcrec.models.sampled_propagation import WALKS_PER_NEIGHBOR, SampledPropagation, Walks, mean_of_hops
+from gtcrec.models.sampled_propagation import SampledPropagation, Walks, mean_of_hops
 from gtcrec.ops import graph, losses
 from gtcrec.ops import neighbors as similarity
 from gtcrec.ops.graph import PrunedGraph, SparseMatrix, _csr_tensor, bipartite
@@ -147,12 +146,8 @@ class FREEDOM(nn.Module, TrainableModel):
     def _walk(self, rng: torch.Generator, users: Tensor, items: Tensor) -> Walks:
         """Walks over the kept edges, and draws of content neighbours."""
         config, r = self.config, self._pruned or self.graph.full
-        walks = mean_of_hops(r, users, items, config.num_layers, config.num_walks, rng)
-        if self.names:
-            rows = torch.arange(len(users), len(users) + len(items), device=users.device)
-            draws = -(-config.num_walks // WALKS_PER_NEIGHBOR)
-            walks[1].append((rows, *sample_neighbors(self.item_graph, items, draws, rng)))
-        return walks
+        near = self.item_graph if self.names else None
+        return mean_of_hops(r, users, items, config.num_layers, config.num_walks, rng, near)
 
     def _modality_bpr(self, key: str, u: Tensor, batch: Batch) -> Tensor:
         """BPR of <u, W x_i> against <u, W x_j>, from one projection of x_i - x_j; 0 where an item lacks it."""

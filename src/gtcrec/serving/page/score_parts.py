@@ -23,8 +23,8 @@ class ScoredItem:
     """An item of a list, with what its score is made of; `parts` add up to `score`, none where a model has none.
 
     `near` are items of the history, first those that count most: by what they add to the score if `from_linear`, else
-    by how alike their content is. `move` says how many places the item rose
-    against another list; it is None where that list lacks the item, or there is none.
+    by how alike their content is. `move` says how many places the item rose against another list; it is None where that
+    list lacks the item, or there is none.
     """
 
     item: str

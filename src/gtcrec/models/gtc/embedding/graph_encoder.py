@@ -14,14 +14,7 @@ from torch.nn import functional as F
 
 from gtcrec.models.embeddings import UserItemVectors, init_from_als
 from gtcrec.models.gtc.config import GTCConfig
-from gtcrec.models.random_walks import sample_neighbors
-from gtcrec.models.sampled_propagation import (
-    WALKS_PER_NEIGHBOR,
-    Propagated,
-    Walks,
-    estimate_propagation,
-    mean_of_hops,
-)
+from gtcrec.models.sampled_propagation import Propagated, estimate_propagation, mean_of_hops
 from gtcrec.ops import graph
 from gtcrec.ops.fold_in import fold_in_users, new_item_rows, new_user_rows, torch_csr
 from gtcrec.ops.neighbors import co_interaction_users, find_search, item_graph
@@ -203,21 +196,12 @@ class GraphEncoder(nn.Module):
         before = Propagated(
             UserItemVectors(cached.ego_users, cached.ego_items), UserItemVectors(cached.users, cached.items)
         )
-        tables, walks = (self.user_table, self.item_table), self._sample_walks(users, items, rng)
-        ego, found = estimate_propagation(before, tables, walks, users, items)
+        near = self.item_graph if hasattr(self, "item_graph") else None
+        walks = mean_of_hops(self.r, users, items, self.config.num_layers, self.config.num_walks, rng, near)
+        ego, found = estimate_propagation(before, (self.user_table, self.item_table), walks, users, items)
         audience = self.config.condition == "item_audience"
         condition = self.item_table.of(cached.conditions, items) if audience else unit_scale(ego.items)
         return UserItemEmbeddings(*ego, *found, condition)
-
-    def _sample_walks(self, users: Tensor, items: Tensor, rng: torch.Generator) -> Walks:
-        """Walks from users [b] and items [a] that end in the users' and in the items' table: parts of b + a sums."""
-        config = self.config
-        parts = mean_of_hops(self.r, users, items, config.num_layers, config.num_walks, rng)
-        if hasattr(self, "item_graph"):
-            item_rows = torch.arange(len(users), len(users) + len(items), device=users.device)
-            draws = -(-config.num_walks // WALKS_PER_NEIGHBOR)
-            parts[1].append((item_rows, *sample_neighbors(self.item_graph, items, draws, rng)))
-        return parts
 
 
 def unit_scale(rows: Tensor) -> Tensor:

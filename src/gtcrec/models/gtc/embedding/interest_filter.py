@@ -207,7 +207,7 @@ def _renew_contents(model: ModalityInterestFilter, keys: Any) -> None:
         return
     model.used_basis = model.directions.basis.clone()
     for name, value in model._contents().items():
-        getattr(model, name).copy_(value)
+        model.get_buffer(name).copy_(value)
 
 
 class _InterestBatch(NamedTuple):
@@ -283,18 +283,26 @@ class InterestFilter(nn.Module):
         for m in self.keys:
             yield self[m].conditioned_scores(users, embeddings, items)
 
-    def fold(self, identity: UserItemEmbeddings, user_blocks: Sequence[Tensor], item_blocks: Sequence[Tensor]) -> None:
+    def fold(
+        self, identity: UserItemEmbeddings | None, user_blocks: Sequence[Tensor], item_blocks: Sequence[Tensor]
+    ) -> None:
         """Write the users' and items' vectors of each modality, whose inner product is its score.
 
-        Those of all users and items; of several workers, those whose rows lie here.
+        Those of all users and items; of several workers, those whose rows lie here. `identity` is not read.
         """
-        for m, user_block, item_block in zip(self.keys, user_blocks, item_blocks, strict=True):
+        self.fold_known_items(item_blocks)
+        for m, user_block in zip(self.keys, user_blocks, strict=True):
             one = self[m]
-            torch.cat(one.item_columns(one.y[self.local_rows], one.present[self.local_rows]), dim=1, out=item_block)
             users = torch.arange(len(one.count), device=user_block.device)[self.local_rows]
             parts = torch.split(users, _BLOCK_USERS), torch.split(user_block, _BLOCK_USERS)
             for part, rows in zip(*parts, strict=True):
                 torch.cat(one.user_columns(one.interest(part)), dim=1, out=rows)
+
+    def fold_known_items(self, item_blocks: Sequence[Tensor]) -> None:
+        """Write the items' vectors alone."""
+        for m, item_block in zip(self.keys, item_blocks, strict=True):
+            one = self[m]
+            torch.cat(one.item_columns(one.y[self.local_rows], one.present[self.local_rows]), dim=1, out=item_block)
 
     def fold_items(self, features: ItemFeatures) -> Tensor:
         """Return the item vectors [n, widths] of new items by their content."""
